@@ -1,0 +1,48 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The app's connections: the database's engine, and Redis where there is one."""
+
+from __future__ import annotations
+
+import os
+
+import redis
+from flask import Flask, current_app
+from sqlalchemy.engine import Engine
+
+
+def attach(app: Flask, engine: Engine) -> None:
+    """Give `app` its engine and, where REDIS_URL is set, its Redis client. Neither connects before the first use."""
+    address = os.environ.get("REDIS_URL")
+    app.extensions["engine"] = engine
+    app.extensions["redis"] = (
+        redis.Redis.from_url(address, socket_timeout=1, socket_connect_timeout=1, decode_responses=True)
+        if address
+        else None
+    )
+
+
+def engine() -> Engine:
+    """The engine of the app in hand."""
+    found: Engine = current_app.extensions["engine"]
+    return found
+
+
+def client() -> redis.Redis | None:
+    """The Redis client of the app in hand; None without REDIS_URL."""
+    found: redis.Redis | None = current_app.extensions["redis"]
+    return found
+
+
+def count_visit() -> int | None:
+    """Count a visit in Redis and return the total; None where Redis is not configured or does not answer."""
+    connection = client()
+    if connection is None:
+        return None
+    try:
+        total: int = connection.incr("panel:visits")
+    except redis.RedisError as error:
+        current_app.logger.warning("visits are not counted: Redis: %s", type(error).__name__)
+        return None
+    return total

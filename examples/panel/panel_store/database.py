@@ -1,0 +1,133 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tables and the engine. SQLAlchemy Core, written to run on 1.4 and 2.x alike."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from datetime import datetime, timezone
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, Row, make_url
+
+from . import paths
+
+NAMING = {  # Constraints need names that a later migration can drop, on every database.
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = sa.MetaData(naming_convention=NAMING)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("password_hash", sa.String(255), nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+)
+items = sa.Table(
+    "items",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("title", sa.String(200), nullable=False),
+    sa.Column("note", sa.Text, nullable=True),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, index=True),
+    sa.Column("done", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
+)
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("title", sa.String(200), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("item_id", sa.Integer, sa.ForeignKey("items.id", ondelete="SET NULL"), nullable=True),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+)
+
+_DRIVERS = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
+
+
+def url() -> URL:
+    """The database's URL: DATABASE_URL, or DB_ENGINE with DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD, or SQLite.
+
+    Raises ValueError for an engine that this app has no driver for.
+    """
+    text = os.environ.get("DATABASE_URL")
+    engine = os.environ.get("DB_ENGINE", "sqlite")
+    if text:
+        parsed = make_url(text)
+        bare = {"postgres": "postgresql"}.get(parsed.drivername, parsed.drivername)
+        return parsed.set(drivername=_DRIVERS.get(bare, bare))
+    if engine == "sqlite":
+        return URL.create("sqlite", database=os.environ.get("DB_NAME") or str(paths.DATA / "default.db"))
+    if engine not in _DRIVERS:
+        raise ValueError(f"DB_ENGINE={engine}: expected one of sqlite, {', '.join(_DRIVERS)}.")
+    port, host = os.environ.get("DB_PORT"), os.environ.get("DB_HOST") or "127.0.0.1"
+    address = URL.create(
+        _DRIVERS[engine],
+        username=os.environ.get("DB_USER"),
+        password=os.environ.get("DB_PASSWORD") or None,
+        host=host,
+        port=int(port) if port else None,
+        database=os.environ.get("DB_NAME"),
+    )
+    if host.startswith("/"):  # The server's unix socket; each driver wants it as an option.
+        option = "host" if engine == "postgresql" else "unix_socket"
+        address = address.set(host=None if engine == "postgresql" else "localhost", query={option: host})
+    return address
+
+
+def connect(*, migrating: bool = False) -> Engine:
+    """An engine for `url()`; nothing is opened before the first query.
+
+    With `migrating`, SQLite does not enforce foreign keys: Alembic alters a table by copying and dropping it, and the
+    drop would fire every ON DELETE that points at it.
+    """
+    address = url()
+    if address.get_backend_name() != "sqlite":
+        return sa.create_engine(
+            address,
+            future=True,
+            pool_size=int(os.environ.get("DB_POOL_SIZE") or 5),
+            max_overflow=int(os.environ.get("DB_MAX_OVERFLOW") or 10),
+            pool_recycle=1800,  # Less than what MySQL and firewalls grant an idle connection.
+            pool_pre_ping=True,  # A restart of the server costs a reconnect, not a failed request per connection.
+        )
+    engine = sa.create_engine(address, future=True, connect_args={"timeout": 10})
+
+    @sa.event.listens_for(engine, "connect")
+    def _tune(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")  # Readers go on while one writes: two colours share the file.
+        connection.execute(f"PRAGMA foreign_keys={'OFF' if migrating else 'ON'}")
+
+    return engine
+
+
+def insert(connection: Connection, table: sa.Table, values: dict[str, Any]) -> int:
+    """Insert a row and return its id."""
+    key = connection.execute(sa.insert(table), values).inserted_primary_key
+    if key is None:
+        raise LookupError(f"{table.name}: the database gave no id back.")
+    return int(key[0])
+
+
+def now() -> datetime:
+    """The present in UTC, in whole seconds: MySQL's DATETIME keeps no more."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def as_json(row: Row[Any]) -> dict[str, Any]:
+    """A row as JSON wants it. SQLite and MySQL give times without a zone back: they went in as UTC."""
+    plain = dict(row._mapping)
+    for key, value in plain.items():
+        if isinstance(value, datetime):
+            aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+            plain[key] = aware.astimezone(timezone.utc).isoformat()
+    return plain

@@ -1,0 +1,519 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import packages, persist, tree
+from . import source as sources
+from .command import Masker, Runner, secrets_in, secrets_of
+from .errors import ReleaseError
+from .store import Store, remove_tree, sync_directory, to_prune, write_manifest
+
+UNKNOWN_ID = "unknown until built"
+# Raised when the same input would be laid out differently: every release is then built anew.
+_FORMAT = 1
+_SCRATCH = ".build"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A release, as asked for; see the options of the module for the fields."""
+
+    base_dir: Path
+    source: sources.Source
+    content: sources.Tree | None = None
+    requirements: str = ""
+    packages: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    runtime: sources.Tree | None = None
+    runtime_extras: tuple[str, ...] = ()
+    python: str = "python3"
+    uv: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    persistent_paths: tuple[str, ...] = ()
+    shared_dir: Path | None = None
+    shared_mode: int = 0o750
+    owner: str = ""
+    group: str = ""
+    label: str = ""
+    keep: int = 5
+    in_use: tuple[str, ...] = ()
+    timeout: int = 1800
+    lock_timeout: int = 600
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do; made without touching anything.
+
+    :param release_id: None when it cannot be known here and now (check mode on a host without git, say).
+    :param digest: of all that goes into the release.
+    :param build: whether the release has to be built.
+    :param seed: the persistent paths that have no shared counterpart yet.
+    :param before: the whole releases, newest first.
+    :param prune: the releases to remove afterwards.
+    :param leftovers: what died builds have left.
+    """
+
+    release_id: str | None
+    digest: str
+    identity: sources.Identity | None
+    python: packages.Interpreter | None
+    build: bool
+    seed: list[str]
+    before: list[str]
+    prune: list[str]
+    leftovers: list[str]
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether there is anything to do."""
+        return bool(self.build or self.seed or self.prune or self.leftovers)
+
+
+def secrets(request: Request) -> set[str]:
+    """Return what a request holds that must never be seen: in its environment, and in its URLs."""
+    texts = (request.source.location, *request.packages, *request.overrides, *os.environ.values())
+    return secrets_of(request.environment).union(*(secrets_in(text) for text in texts))
+
+
+class Releaser:
+    """Decides what a request comes to, does it, and reports it.
+
+    :raises ReleaseError: the request contradicts itself.
+    """
+
+    def __init__(self, request: Request) -> None:
+        sources.check(request.source)
+        sources.check_label(request.label)
+        packages.check_specifiers(request.packages, "packages")
+        packages.check_specifiers(request.overrides, "overrides")
+        self.paths = persist.check_paths(request.persistent_paths)
+        for name, value in (("base_dir", request.base_dir), ("shared_dir", request.shared_dir)):
+            if value is not None and not value.is_absolute():
+                raise ReleaseError(f"{name}: {os.fspath(value)!r} must be an absolute path.")
+        if request.shared_dir is None and self.paths:
+            raise ReleaseError("shared_dir is required with persistent_paths: it is where they live.")
+        self.shared_dir = request.shared_dir or request.base_dir / "shared"
+        self.request = request
+        self.store = Store(request.base_dir)
+        self.mask = Masker(secrets(request))
+        self.steps: list[dict[str, Any]] = []
+        self._environment = _environment(request.environment, request.base_dir)
+
+    def decide(self, *, tolerant: bool = False) -> Plan:
+        """Find out what there is to do, without doing any of it.
+
+        :param tolerant: an id that cannot be found out is no error (check mode on an empty host).
+        :raises ReleaseError: the source, the interpreter or the repository cannot be asked.
+        """
+        runner = Runner(self._environment, self.request.timeout, self.mask)
+        try:
+            with _step("virtualenv"):
+                python = packages.find_python(self.request.python, runner)
+            with _step("fetch"):
+                identity = sources.identify(self.request.source, self.request.content, runner)
+        except ReleaseError:
+            if not tolerant:
+                raise
+            return self._plan(None, "", None, None)
+        digest = self._digest(identity, python)
+        release_id = f"{self.request.label or identity.label}-{digest[:12]}"
+        return self._plan(release_id, digest, identity, python)
+
+    def _again(self, plan: Plan) -> Plan:
+        """Look again, under the lock, at what another build may have changed meanwhile."""
+        found = self._plan(plan.release_id, plan.digest, plan.identity, plan.python)
+        return replace(found, leftovers=self.store.leftovers(locked=True))
+
+    def _plan(
+        self,
+        release_id: str | None,
+        digest: str,
+        identity: sources.Identity | None,
+        python: packages.Interpreter | None,
+    ) -> Plan:
+        before = self.store.complete()
+        build = release_id is None or release_id not in before
+        after = [release_id or UNKNOWN_ID, *before] if build else before
+        protected = {*self.store.in_slots(), *(Path(item).name for item in self.request.in_use)}
+        return Plan(
+            release_id=release_id,
+            digest=digest,
+            identity=identity,
+            python=python,
+            build=build,
+            seed=persist.missing(self.shared_dir, self.paths),
+            before=before,
+            prune=to_prune(after, self.request.keep, {*protected, release_id or UNKNOWN_ID}),
+            leftovers=self.store.leftovers(),
+        )
+
+    def _digest(self, identity: sources.Identity, python: packages.Interpreter) -> str:
+        request = self.request
+        content = {
+            "format": _FORMAT,
+            "source": identity.key,
+            "requirements": request.requirements,
+            "packages": request.packages,
+            "overrides": request.overrides,
+            "runtime": [request.runtime.digest, request.runtime_extras] if request.runtime else None,
+            "python": python.key,
+            "persistent_paths": [self.paths, os.fspath(self.shared_dir)] if self.paths else None,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def missing_content(self, plan: Plan) -> list[str]:
+        """Return what has to be sent to this host before the release can be built: ``source``, ``runtime``."""
+        parts = {"source": self.request.content, "runtime": self.request.runtime}
+        return [name for name, part in parts.items() if plan.build and part and not part.is_here]
+
+    def carry_out(self, plan: Plan) -> Plan:
+        """Do what the plan says, under the lock. Returns the plan as it was found there.
+
+        :raises ReleaseError: a step failed. Nothing that was there before has changed then.
+        """
+        if not plan.changed or plan.release_id is None or plan.identity is None or plan.python is None:
+            return plan
+        # A release is read by another user than the one that builds it.
+        previous_mask = os.umask(0o022)
+        try:
+            self._make_directories()
+            with self.store.lock(self.request.lock_timeout) as lock:
+                plan = self._again(plan)
+                for name in plan.leftovers:
+                    self.store.remove(name)
+                if plan.build:
+                    self._build(plan, lock)
+                elif plan.seed:
+                    with self._timed("persist"):
+                        self._seed(self.store.path(plan.release_id or "") / "seed")
+                for name in plan.prune:
+                    self.store.remove(name)
+                self.store.remove_logs(
+                    {name for name in (plan.release_id or "", *plan.before) if name not in plan.prune}
+                )
+        finally:
+            os.umask(previous_mask)
+        return plan
+
+    def _make_directories(self) -> None:
+        try:
+            self.store.releases.mkdir(0o755, parents=True, exist_ok=True)
+            self.store.cache.mkdir(0o700, exist_ok=True)
+        except OSError as exc:
+            raise ReleaseError(f"base_dir: {exc.filename} cannot be made: {exc.strerror}.") from exc
+
+    def _build(self, plan: Plan, lock: int) -> None:
+        release_id = plan.release_id or ""
+        partial = self.store.partial(release_id)
+        log = self.store.log(release_id)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            runner = Runner(self._environment, self.request.timeout, self.mask, handle, (lock,))
+            try:
+                with _step("fetch"):
+                    partial.mkdir(0o755)
+                _Build(self, plan, partial, runner).run()
+            except ReleaseError as exc:
+                runner.note(f"failed: {exc.message}")
+                exc.log = os.fspath(log)
+                raise
+            finally:
+                remove_tree(partial)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        with _step(name):
+            yield
+        self.steps.append({"name": name, "seconds": round(time.monotonic() - began, 2)})
+
+    def _seed(self, seed: Path) -> None:
+        owner = persist.find_owner(self.request.owner, self.request.group)
+        persist.seed_shared(self.shared_dir, seed, self.paths, owner, self.request.shared_mode)
+
+    def report(self, plan: Plan, *, done: bool) -> dict[str, Any]:
+        """Return the results of the module.
+
+        :param done: whether the plan was carried out, as against only made.
+        """
+        release_id = plan.release_id or UNKNOWN_ID
+        path = self.store.path(release_id)
+        manifest = self.store.read(release_id) or self.describe(plan)
+        before = sorted(plan.before)
+        added = {release_id} if plan.build else set()
+        after = sorted((set(before) | added) - set(plan.prune))
+        header = f"{self.store.releases} (releases)"
+        return {
+            "changed": plan.changed,
+            "built": plan.build,
+            "release": {
+                **manifest,
+                "path": os.fspath(path),
+                "app": os.fspath(path / "app"),
+                "venv": os.fspath(path / "venv"),
+            },
+            "steps": self.steps if done else [],
+            "overridden": manifest.get("overridden", []),
+            "pruned": [*plan.prune, *plan.leftovers],
+            "seeded": [item.rstrip("/") for item in plan.seed],
+            "diff": {
+                "before_header": header,
+                "after_header": header,
+                "before": "".join(f"{name}\n" for name in before),
+                "after": "".join(f"{name}\n" for name in after),
+            },
+        }
+
+    def describe(self, plan: Plan) -> dict[str, Any]:
+        """Return what a release says of itself in its release.json, except for its time and overridden pins."""
+        request = self.request
+        origin = {
+            "type": request.source.type,
+            "location": self.mask(request.source.location),
+            "version": request.source.version,
+            "commit": plan.identity.commit if plan.identity else "",
+            "checksum": request.source.checksum,
+            "subdir": request.source.subdir,
+        }
+        return {
+            "id": plan.release_id or UNKNOWN_ID,
+            "label": request.label or (plan.identity.label if plan.identity else ""),
+            "digest": f"sha256:{plan.digest}" if plan.digest else "",
+            "source": {name: value for name, value in origin.items() if value},
+            "python": plan.python.version if plan.python else "",
+            "packages": [self.mask(item) for item in request.packages],
+            "overrides": [self.mask(item) for item in request.overrides],
+            "runtime": request.runtime.digest if request.runtime else "",
+            "persistent_paths": [item.rstrip("/") for item in self.paths],
+        }
+
+
+class _Build:
+    """The steps of one build, from an empty directory to a published release."""
+
+    def __init__(self, releaser: Releaser, plan: Plan, partial: Path, runner: Runner) -> None:
+        self.releaser = releaser
+        self.request = releaser.request
+        self.plan = plan
+        self.partial = partial
+        self.scratch = partial / _SCRATCH
+        self.app = partial / "app"
+        self.venv = partial / "venv"
+        self.uv = ""
+        self.runner = runner
+        self.overridden: list[dict[str, str]] = []
+
+    def run(self) -> None:
+        self.scratch.mkdir(0o700)
+        steps = ("fetch", "virtualenv", "runtime", "requirements", "compile", "persist", "publish")
+        with _step("virtualenv"):
+            # Found before anything is fetched: a host without uv should hear so at once.
+            self.uv = packages.find_uv(self.request.uv, self.request.base_dir, self.runner.environment.get("PATH"))
+            if self.request.owner:
+                persist.find_owner(self.request.owner, self.request.group)
+        for name in steps:
+            self.runner.note(f"== {name}")
+            with self.releaser._timed(name):
+                getattr(self, f"_{name}")()
+
+    def _fetch(self) -> None:
+        if self.plan.identity is None:
+            return
+        workshop = sources.Workshop(self.runner, self.scratch, self.releaser.store.cache / "git")
+        sources.fetch(self.request.source, self.request.content, self.plan.identity, self.app, workshop)
+
+    def _virtualenv(self) -> None:
+        python = self.plan.python.executable if self.plan.python else self.request.python
+        # Relocatable: its scripts find the interpreter beside themselves, so the rename that publishes the release
+        # does not break them.
+        self._uv("venv", "--quiet", "--relocatable", "--no-project", "--python", python, os.fspath(self.venv))
+        identity = persist.find_identity(self.request.owner)
+        if identity:
+            try:
+                self.runner.run([self._python, "-I", "-c", ""], identity=identity, cwd=Path("/"))
+            except ReleaseError as exc:
+                raise ReleaseError(
+                    f"{self.request.owner} cannot run {python} from {self.request.base_dir}: a directory on the way to "
+                    "one of them is closed to that user. Use a Python that all may run, such as /usr/bin/python3.",
+                    command=exc.command,
+                    output=exc.output,
+                ) from exc
+
+    def _runtime(self) -> None:
+        if self.request.runtime:
+            self.request.runtime.unpack(self.scratch / "runtime", self.scratch, tree.DEFAULT_EXCLUDE)
+
+    def _requirements(self) -> None:
+        requirements = self._requirements_file()
+        extra = list(self.request.packages)
+        if self.request.runtime:
+            extras = ",".join(self.request.runtime_extras)
+            extra.append(f"{self.scratch / 'runtime'}{f'[{extras}]' if extras else ''}")
+        if not requirements and not extra:
+            return
+        # In files, not in arguments: a URL among them may carry a password.
+        arguments = []
+        for option, name, lines in (
+            ("-r", "packages.txt", extra),
+            ("--override", "overrides.txt", self.request.overrides),
+        ):
+            if lines:
+                path = self.scratch / name
+                path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                arguments += [option, os.fspath(path)]
+        if requirements:
+            arguments += ["-r", os.fspath(requirements)]
+        # One resolution: the runtime's bounds and the app's pins meet once, and either fit or fail.
+        self._uv("pip", "install", "--compile-bytecode", "--python", self._python, *arguments)
+        if requirements:
+            self.overridden = packages.overridden(
+                packages.wanted_versions(requirements), packages.installed_versions(self.venv), self.request.overrides
+            )
+            for item in self.overridden:
+                self.runner.note(f"override: {item['name']} {item['installed']} instead of {item['app_wanted']}")
+
+    def _requirements_file(self) -> Path | None:
+        wanted = self.request.requirements
+        path = self.app / tree.relative_path(wanted or "requirements.txt", "requirements")
+        if path.is_file():
+            return path
+        if wanted:
+            raise ReleaseError(f"requirements: the source has no file {wanted}.")
+        return None
+
+    def _compile(self) -> None:
+        # Nobody who runs the release may write into it, so bytecode is made now or never. A file that does not compile
+        # (a template, Python 2) is the app's business: status 1. The paths recorded are those of the published release.
+        self.runner.run(
+            [
+                self._python,
+                "-I",
+                "-m",
+                "compileall",
+                "-q",
+                "-j",
+                "0",
+                "-s",
+                os.fspath(self.partial),
+                "-p",
+                os.fspath(self._final),
+                os.fspath(self.app),
+            ],
+            accept=(0, 1),
+        )
+
+    def _persist(self) -> None:
+        if self.releaser.paths:
+            seed = self.partial / "seed"
+            persist.link(self.app, seed, self.releaser.shared_dir, self.releaser.paths)
+            self.releaser._seed(seed)
+
+    def _publish(self) -> None:
+        self._settle()
+        remove_tree(self.scratch)
+        self._close()
+        manifest = self.releaser.describe(self.plan)
+        created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+        write_manifest(self.partial, {**manifest, "created": created, "overridden": self.overridden})
+        self._sync()
+        sync_directory(self.partial)
+        self.releaser.store.publish(self.plan.release_id or "")
+
+    def _settle(self) -> None:
+        """Tell the few files that hold the path of the build (an editable requirement's) the final one."""
+        here, final = os.fsencode(self.partial), os.fsencode(self._final)
+        site = self.venv.glob("lib/python*/site-packages")
+        texts = [
+            path
+            for top in site
+            for pattern in ("*.pth", "__editable__*.py", "*.egg-link")
+            for path in top.glob(pattern)
+        ]
+        for path in texts:
+            content = path.read_bytes()
+            if here in content:
+                # Written anew rather than in place: the file may be one with the cache's.
+                path.unlink()
+                path.write_bytes(content.replace(here, final))
+
+    def _close(self) -> None:
+        """Take the right to write from all but the owner: archives may bring it, and uv's own lock file has it."""
+        for folder, _, names in os.walk(self.partial):
+            for path in (Path(folder), *(Path(folder) / name for name in names)):
+                mode = path.lstat().st_mode
+                if mode & 0o022 and not stat.S_ISLNK(mode):
+                    path.chmod(stat.S_IMODE(mode) & ~0o022)
+
+    def _sync(self) -> None:
+        """Put all of the build on the disk: one call for the file system instead of one for each of its files."""
+        try:
+            self.runner.run(["sync", "-f", os.fspath(self.partial)])
+        except ReleaseError:
+            os.sync()
+
+    @property
+    def _final(self) -> Path:
+        return self.releaser.store.path(self.plan.release_id or "")
+
+    @property
+    def _python(self) -> str:
+        return os.fspath(self.venv / "bin" / "python")
+
+    def _uv(self, *arguments: str) -> list[str]:
+        # In the app's directory: relative paths in its requirements begin there.
+        return self.runner.run([self.uv, *arguments], cwd=self.app)
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Give every error the name of the step that it happened in."""
+    try:
+        yield
+    except ReleaseError as exc:
+        exc.step = exc.step or name
+        raise
+    except (OSError, ValueError) as exc:
+        raise ReleaseError(f"{type(exc).__name__}: {exc}.", step=name) from exc
+
+
+def _environment(given: Mapping[str, str], base_dir: Path) -> dict[str, str]:
+    """Return the environment of the build's commands: this process's, what is given, and what a build needs."""
+    # What a shell or a virtualenv around this process says about Python and git is not about the release.
+    strangers = ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "UV_PYTHON")
+    result = {name: value for name, value in os.environ.items() if name not in strangers}
+    result.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    result.update(
+        {
+            # The host's certificates, as all other programs; older versions of uv know it by the second name.
+            "UV_SYSTEM_CERTS": "1",
+            "UV_NATIVE_TLS": "1",
+            "UV_CACHE_DIR": os.fspath(base_dir / "cache" / "uv"),
+            "UV_LINK_MODE": "hardlink",
+            # A Python of the host or none: it is the host's updates that keep it safe.
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_NO_PROGRESS": "1",
+            "NO_COLOR": "1",
+        }
+    )
+    result.update(given)
+    home = result.get("HOME", "")
+    if not home or not os.access(home, os.W_OK):
+        result["HOME"] = os.fspath(base_dir / "cache")
+    return result

@@ -1,0 +1,218 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+from __future__ import annotations
+
+import grp
+import os
+import posixpath
+import pwd
+import shutil
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ReleaseError
+from .store import remove_tree, sync_directory
+from .tree import relative_path
+
+_SEEDING = ".seeding"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who may write the shared paths; -1 leaves the caller's."""
+
+    uid: int = -1
+    gid: int = -1
+
+
+def find_owner(owner: str, group: str) -> Owner:
+    """Look up a user and a group, by name or number; the group defaults to the user's own.
+
+    :raises ReleaseError: there is no such user or group.
+    """
+    uid = gid = -1
+    if owner:
+        account = _account(owner)
+        if account:
+            uid, gid = account.pw_uid, account.pw_gid
+        elif owner.isdigit():
+            uid = int(owner)
+        else:
+            raise ReleaseError(f"owner: there is no user {owner!r} on this host; create it first.")
+    if group:
+        try:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise ReleaseError(f"group: there is no group {group!r} on this host; create it first.") from None
+    return Owner(uid, gid)
+
+
+def find_identity(owner: str) -> tuple[int, int, list[int]] | None:
+    """Return the ids to run a command as a user, or None where that is impossible or means nothing."""
+    account = _account(owner) if owner else None
+    if os.geteuid() != 0 or account is None or account.pw_uid == 0:
+        return None
+    return account.pw_uid, account.pw_gid, os.getgrouplist(account.pw_name, account.pw_gid)
+
+
+def _account(owner: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(int(owner)) if owner.isdigit() else pwd.getpwnam(owner)
+    except KeyError:
+        return None
+
+
+def check_paths(values: Sequence[str]) -> list[str]:
+    """Return persistent paths in their plain form; a slash at the end (a directory) stays.
+
+    :raises ReleaseError: one leaves the source, or lies inside of another one.
+    """
+    plain: dict[str, str] = {}
+    for value in values:
+        path = relative_path(value, "persistent_paths")
+        plain[path] = path + ("/" if value.endswith("/") else "")
+    for path in plain:
+        outer = posixpath.dirname(path)
+        while outer:
+            if outer in plain:
+                raise ReleaseError(f"persistent_paths: {outer} covers {path} already; leave {path} out.")
+            outer = posixpath.dirname(outer)
+    return list(plain.values())
+
+
+def missing(shared_dir: Path, paths: Sequence[str]) -> list[str]:
+    """Return the persistent paths that have no shared file or directory yet."""
+    return [path for path in paths if not os.path.lexists(shared_dir / path.rstrip("/"))]
+
+
+def link(app: Path, seed: Path, shared_dir: Path, paths: Sequence[str]) -> None:
+    """Replace persistent paths of a new release by links to the shared ones; what the release has goes to its seed.
+
+    :raises ReleaseError: the way to a path is a link or a file, or nobody can know what a missing path should be.
+    """
+    seed.mkdir(0o755)
+    for value in paths:
+        path = value.rstrip("/")
+        place, kept = app / path, seed / path
+        _real_parent(app, path)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink():
+            raise ReleaseError(f"persistent_paths: {path} is a symbolic link in the source; name what it points at.")
+        if place.exists():
+            place.rename(kept)
+        elif not os.path.lexists(shared_dir / path):
+            # Guessing wrong would last: what is shared is never replaced.
+            if "." in posixpath.basename(path) and not value.endswith("/"):
+                raise ReleaseError(
+                    f"persistent_paths: {path} is neither in the source nor in {shared_dir}. Write {path}/ for an "
+                    f"empty directory, or put a first version of the file at {shared_dir / path}."
+                )
+            kept.mkdir()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(shared_dir / path)
+
+
+def _real_parent(app: Path, path: str) -> None:
+    parent = app
+    for part in path.split("/")[:-1]:
+        parent /= part
+        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
+            raise ReleaseError(f"persistent_paths: {path} cannot be shared: {parent.relative_to(app)} is no directory.")
+
+
+def seed_shared(shared_dir: Path, seed: Path, paths: Sequence[str], owner: Owner, mode: int) -> None:
+    """Make the shared paths that are missing, with the content that the release came with.
+
+    What is there is never touched. Parts of the shared directory belong to the app, which may be hostile to root: every
+    directory on the way is opened without following links, and the copy is made where only the caller can enter, then
+    given away and renamed into place.
+
+    :param mode: of directories; files get it without the execute bits.
+    :raises ReleaseError: the way to a path is no real directory, or cannot be written.
+    """
+    shared_dir.mkdir(0o755, parents=True, exist_ok=True)
+    for value in missing(shared_dir, paths):
+        path = value.rstrip("/")
+        parent = _open_parent(shared_dir, path)
+        try:
+            _seed_one(parent, posixpath.basename(path), seed / path, owner, mode)
+        finally:
+            os.close(parent)
+
+
+def _open_parent(shared_dir: Path, path: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    current = os.open(shared_dir, flags)
+    walked = shared_dir
+    for part in path.split("/")[:-1]:
+        walked /= part
+        try:
+            try:
+                following = os.open(part, flags | os.O_NOFOLLOW, dir_fd=current)
+            except FileNotFoundError:
+                os.mkdir(part, 0o755, dir_fd=current)
+                following = os.open(part, flags | os.O_NOFOLLOW, dir_fd=current)
+        except OSError as exc:
+            raise ReleaseError(f"{walked} must be a real directory, not a link or a file: {exc.strerror}.") from exc
+        finally:
+            os.close(current)
+        current = following
+    return current
+
+
+def _seed_one(parent: int, name: str, source: Path, owner: Owner, mode: int) -> None:
+    temporary = f".{name}{_SEEDING}"
+    # The way through /proc is the directory that is open, wherever its name has been moved to meanwhile.
+    here = Path(f"/proc/self/fd/{parent}")
+    remove_tree(here / temporary)
+    if source.is_dir():
+        os.mkdir(temporary, 0o700, dir_fd=parent)
+        top = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            if os.fstat(top).st_uid != os.geteuid():
+                raise ReleaseError(f"{temporary} was replaced while it was being made; somebody interferes.")
+            _copy_below(source, Path(f"/proc/self/fd/{top}"), owner, mode)
+            os.fchmod(top, mode)
+            os.fchown(top, owner.uid, owner.gid)
+            os.fsync(top)
+        finally:
+            os.close(top)
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with (
+            source.open("rb") as content,
+            os.fdopen(os.open(temporary, flags, 0o600, dir_fd=parent), "wb") as handle,
+        ):
+            shutil.copyfileobj(content, handle)
+            handle.flush()
+            os.fchmod(handle.fileno(), mode & 0o666)
+            os.fchown(handle.fileno(), owner.uid, owner.gid)
+            os.fsync(handle.fileno())
+    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+    os.fsync(parent)
+
+
+def _copy_below(source: Path, destination: Path, owner: Owner, mode: int) -> None:
+    for item in sorted(source.iterdir()):
+        copy = destination / item.name
+        if item.is_symlink():
+            copy.symlink_to(item.readlink())
+        elif item.is_dir():
+            copy.mkdir(0o700)
+            _copy_below(item, copy, owner, mode)
+            copy.chmod(mode)
+            sync_directory(copy)
+        else:
+            with item.open("rb") as content, copy.open("xb") as handle:
+                shutil.copyfileobj(content, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            executable = mode & 0o111 if item.stat().st_mode & stat.S_IXUSR else 0
+            copy.chmod(mode & 0o666 | executable)
+        os.chown(copy, owner.uid, owner.gid, follow_symlinks=False)

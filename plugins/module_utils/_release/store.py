@@ -1,0 +1,226 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ReleaseError
+
+MANIFEST = "release.json"
+_PARTIAL = ".partial"
+_REMOVED = ".removed"
+_POLL = 0.1
+
+
+class Store:
+    """The releases of one app below its base directory.
+
+    A release is whole when its directory has its final name: it gets that by one rename, after all of it is on disk.
+    What is being built or removed has a name that begins with a dot.
+    """
+
+    def __init__(self, base_dir: Path) -> None:
+        self.base_dir = base_dir
+        self.releases = base_dir / "releases"
+        self.cache = base_dir / "cache"
+        self._lock_file = base_dir / ".build.lock"
+
+    def path(self, release_id: str) -> Path:
+        """Return where a release stands."""
+        return self.releases / release_id
+
+    def partial(self, release_id: str) -> Path:
+        """Return where a release is built."""
+        return self.releases / f".{release_id}{_PARTIAL}"
+
+    def log(self, release_id: str) -> Path:
+        """Return the log of a release's latest build."""
+        return self.cache / f"build-{release_id}.log"
+
+    def read(self, release_id: str) -> dict[str, Any] | None:
+        """Return what a release says of itself, or None when there is no whole release of that id."""
+        try:
+            content = json.loads((self.path(release_id) / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) and content.get("id") == release_id else None
+
+    def complete(self) -> list[str]:
+        """Return the ids of all whole releases, newest first."""
+        found = []
+        for path in _listing(self.releases):
+            manifest = None if path.name.startswith(".") else self.read(path.name)
+            if manifest:
+                found.append((str(manifest.get("created", "")), path.name))
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def leftovers(self, *, locked: bool = False) -> list[str]:
+        """Return the names of what builds and removals that died have left; none while one is at work.
+
+        :param locked: whether the caller holds the lock, and so knows that none is.
+        """
+        if not locked and self._is_locked():
+            return []
+        names = (path.name for path in _listing(self.releases))
+        return sorted(name for name in names if name.startswith(".") and name.endswith((_PARTIAL, _REMOVED)))
+
+    def in_slots(self) -> set[str]:
+        """Return the ids that the links of the slots lead to."""
+        found = set()
+        root = os.path.realpath(self.releases)
+        for link in _listing(self.base_dir / "slots"):
+            target = os.path.realpath(link)
+            if target.startswith(root + os.sep):
+                found.add(Path(target).relative_to(root).parts[0])
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a release or a leftover. A release is renamed first: removed by half, it is none any more."""
+        path = self.releases / name
+        if not name.startswith("."):
+            hidden = self.releases / f".{name}{_REMOVED}"
+            remove_tree(hidden)
+            path.rename(hidden)
+            sync_directory(self.releases)
+            path = hidden
+        remove_tree(path)
+
+    def publish(self, release_id: str) -> None:
+        """Give a finished build its final name, durably.
+
+        :raises ReleaseError: something that is no release stands there, and a slot uses it.
+        """
+        final = self.path(release_id)
+        if os.path.lexists(final):
+            if release_id in self.in_slots():
+                raise ReleaseError(
+                    f"{final} is no whole release, but a slot uses it. Stop that slot and remove its link."
+                )
+            self.remove(release_id)
+        self.partial(release_id).rename(final)
+        sync_directory(self.releases)
+
+    def remove_logs(self, keep: Collection[str]) -> None:
+        """Remove the logs of builds whose release is gone."""
+        kept = {self.log(name) for name in keep}
+        for path in _listing(self.cache):
+            if path.name.startswith("build-") and path.suffix == ".log" and path not in kept:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, timeout: float) -> Iterator[int]:
+        """Hold the build lock; gives its descriptor, for commands to inherit.
+
+        :param timeout: seconds to wait for another build.
+        :raises ReleaseError: another build has not ended by then; names its process.
+        """
+        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + timeout
+            while not _try_lock(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() >= deadline:
+                    raise ReleaseError(
+                        f"Another build has held {self._lock_file} for more than {timeout:g} s: "
+                        f"{self._holders(descriptor)}. Wait for it or end it, then run again; "
+                        "`lock_timeout` says how long to wait."
+                    )
+                time.sleep(_POLL)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _is_locked(self) -> bool:
+        try:
+            descriptor = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return not _try_lock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
+    def _holders(self, descriptor: int) -> str:
+        """Name the processes that hold the lock: the builder, or, if it was killed, the commands that outlived it."""
+        lock = os.fstat(descriptor)
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            if process.name == str(os.getpid()):
+                continue
+            for link in _listing(process / "fd"):
+                with contextlib.suppress(OSError):
+                    status = link.stat()
+                    if (status.st_dev, status.st_ino) == (lock.st_dev, lock.st_ino):
+                        found.append(process.name)
+                        break
+        if found:
+            return f"pid {', '.join(sorted(found, key=int))}"
+        # Another user's process hides its descriptors; it left its pid in the file.
+        return f"pid {os.pread(descriptor, 32, 0).decode('ascii', 'replace').strip() or 'unknown'}"
+
+
+def to_prune(newest_first: Sequence[str], keep: int, protected: Collection[str]) -> list[str]:
+    """Return the releases to remove: all but the newest, and never a protected one.
+
+    :param keep: how many of the newest stay.
+    :param protected: stay too, however old; they do not count.
+    """
+    return [name for name in newest_first[max(keep, 0) :] if name not in protected]
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory, file or link, if it is there. Links are never followed."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def write_manifest(directory: Path, content: dict[str, Any]) -> None:
+    """Write a release's description into it, durably."""
+    with (directory / MANIFEST).open("x", encoding="utf-8") as handle:
+        json.dump(content, handle, indent=2, sort_keys=True)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _listing(path: Path) -> list[Path]:
+    """Return what a directory holds; nothing when it cannot be read or is not there."""
+    try:
+        return sorted(path.iterdir())
+    except OSError:
+        return []
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
+    return True

@@ -1,0 +1,108 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Which slot serves what: observed on the host, never remembered."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+SLOTS = ("blue", "green")
+_CONNECT_TIMEOUT = 2.0  # seconds; a local listener accepts at once or its backlog is full
+_FINGERPRINT = re.compile(r"^# fingerprint: ([0-9a-f]{64})$", re.MULTILINE)
+_PORT = re.compile(r'^PORT="(\d+)"$', re.MULTILINE)
+
+
+class TrafficError(Exception):
+    """Anything the operator can act on; the module turns it into fail_json."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One colour: the release that it holds, what its settings were made of, and whether it accepts connections."""
+
+    release: str | None
+    fingerprint: str | None
+    listening: bool
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Which slot is live, which one is free for the next release, and what both hold."""
+
+    live: str | None
+    idle: str
+    slots: dict[str, Slot]
+
+
+def observe(base_dir: Path, config_dir: Path) -> Traffic:
+    """Look at the live link and at both slots.
+
+    Raises:
+        TrafficError: the live link is something else than a link to a slot, or a settings file cannot be read.
+    """
+    live = live_slot(base_dir)
+    return Traffic(
+        live=live,
+        idle="green" if live == "blue" else "blue",
+        slots={name: _slot(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
+    )
+
+
+def live_slot(base_dir: Path) -> str | None:
+    """Name the slot that the live link points at; None where there is no link yet.
+
+    Raises:
+        TrafficError: what stands there is not a link to a slot.
+    """
+    link = base_dir / "live"
+    try:
+        target = link.readlink()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TrafficError(f"{link} is not a symlink ({error.strerror}); move it away, then run again") from error
+    if target.parent.name != "slots" or target.name not in SLOTS:
+        raise TrafficError(f"{link} points at {target}, which is not a slot; point it at slots/blue or slots/green")
+    return target.name
+
+
+def _slot(folder: Path, settings_file: Path) -> Slot:
+    try:
+        release = (folder / "release").readlink().name
+    except OSError:
+        release = None
+    try:
+        settings = settings_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        settings = ""
+    except OSError as error:
+        raise TrafficError(f"cannot read {settings_file}: {error.strerror}; run as its owner or as root") from error
+    fingerprint = _FINGERPRINT.search(settings)
+    port = _PORT.search(settings)
+    return Slot(
+        release=release,
+        fingerprint=fingerprint[1] if fingerprint else None,
+        listening=_accepts(folder / "sock", int(port[1]) if port else None),
+    )
+
+
+def _accepts(sock: Path, port: int | None) -> bool:
+    """Ask the unix socket that nginx would use; where the slot has none (no nginx), its TCP port."""
+    if sock.is_symlink():
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        address: str | tuple[str, int] = str(sock)
+    elif port is not None:
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        address = ("127.0.0.1", port)
+    else:
+        return False
+    with client:
+        client.settimeout(_CONNECT_TIMEOUT)
+        return client.connect_ex(address) == 0

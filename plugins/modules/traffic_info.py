@@ -1,0 +1,103 @@
+#!/usr/bin/python
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: traffic_info
+short_description: See which slot serves what
+version_added: 0.1.0
+description:
+  - Observes the live link, the release that each slot holds and whether each slot accepts connections.
+author:
+  - aapanel.pipeline contributors (@aapanel)
+attributes:
+  check_mode:
+    description: Can run in check mode without modifying the target.
+    support: full
+    details:
+      - This action does not modify state.
+  diff_mode:
+    description: Returns details on what has changed.
+    support: N/A
+    details:
+      - This action does not modify state.
+options:
+  base_dir:
+    description:
+      - Folder of the live link and the slots.
+    type: path
+    default: /opt/aapanel
+  config_dir:
+    description:
+      - Folder of the slots' settings files.
+    type: path
+    default: /etc/aapanel
+"""
+
+EXAMPLES = r"""
+- name: Which colour is live?
+  aapanel.pipeline.traffic_info:
+  register: traffic
+
+- name: Say it
+  ansible.builtin.debug:
+    msg: "{{ traffic.live }} serves release {{ traffic.slots[traffic.live].release }}"
+  when: traffic.live is not none
+"""
+
+RETURN = r"""
+live:
+  description: The slot that the live link points at, null before the first one.
+  returned: success
+  type: str
+  sample: blue
+idle:
+  description: The slot that is free for the next release.
+  returned: success
+  type: str
+  sample: green
+slots:
+  description: What each slot holds, by colour.
+  returned: success
+  type: dict
+  contains:
+    release:
+      description: Id of the release, null for a slot that was never used.
+      type: str
+      sample: 1.4.0-0123456789ab
+    fingerprint:
+      description: SHA-256 of what the slot's settings were made of, null for a slot that was never used.
+      type: str
+    listening:
+      description: Whether the slot accepts connections.
+      type: bool
+      sample: true
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.observe import TrafficError, observe
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "base_dir": {"type": "path", "default": "/opt/aapanel"},
+            "config_dir": {"type": "path", "default": "/etc/aapanel"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        traffic = observe(Path(module.params["base_dir"]), Path(module.params["config_dir"]))
+    except TrafficError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **asdict(traffic))
+
+
+if __name__ == "__main__":
+    main()

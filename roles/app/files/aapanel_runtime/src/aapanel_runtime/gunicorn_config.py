@@ -1,0 +1,123 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``gunicorn --config python:aapanel_runtime.gunicorn_config``.
+
+gunicorn takes every name of this module that is one of its settings, so nothing else may have such a name; a test
+compares. Settings: https://gunicorn.org/reference/settings/
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from typing import NoReturn, Protocol
+
+from . import logs, metrics, websockets
+from .capacity import cpu_count, memory_limit, worker_count
+from .problems import SettingsError
+from .settings import BaseSettings, get_settings
+
+# sysexits.h: EX_CONFIG. A unit can name it in RestartPreventExitStatus=, since a restart would not cure it.
+_EXIT_CONFIGURATION = 78
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a place for gunicorn's heartbeat files, which it makes with mkstemp
+
+
+class _Worker(Protocol):
+    alive: bool
+    aapanel_place: str
+
+
+class _Arbiter(Protocol):
+    WORKERS: dict[int, _Worker]
+
+
+def _read_settings() -> BaseSettings:
+    try:
+        return get_settings()
+    except SettingsError as error:
+        _refuse(f"The environment cannot be used:\n{error}")
+
+
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
+    raise SystemExit(_EXIT_CONFIGURATION)
+
+
+def _memory_folder() -> str | None:
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
+
+
+_settings = _read_settings()
+logs.set_up(_settings)
+_host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
+
+wsgi_app = "aapanel_runtime.wsgi:application"
+bind = [f"{_host}:{_settings.port}"]
+if _settings.aapanel_socket:
+    bind.append(f"unix:{_settings.aapanel_socket}")
+workers = _settings.aapanel_workers or worker_count(cpu_count(), memory_limit(), _settings.aapanel_worker_memory_mb)
+worker_class = _settings.aapanel_worker_class
+worker_connections = _settings.aapanel_worker_connections
+if worker_class == "gthread":
+    # gunicorn turns a sync worker with more than one thread into a gthread worker by itself.
+    threads = _settings.aapanel_threads
+timeout = _settings.aapanel_timeout
+graceful_timeout = _settings.aapanel_graceful_timeout
+max_requests = _settings.aapanel_max_requests
+# Without jitter all workers would be replaced in the same moment.
+max_requests_jitter = max_requests // 10
+# The heartbeat of a worker is a file; on a busy disk touching it can block and get the worker killed.
+worker_tmp_dir = _memory_folder()
+# Each worker imports the application after gevent has patched the standard library.
+preload_app = False
+# On since gunicorn 25.1 at one path for each user: the two slots would remove each other's.
+control_socket_disable = True
+forwarded_allow_ips = _settings.aapanel_forwarded_allow_ips
+proc_name = "-".join(filter(None, ("aapanel", _settings.aapanel_slot)))
+loglevel = _settings.log_level.lower()
+errorlog = "-"
+accesslog = "-" if _settings.aapanel_access_log else None
+# No time (the journal has it) and no query string (it may hold a token).
+access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'
+
+
+def on_starting(server: object) -> None:  # noqa: ARG001 - the hook's signature
+    """Begin with empty metrics: the files of an earlier run would be added up with ours."""
+    folder = _settings.aapanel_metrics_dir or tempfile.mkdtemp(prefix="aapanel-metrics-", dir=worker_tmp_dir)
+    try:
+        metrics.clean(folder)
+    except OSError as error:
+        _refuse(
+            f"AAPANEL_METRICS_DIR: {folder!r} cannot be used: {error.strerror}. Let the service's user write there."
+        )
+    os.environ[metrics.DIRECTORY_VARIABLE] = folder
+
+
+def pre_fork(server: _Arbiter, worker: _Worker) -> None:
+    """Give the new worker the first free place; a replaced worker's metrics go on there."""
+    taken = {other.aapanel_place for other in server.WORKERS.values()}
+    worker.aapanel_place = next(place for number in range(1, len(taken) + 2) if (place := f"w{number}") not in taken)
+
+
+def post_fork(server: object, worker: _Worker) -> None:  # noqa: ARG001 - the hook's signature
+    """Count in the worker's place, from before the application is imported."""
+    metrics.share(worker.aapanel_place)
+
+
+def post_worker_init(worker: _Worker) -> None:
+    """Close WebSockets when this worker stops."""
+    websockets.watch(worker, graceful_timeout)
+
+
+def child_exit(server: object, worker: _Worker) -> None:  # noqa: ARG001 - the hook's signature
+    """Forget what a dead worker had in flight."""
+    metrics.forget(worker.aapanel_place, os.environ[metrics.DIRECTORY_VARIABLE])
+
+
+def on_exit(server: object) -> None:  # noqa: ARG001 - the hook's signature
+    """Remove the metrics folder, if it is ours."""
+    if _settings.aapanel_metrics_dir is None:
+        shutil.rmtree(os.environ[metrics.DIRECTORY_VARIABLE], ignore_errors=True)

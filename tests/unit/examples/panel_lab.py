@@ -1,0 +1,83 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the example panel the way a deployment does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PANEL = ROOT / "examples" / "panel"
+TOKEN = "token-of-the-tests"
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """An environment without settings of the developer's own shell."""
+    kept = {key: value for key, value in os.environ.items() if key in {"PATH", "LANG", "TMPDIR"}}
+    return {**kept, "AAPANEL_HOME": str(home), "PANEL_API_TOKEN": TOKEN, "PYTHONUNBUFFERED": "1", **more}
+
+
+def alembic(home: Path, *commands: str, **more: str) -> str:
+    """Run Alembic's commands one after the other, in one process, and return what they printed."""
+    program = "import sys, alembic.config\nfor line in sys.argv[1:]: alembic.config.main(line.split())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *commands],
+        cwd=PANEL,
+        env=clean_environment(home, **more),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@dataclass
+class Server:
+    """A running gunicorn."""
+
+    process: subprocess.Popen[str]
+    url: str
+    socket: Path
+    home: Path
+    log: Path
+
+
+def start(home: Path, run: Path, release: Path = PANEL) -> Server:
+    """Start gunicorn on a port that the kernel chooses and on a unix socket, and wait until it listens on both."""
+    log, socket = run / "gunicorn.log", run / "panel.sock"
+    command = [sys.executable, "-m", "gunicorn", "BTPanel:app", "-k", "gevent", "-w", "1", "--no-control-socket"]
+    with log.open("w") as target:
+        process = subprocess.Popen(
+            [*command, "-b", "127.0.0.1:0", "-b", f"unix:{socket}", "--graceful-timeout", "8"],
+            cwd=release,
+            env=clean_environment(home),
+            stdout=target,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and process.poll() is None:
+        port = re.search(r"Listening at: .*http://127\.0\.0\.1:(\d+)", log.read_text())
+        if port and "Booting worker" in log.read_text():
+            return Server(process, f"http://127.0.0.1:{port[1]}", socket, home, log)
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(log.read_text())
+
+
+def stop(server: Server) -> int:
+    """Stop gunicorn gently, and return its exit status."""
+    server.process.terminate()
+    try:
+        return server.process.wait(15)
+    finally:
+        server.process.kill()

@@ -1,0 +1,136 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.detect import CAPABILITIES
+from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.features import (
+    FEATURES,
+    Feature,
+    decide,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+EVERYTHING = dict.fromkeys(CAPABILITIES, True)
+NOTHING = dict.fromkeys(CAPABILITIES, False)
+
+
+def test_server_has_everything() -> None:
+    decisions, problems = decide(EVERYTHING)
+    assert problems == []
+    assert all(decision.enabled and decision.reason == "" for decision in decisions.values())
+    assert decisions["service"].value == "systemd"
+
+
+def test_machine_without_root_is_served_by_supervisor_and_told_why() -> None:
+    decisions, problems = decide(NOTHING)
+    assert problems == []
+    on = {name for name, decision in decisions.items() if decision.enabled}
+    assert on == {"service"}
+    assert decisions["service"].value == "supervisor"
+    assert "systemd as pid 1" in decisions["service"].reason
+    assert decisions["nginx"].reason.startswith("needs root (become) to bind port 80 and write /etc/nginx")
+    assert all(decision.reason for decision in decisions.values())
+
+
+def test_root_in_a_container_without_systemd_installs_but_does_not_serve() -> None:
+    decisions, _ = decide({**EVERYTHING, "systemd": False})
+    assert decisions["system_packages"].enabled
+    assert decisions["system_user"].enabled
+    assert not decisions["nginx"].enabled
+    assert "root" not in decisions["nginx"].reason
+    assert decisions["service"].value == "supervisor"
+
+
+def test_two_colours_go_with_nginx() -> None:
+    decisions, problems = decide(EVERYTHING, {"nginx": False})
+    assert problems == []
+    assert decisions["nginx"].reason == "switched off by request"
+    assert not decisions["two_colours"].enabled
+    assert decisions["two_colours"].reason == "needs nginx (off) to switch between them"
+
+
+@pytest.mark.parametrize("wish", [True, "true", "yes", "True", "on"])
+def test_demand_that_cannot_be_met_is_a_problem(wish: object) -> None:
+    decisions, problems = decide(NOTHING, {"nginx": wish})
+    assert not decisions["nginx"].enabled
+    assert len(problems) == 1
+    assert problems[0].startswith("features.nginx is true, but this host cannot have it: needs root (become)")
+    assert "set it to auto" in problems[0]
+
+
+def test_demand_against_another_wish_is_a_problem() -> None:
+    _, problems = decide(EVERYTHING, {"two_colours": True, "nginx": False})
+    (problem,) = problems
+    assert problem == (
+        "features.two_colours is true, but this host cannot have it: needs nginx (off) to switch between them; "
+        "set it to auto, or provide what is missing"
+    )
+
+
+def test_demand_that_can_be_met_is_none() -> None:
+    assert decide(EVERYTHING, {row.name: True for row in FEATURES if row.values is None})[1] == []
+
+
+def test_service_can_be_chosen() -> None:
+    decisions, problems = decide(EVERYTHING, {"service": "supervisor"})
+    assert (decisions["service"].value, problems) == ("supervisor", [])
+    decisions, problems = decide(NOTHING, {"service": "systemd"})
+    assert decisions["service"].value == "supervisor"
+    assert problems[0].startswith("features.service is systemd, but this host cannot have it")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"ngnix": True}, "features.ngnix: unknown feature; did you mean nginx?"),
+        ({"zzz": True}, "features.zzz: unknown feature; known are service, "),
+        ({"redis": "maybe"}, "features.redis is 'maybe'; it has to be auto, true or false"),
+        ({"service": True}, "features.service is True; it has to be auto, systemd or supervisor"),
+    ],
+)
+def test_wish_that_makes_no_sense(wishes: dict, message: str) -> None:
+    decisions, problems = decide(EVERYTHING, wishes)
+    assert len(problems) == 1
+    assert problems[0].startswith(message)
+    # and it is treated as no wish at all
+    assert decisions == decide(EVERYTHING)[0]
+
+
+def test_table_only_leans_on_rows_above_and_on_known_capabilities() -> None:
+    seen: set[str] = set()
+    for row in FEATURES:
+        assert set(row.features) <= seen
+        assert set(row.capabilities) <= set(CAPABILITIES)
+        seen.add(row.name)
+    assert len(seen) == len(FEATURES)
+
+
+def test_a_new_feature_is_one_row() -> None:
+    table = (*FEATURES, Feature("ufw", capabilities={"netfilter": "to set rules"}, features={"nginx": "to guard"}))
+    decisions, _ = decide({**EVERYTHING, "netfilter": False}, table=table)
+    assert decisions["ufw"].reason == "needs the right to manage netfilter to set rules"
+
+
+@given(
+    capabilities=st.dictionaries(st.sampled_from(CAPABILITIES), st.booleans()),
+    wishes=st.dictionaries(
+        st.sampled_from([row.name for row in FEATURES]) | st.text(), st.none() | st.booleans() | st.text()
+    ),
+)
+def test_no_input_breaks_it_and_what_is_off_says_why(capabilities: dict, wishes: dict) -> None:
+    decisions, problems = decide(capabilities, wishes)
+    assert set(decisions) == {row.name for row in FEATURES}
+    for row in FEATURES:
+        decision = decisions[row.name]
+        assert decision.enabled or decision.reason
+        # Nothing is on without what it needs.
+        if decision.enabled and row.values is None:
+            assert all(capabilities.get(name) for name in row.capabilities)
+            assert all(decisions[name].enabled for name in row.features)
+        # Whoever demands gets it or hears of it.
+        if wishes.get(row.name) is True and row.values is None:
+            assert decision.enabled or any(row.name in problem for problem in problems)

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every role keeps the house's plan: the same names in defaults and argument specs, its own prefix, no foreign variable."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+PREFIXES = {role.name for role in ROLES}
+# A Jinja expression's names; attributes and strings are not names.
+EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
+NAME = re.compile(r"(?<![\w.'\"])([a-z][a-z0-9]*_[a-z0-9_]+)\b(?!\s*[=(])")
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def by_name(role: Path) -> str:
+    return role.name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=by_name)
+def test_defaults_and_argument_specs_agree(role: Path) -> None:
+    defaults = read(role / "defaults/main.yml")
+    options = read(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert {name: spec.get("default") for name, spec in options.items()} == defaults
+
+
+@pytest.mark.parametrize("role", ROLES, ids=by_name)
+def test_public_variables_have_the_role_s_prefix(role: Path) -> None:
+    names = read(role / "defaults/main.yml")
+    assert [name for name in names if not name.startswith(f"{role.name}_")] == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=by_name)
+def test_private_variables_have_the_role_s_prefix(role: Path) -> None:
+    names = [name for path in role.glob("vars/**/*.yml") for name in read(path)]
+    assert [name for name in names if not name.startswith(f"__{role.name}_")] == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=by_name)
+def test_every_public_variable_is_explained_above_it(role: Path) -> None:
+    lines = (role / "defaults/main.yml").read_text(encoding="utf-8").splitlines()
+    blocks = "\n".join(lines).split("\n\n")
+    bare = [block for block in blocks if re.search(r"^\w+:", block, re.MULTILINE) and "#" not in block.split(":")[0]]
+    assert bare == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=by_name)
+def test_reads_its_own_prefix_and_the_panel_s_only(role: Path) -> None:
+    foreign = PREFIXES - {role.name, "panel"}
+    found = []
+    for path in sorted(role.rglob("*")):
+        if path.suffix not in {".yml", ".j2"} or "files" in path.relative_to(role).parts:
+            continue
+        for expression in EXPRESSION.findall(path.read_text(encoding="utf-8")):
+            for name in NAME.findall(STRING.sub("", expression)):
+                if name.split("_")[0] in foreign:
+                    found.append(f"{path.relative_to(ROOT)}: {name}")
+    assert found == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=by_name)
+def test_has_the_plan_of_every_role(role: Path) -> None:
+    main = [task["ansible.builtin.import_tasks"] for task in read(role / "tasks/main.yml") if "ansible.builtin.import_tasks" in task]
+    assert main[0] in {"assert.yml", "detect.yml"}
+    assert set(main) <= {"detect.yml", "assert.yml", "install.yml", "configure.yml", "provision.yml", "build.yml", "service.yml"}
+    assert (role / "meta/main.yml").exists()
