@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from pgadmin4.pgAdmin4 import app as application
+from pgadmin4.pgAdmin4 import app as application  # type: ignore[import-not-found]  # only the release has it
 
 __all__ = ["application"]

@@ -15,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.aapanel.pipeline.plugins.module_utils._release import source as sources
 from ansible_collections.aapanel.pipeline.plugins.module_utils._release import tree
+from ansible_collections.aapanel.pipeline.plugins.module_utils._release.command import split_credentials
 from ansible_collections.aapanel.pipeline.plugins.module_utils._release.errors import ReleaseError
 
 MODULE = "aapanel.pipeline.release"
@@ -50,7 +51,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
     ) -> dict[str, Any]:
         trees = {name: folder.as_argument() for name, folder in folders.items()}
         result: dict[str, Any] = self._execute_module(
-            module_name=MODULE, module_args={**args, "_trees": trees}, task_vars=task_vars
+            module_name=MODULE, module_args={**args, "controller_trees": trees}, task_vars=task_vars
         )
         return result
 
@@ -63,6 +64,8 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
         """
         folders = {}
         given = args.get("source")
+        if isinstance(given, str):
+            raise ReleaseError(f"source: {split_credentials(given)[0]!r} must be a dictionary with a location.")
         if isinstance(given, Mapping) and isinstance(given.get("location"), str):
             kind = sources.classify(str(given.get("type") or "auto"), given["location"])
             if kind == "path":

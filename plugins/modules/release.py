@@ -180,10 +180,17 @@ options:
       - Seconds to wait for another build below the same O(base_dir).
     type: int
     default: 600
+  controller_trees:
+    description:
+      - Set by the action plugin, which replaces any other value. Tells what the directories of the controller hold, and
+        where they are on the target.
+    type: dict
+    default: {}
 notes:
   - The target needs C(uv), Python 3.10 or newer, and C(git) for repositories. It needs neither pip nor C(python3-venv).
   - A build leaves its whole output in C(cache/build-<id>.log) below O(base_dir), mode 0600.
   - Git LFS objects are not fetched.
+  - All users of the host can read a release. Secrets belong in settings, not in the source.
 """
 
 EXAMPLES = r"""
@@ -227,30 +234,90 @@ EXAMPLES = r"""
 
 RETURN = r"""
 release:
-  description:
-    - The release, as it is or would be; what its C(release.json) says, and where its parts are.
-    - RV(release.id) is C(unknown until built) in check mode where it cannot be known.
+  description: The release, as it is or would be. What its C(release.json) says, and where its parts are.
   returned: success
   type: dict
-  sample:
-    id: v7.0.26-0f343b0931ca
-    label: v7.0.26
-    digest: sha256:0f343b0931ca
-    path: /opt/aapanel/releases/v7.0.26-0f343b0931ca
-    app: /opt/aapanel/releases/v7.0.26-0f343b0931ca/app
-    venv: /opt/aapanel/releases/v7.0.26-0f343b0931ca/venv
-    created: "2026-01-31T12:00:00.000000+00:00"
-    python: 3.13.5
+  contains:
+    id:
+      description:
+        - Name of its directory.
+        - C(unknown until built) in check mode where it cannot be known; the paths are made of that then.
+      returned: success
+      type: str
+      sample: v7.0.26-0f343b0931ca
+    path:
+      description: Its directory, for a slot to link to.
+      returned: success
+      type: str
+      sample: /opt/aapanel/releases/v7.0.26-0f343b0931ca
+    app:
+      description: The app in it.
+      returned: success
+      type: str
+      sample: /opt/aapanel/releases/v7.0.26-0f343b0931ca/app
+    venv:
+      description: The virtualenv in it.
+      returned: success
+      type: str
+      sample: /opt/aapanel/releases/v7.0.26-0f343b0931ca/venv
+    label:
+      description: First part of the id.
+      returned: success
+      type: str
+      sample: v7.0.26
+    digest:
+      description: Digest of all that went in; its first 12 digits are the second part of the id.
+      returned: success
+      type: str
+      sample: sha256:0f343b0931ca126a20f133d67c2b018a3b5b1b4b1f6fdc5b9d5f7b8a1c7a2b11
     source:
-      type: git
-      location: https://git.example.com/panel.git
-      version: v7.0.26
-      commit: 8243dad5bb8d8e1d4c3e49e7c8e308c5faf7b65e
-    packages: []
-    overrides: [gunicorn==23.0.0]
-    overridden: [{name: gunicorn, app_wanted: "==20.1.0", installed: 23.0.0}]
-    runtime: ""
-    persistent_paths: [data, logs]
+      description: Where the app came from, without credentials; the commit, of a repository.
+      returned: success
+      type: dict
+      sample:
+        type: git
+        location: https://git.example.com/panel.git
+        version: v7.0.26
+        commit: 8243dad5bb8d8e1d4c3e49e7c8e308c5faf7b65e
+    created:
+      description: When it was built, UTC.
+      returned: when the release exists
+      type: str
+      sample: "2026-01-31T12:00:00.000000+00:00"
+    python:
+      description: Version of its interpreter.
+      returned: success
+      type: str
+      sample: 3.13.5
+    packages:
+      description: The O(packages) that it was built with.
+      returned: success
+      type: list
+      elements: str
+      sample: [gevent>=24]
+    overrides:
+      description: The O(overrides) that it was built with.
+      returned: success
+      type: list
+      elements: str
+      sample: [gunicorn==23.0.0]
+    overridden:
+      description: See RV(overridden).
+      returned: when the release exists
+      type: list
+      elements: dict
+      sample: [{name: gunicorn, app_wanted: "==20.1.0", installed: 23.0.0}]
+    runtime:
+      description: Digest of the O(runtime), empty without one.
+      returned: success
+      type: str
+      sample: ""
+    persistent_paths:
+      description: The paths of the app that are links into O(shared_dir).
+      returned: success
+      type: list
+      elements: str
+      sample: [data, logs]
 built:
   description: Whether the release was built, or would be.
   returned: success
@@ -281,8 +348,10 @@ seeded:
   elements: str
   sample: [data, logs]
 step:
-  description: The step that failed; one of V(fetch), V(virtualenv), V(runtime), V(requirements), V(compile), V(persist),
-    V(publish).
+  description:
+    - The step that failed, one of V(fetch), V(virtualenv), V(runtime), V(requirements), V(compile), V(persist) and
+      V(publish).
+    - Empty when the arguments are at fault.
   returned: failure
   type: str
   sample: requirements
@@ -344,8 +413,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "in_use": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "int", "default": 1800},
     "lock_timeout": {"type": "int", "default": 600},
-    # From the action plugin: what the directories of the controller hold, and where they are on this host.
-    "_trees": {"type": "dict", "default": {}},
+    "controller_trees": {"type": "dict", "default": {}},
 }
 
 
@@ -370,11 +438,11 @@ def to_request(params: dict[str, Any]) -> build.Request:
             given["subdir"] or "",
             tuple(given["exclude"]),
         ),
-        content=_tree(params["_trees"].get("source")),
+        content=_tree(params["controller_trees"].get("source")),
         requirements=params["requirements"] or "",
         packages=tuple(params["packages"]),
         overrides=tuple(params["overrides"]),
-        runtime=_tree(params["_trees"].get("runtime")) or _local_tree(params["runtime"]),
+        runtime=_tree(params["controller_trees"].get("runtime")) or _local_tree(params["runtime"]),
         runtime_extras=tuple(params["runtime_extras"]),
         python=params["python"],
         uv=params["uv"] or "",
@@ -431,6 +499,9 @@ def main() -> None:
             log=exc.log,
             invocation=invocation,
         )
+    except OSError as exc:
+        where = exc.filename or module.params["base_dir"]
+        module.fail_json(msg=f"base_dir: {where}: {exc.strerror or exc}.", invocation=invocation)
     if result["built"]:
         for item in result["overridden"]:
             module.warn(f"{item['name']} {item['installed']} is installed; the app asks for {item['app_wanted']}.")

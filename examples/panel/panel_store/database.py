@@ -69,19 +69,21 @@ def url() -> URL:
         return URL.create("sqlite", database=os.environ.get("DB_NAME") or str(paths.DATA / "default.db"))
     if engine not in _DRIVERS:
         raise ValueError(f"DB_ENGINE={engine}: expected one of sqlite, {', '.join(_DRIVERS)}.")
-    port, host = os.environ.get("DB_PORT"), os.environ.get("DB_HOST") or "127.0.0.1"
-    address = URL.create(
+    host: str | None = os.environ.get("DB_HOST") or "127.0.0.1"
+    port = os.environ.get("DB_PORT")
+    options = {}
+    if host and host.startswith("/"):  # The server's unix socket: each driver takes it as an option of its own.
+        options = {"host" if engine == "postgresql" else "unix_socket": host}
+        host = None if engine == "postgresql" else "localhost"
+    return URL.create(
         _DRIVERS[engine],
         username=os.environ.get("DB_USER"),
         password=os.environ.get("DB_PASSWORD") or None,
         host=host,
         port=int(port) if port else None,
         database=os.environ.get("DB_NAME"),
+        query=options,
     )
-    if host.startswith("/"):  # The server's unix socket; each driver wants it as an option.
-        option = "host" if engine == "postgresql" else "unix_socket"
-        address = address.set(host=None if engine == "postgresql" else "localhost", query={option: host})
-    return address
 
 
 def connect(*, migrating: bool = False) -> Engine:

@@ -167,10 +167,8 @@ def fetch(source: Source, content: Tree | None, identity: Identity, app: Path, w
     """
     runner, scratch = workshop.runner, workshop.scratch
     if source.type == "path":
-        exclude = (*tree.DEFAULT_EXCLUDE, *source.exclude)
-        (content or Tree(identity.key.partition("\0")[2], Path(source.location) / source.subdir)).unpack(
-            app, scratch, exclude
-        )
+        here = content or Tree(identity.key.partition("\0")[2], Path(source.location) / source.subdir)
+        here.unpack(app, scratch, (*tree.DEFAULT_EXCLUDE, *source.exclude))
         return
     unpacked = scratch / "source"
     if source.type == "git":

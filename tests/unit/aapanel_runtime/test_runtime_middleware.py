@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
+import socket
 import sys
+from contextlib import closing
 from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -16,7 +18,7 @@ from aapanel_runtime import SettingsError, get_settings
 from aapanel_runtime.health import Check, Component, Health
 from aapanel_runtime.loader import load
 from aapanel_runtime.metrics import Metrics
-from aapanel_runtime.middleware import Runtime
+from aapanel_runtime.middleware import Runtime, trust_proxy
 from aapanel_runtime.websockets import Registry
 
 
@@ -242,3 +244,11 @@ def test_a_factory_is_called_and_a_missing_home_is_explained(tmp_path, monkeypat
     assert load(settings) is print
     with pytest.raises(SettingsError, match="AAPANEL_HOME: '/no/such/home' cannot be entered: No such file"):
         load(get_settings("development", aapanel_home="/no/such/home"))
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_UNIX, "203.0.113.7"), (socket.AF_INET, "")])
+def test_a_tcp_peer_without_an_address_is_still_no_proxy(family, address):
+    with closing(socket.socket(family)) as connection:
+        environ = {"REMOTE_ADDR": "", "gunicorn.socket": connection, "HTTP_X_REAL_IP": "203.0.113.7"}
+        trust_proxy(environ)
+    assert environ["REMOTE_ADDR"] == address

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import subprocess
@@ -52,7 +53,7 @@ class Server:
 
 
 def start(home: Path, run: Path, release: Path = PANEL) -> Server:
-    """Start gunicorn on a port that the kernel chooses and on a unix socket, and wait until it listens on both."""
+    """Start gunicorn on a port that the kernel chooses and on a unix socket, and wait until it answers."""
     log, socket = run / "gunicorn.log", run / "panel.sock"
     command = [sys.executable, "-m", "gunicorn", "BTPanel:app", "-k", "gevent", "-w", "1", "--no-control-socket"]
     with log.open("w") as target:
@@ -67,11 +68,22 @@ def start(home: Path, run: Path, release: Path = PANEL) -> Server:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline and process.poll() is None:
         port = re.search(r"Listening at: .*http://127\.0\.0\.1:(\d+)", log.read_text())
-        if port and "Booting worker" in log.read_text():
+        if port and _answers(int(port[1])):
             return Server(process, f"http://127.0.0.1:{port[1]}", socket, home, log)
         time.sleep(0.05)
     process.kill()
     raise AssertionError(log.read_text())
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    try:
+        connection.request("GET", "/version")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 def stop(server: Server) -> int:

@@ -131,10 +131,12 @@ def test_login_page_moves_with_its_file(client):
 
 def test_sign_in_and_out(client):
     assert client.get("/panel").status_code == 404
+    before = csrf(client.get("/login"))
     answer = sign_in(client)
     assert (answer.status_code, answer.location) == (302, "/panel")
     page = client.get("/panel")
     assert page.status_code == 200
+    assert csrf(page) != before, "what was known before the login must be worth nothing after it"
     assert client.post("/logout").status_code == 400
     assert client.post("/logout", data={"csrf_token": csrf(page)}).status_code == 302
     assert client.get("/panel").status_code == 404
@@ -401,3 +403,4 @@ def test_job_that_a_dead_worker_left_is_done_by_the_next_and_once(panel, app, cl
         panel.jobs._work(app, 0, 0, True)
     assert wait_for(client, left)["item_id"]
     assert len(client.get("/api/items").json) == 1
+    assert app.extensions["redis"].members == {}

@@ -24,6 +24,11 @@ PERSISTENT = ("data", "logs")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
+def names(path):
+    """What a directory holds."""
+    return sorted(item.name for item in Path(path).iterdir())
+
+
 def snapshot(*roots):
     """Everything below some directories: names, and contents of files."""
     found = {}
@@ -50,8 +55,8 @@ def test_a_release_from_nothing(app, request_for, deploy, tmp_path):
         "persist",
         "publish",
     ]
-    assert sorted(os.listdir(path)) == ["app", "release.json", "seed", "venv"]
-    assert sorted(os.listdir(path.parent)) == [path.name]
+    assert names(path) == ["app", "release.json", "seed", "venv"]
+    assert names(path.parent) == [path.name]
     assert (path / "app" / "data" / "admin.pl").read_text() == "first\n"
     # Bytecode is there, since who runs the release cannot write it; a file that is no Python 3 did no harm.
     assert [file.name.split(".")[0] for file in (path / "app" / "__pycache__").iterdir()] == ["app"]
@@ -202,18 +207,19 @@ def plan(request):
 
 
 @pytest.mark.parametrize(
-    ("change", "step", "message"),
+    ("change", "expected"),
     [
-        ({"uv": "/nowhere/uv"}, "virtualenv", "there is none at /nowhere/uv"),
-        ({"python": "python9.9"}, "virtualenv", "there is no python9.9"),
-        ({"requirements": "none.txt"}, "requirements", "the source has no file none.txt"),
-        ({"persistent_paths": ("settings.json",)}, "persist", "settings.json is neither"),
-        ({"owner": "nosuchuser"}, "virtualenv", "there is no user 'nosuchuser'"),
-        ({"content": source.Tree("0" * 64, Path("/usr/share/doc/nowhere"))}, "fetch", "is not a directory"),
-        ({"runtime": source.Tree("0" * 64)}, "runtime", "was not sent"),
+        ({"uv": "/nowhere/uv"}, ("virtualenv", "there is none at /nowhere/uv")),
+        ({"python": "python9.9"}, ("virtualenv", "there is no python9.9")),
+        ({"requirements": "none.txt"}, ("requirements", "the source has no file none.txt")),
+        ({"persistent_paths": ("settings.json",)}, ("persist", "settings.json is neither")),
+        ({"owner": "nosuchuser"}, ("virtualenv", "there is no user 'nosuchuser'")),
+        ({"content": source.Tree("0" * 64, Path("/usr/share/doc/nowhere"))}, ("fetch", "is not a directory")),
+        ({"runtime": source.Tree("0" * 64)}, ("runtime", "was not sent")),
     ],
 )
-def test_the_step_that_failed_is_named(app, request_for, deploy, change, step, message):
+def test_the_step_that_failed_is_named(app, request_for, deploy, change, expected):
+    step, message = expected
     with pytest.raises(ReleaseError, match=message) as error:
         deploy(request_for(app, **change))
     assert error.value.step == step
@@ -246,7 +252,7 @@ def test_a_source_that_changes_meanwhile_is_not_published(app, request_for, depl
     (app / "app.py").write_text("value = 2\n")
     with pytest.raises(ReleaseError, match="changed while it was being read"):
         deploy(request)
-    assert os.listdir(tmp_path / "base" / "releases") == []
+    assert names(tmp_path / "base" / "releases") == []
 
 
 def test_a_packed_directory_and_runtime(app, request_for, deploy, tmp_path):
@@ -273,7 +279,7 @@ def test_an_archive(app, request_for, deploy, tmp_path):
     given = source.Source("archive", f"file://{packed}", checksum=checksum, subdir="src", exclude=("docs",))
     result = deploy(request_for(app, source=given, content=None))
     assert result["release"]["id"].startswith("panel-2.5-")
-    assert sorted(os.listdir(result["release"]["app"])) == ["__pycache__", "app.py"]
+    assert names(result["release"]["app"]) == ["__pycache__", "app.py"]
     packed.write_bytes(packed.read_bytes() + b"tampered")
     wrong = dataclasses.replace(given, exclude=())
     with pytest.raises(ReleaseError, match=f"sha256:{tree.file_digest(packed)}, but {checksum}") as error:
@@ -294,7 +300,7 @@ def test_old_releases_go_but_never_one_in_use(app, request_for, deploy, tmp_path
     foretold = build.Releaser(request).decide()
     result = deploy(request)
     assert result["pruned"] == [*foretold.prune, *foretold.leftovers] == [made[3], made[2], ".dead.partial"]
-    assert sorted(os.listdir(tmp_path / "base" / "releases")) == sorted([made[0], made[1], made[4]])
+    assert names(tmp_path / "base" / "releases") == sorted([made[0], made[1], made[4]])
     logs = {path.name for path in (tmp_path / "base" / "cache").glob("*.log")}
     assert logs == {f"build-{made[index]}.log" for index in (0, 1, 4)}
     # Going back to an old release builds nothing, and does not prune what it goes back to.
@@ -326,7 +332,8 @@ def test_the_owner_can_run_a_release_and_not_change_it(app, request_for, deploy,
     finally:
         os.umask(previous)
     script = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); import app, alpha; open(sys.argv[1] + '/data/new', 'w').close();"
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import app, alpha;"
+        "open(sys.argv[1] + '/data/new', 'w').close();"
         "writable = [p for p, d, f in os.walk(sys.argv[2]) for p in [p, *(os.path.join(p, n) for n in d + f)]"
         " if not os.path.islink(p) and os.access(p, os.W_OK)]; print(writable)"
     )
@@ -400,7 +407,7 @@ def quick(app, request_for, tmp_path):
 
 
 def carry_out_and_die(request, nth):
-    """Carry a request out in a process that kills itself at its nth change of the file system; gives its wait status."""
+    """Carry a request out in a process that kills itself at its nth change of the file system; gives its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -447,15 +454,15 @@ def test_killed_at_any_moment(app, quick, deploy, tmp_path):
             break
         kills += 1
         assert snapshot(releases / live) == untouched
-        for name in os.listdir(releases) if releases.exists() else []:
+        for name in names(releases) if releases.exists() else []:
             seen.add(name.rsplit(".", 1)[-1] if name.startswith(".") else "whole")
             if not name.startswith(".") and name != live:
                 assert is_whole(releases / name), (kills, name)
                 assert (shared / "data" / "admin.pl").read_text() == "first\n"
         # The next run, undisturbed, heals everything.
         again = deploy(request)["release"]["id"]
-        assert sorted(os.listdir(releases)) == sorted({live, again})
-        assert sorted(os.listdir(shared)) == ["data", "logs"]
+        assert names(releases) == sorted({live, again})
+        assert names(shared) == ["data", "logs"]
         assert not deploy(request)["changed"]
     # It did die while building and while removing, or this test says nothing.
     assert {"partial", "removed", "whole"} <= seen

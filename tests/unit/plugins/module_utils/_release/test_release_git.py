@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import base64
+import functools
+import http.server
 import json
 import os
 import shutil
 import stat
 import subprocess
+import threading
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._release import git
@@ -183,6 +186,39 @@ def test_submodule_url(parent, url, expected):
 def test_a_repository_from_the_network_cannot_reach_into_this_host(url):
     with pytest.raises(ReleaseError):
         git.submodule_url("https://h/a.git", url)
+
+
+class Guarded(http.server.SimpleHTTPRequestHandler):
+    """A plain file server that wants a password: git's "dumb" protocol, which knows no shallow fetch."""
+
+    def do_GET(self):
+        if self.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:hunter22").decode():
+            super().do_GET()
+        else:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_server_with_a_password_that_cannot_do_shallow(runner, repository, tmp_path):
+    bare = tmp_path / "www" / "panel.git"
+    call(tmp_path, "clone", "-q", "--bare", str(repository), str(bare))
+    call(bare, "update-server-info")
+    handler = functools.partial(Guarded, directory=str(tmp_path / "www"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        try:
+            address = f"127.0.0.1:{listening.server_port}/panel.git"
+            assert (export(runner, tmp_path, f"http://me:hunter22@{address}", "v1") / "version").read_text() == "1"
+            # No prompt: a build that waits for a password waits for ever.
+            with pytest.raises(ReleaseError) as error:
+                git.resolve(runner, f"http://me:wrong-one@{address}", "v1")
+            assert "wrong-one" not in str(vars(error.value))
+        finally:
+            listening.shutdown()
 
 
 def test_credentials_are_in_no_argument(tmp_path):

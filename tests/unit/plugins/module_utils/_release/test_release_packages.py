@@ -35,7 +35,7 @@ def test_wanted_versions(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "more.txt").write_text("-r ../requirements.txt\nIncluded >= 1, <2 ; python_version > '3'\n")
     (tmp_path / "requirements.txt").write_text(
-        "\ufeff# comment\nFlask_Login[extra]==0.6.2 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n-r sub/more.txt\n"
+        "\ufeff# comment\nFlask_Login[extra]==0.6.2 \\\n  --hash=sha256:00 \\\n  --hash=sha256:11\n-r sub/more.txt\n"
         "--index-url https://h/simple\n-e .\n./local.whl\nplain\nremote @ https://h/x.whl\nnoted==1  # why\n"
     )
     assert packages.wanted_versions(tmp_path / "requirements.txt") == {

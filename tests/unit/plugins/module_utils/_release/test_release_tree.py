@@ -84,7 +84,8 @@ def test_what_is_packed_arrives(content):
     with tempfile.TemporaryDirectory() as folder:
         root, there = Path(folder) / "here", Path(folder) / "there"
         assume(write(root, content))
-        (root / "link").symlink_to("target") if "link" not in os.listdir(root) else None
+        if not (root / "link").exists():
+            (root / "link").symlink_to("target")
         (root / "nothing in it").mkdir(exist_ok=True)
         tree.pack(root, Path(folder) / "packed")
         tree.pack(root, Path(folder) / "again")
