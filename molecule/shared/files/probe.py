@@ -410,6 +410,13 @@ def kept(target: Target) -> str:
     return f"{len(wanted)} paths"
 
 
+def metrics_closed(target: Target) -> str:
+    """/health/metrics is refused to strangers, while its neighbours answer."""
+    target.ask("/health/live").expect(200)
+    target.ask("/health/metrics").expect(403)
+    return ""
+
+
 def http2(target: Target) -> str:
     """TLS offers HTTP/2, and its settings follow the preface (RFC 9113, 3.4)."""
     if urlsplit(target.url).scheme != "https":
@@ -442,6 +449,7 @@ CHECKS: dict[str, Check] = {
     "background": background,
     "headers": headers,
     "kept": kept,
+    "metrics-closed": metrics_closed,
     "http2": http2,
 }
 
