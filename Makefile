@@ -11,7 +11,6 @@ VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
 # uv brings its own list of authorities; the system's knows a company's proxy too.
 export UV_SYSTEM_CERTS := true
-SUPERVISORCTL := $(VENV)/bin/supervisorctl -c .dev/etc/supervisord.conf
 
 .PHONY: help
 help: ## Say what there is
@@ -40,7 +39,8 @@ up: $(VENV)/.controller ## Bring the example panel up on this machine, without r
 
 .PHONY: down
 down: ## Stop it; data stays below .dev
-	@if [ -S .dev/run/supervisor.sock ]; then $(SUPERVISORCTL) shutdown; else echo "Nothing runs."; fi
+	@"$$(scripts/python)" roles/supervisor/files/stop.py --config $(CURDIR)/.dev/etc/supervisord.conf \
+		--program $(CURDIR)/.dev/slots/blue/release/venv/bin/python | grep . || echo "Nothing runs."
 
 .PHONY: test
 test: $(VENV)/.test ## Everything that CI runs

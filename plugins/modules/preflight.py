@@ -77,7 +77,9 @@ options:
         type: str
         required: true
       allowed:
-        description: Names of processes (C(ps -o comm)), or words of their command lines, that may hold the port already, because they are ours.
+        description:
+          - Names of processes (C(ps -o comm)), or words of their command lines, that may hold the port already, because
+            they are ours.
         type: list
         elements: str
         default: []

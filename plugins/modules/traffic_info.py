@@ -35,6 +35,10 @@ options:
       - Folder of the slots' settings files.
     type: path
     default: /etc/aapanel
+  service_file:
+    description:
+      - The file that describes what the slots run under, such as a unit. Its digest is returned.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -75,6 +79,10 @@ slots:
       description: Whether the slot accepts connections.
       type: bool
       sample: true
+service_digest:
+  description: SHA-256 of O(service_file), null where it was not asked for or is not there.
+  returned: success
+  type: str
 """
 
 from dataclasses import asdict
@@ -89,11 +97,17 @@ def main() -> None:
         argument_spec={
             "base_dir": {"type": "path", "default": "/opt/aapanel"},
             "config_dir": {"type": "path", "default": "/etc/aapanel"},
+            "service_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
     try:
-        traffic = observe(Path(module.params["base_dir"]), Path(module.params["config_dir"]))
+        service_file = module.params["service_file"]
+        traffic = observe(
+            Path(module.params["base_dir"]),
+            Path(module.params["config_dir"]),
+            Path(service_file) if service_file else None,
+        )
     except TrafficError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **asdict(traffic))

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 from dataclasses import dataclass
@@ -39,19 +40,22 @@ class Traffic:
     live: str | None
     idle: str
     slots: dict[str, Slot]
+    service_digest: str | None
 
 
-def observe(base_dir: Path, config_dir: Path) -> Traffic:
-    """Look at the live link and at both slots.
+def observe(base_dir: Path, config_dir: Path, service_file: Path | None = None) -> Traffic:
+    """Look at the live link, at both slots and, if told where it is, at the file that describes their service.
 
     Raises:
         TrafficError: the live link is something else than a link to a slot, or a settings file cannot be read.
     """
     live = live_slot(base_dir)
+    service = _read(service_file) if service_file is not None else ""
     return Traffic(
         live=live,
         idle="green" if live == "blue" else "blue",
         slots={name: _slot(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
+        service_digest=hashlib.sha256(service.encode()).hexdigest() if service else None,
     )
 
 
@@ -78,12 +82,7 @@ def _slot(folder: Path, settings_file: Path) -> Slot:
         release = (folder / "release").readlink().name
     except OSError:
         release = None
-    try:
-        settings = settings_file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        settings = ""
-    except OSError as error:
-        raise TrafficError(f"cannot read {settings_file}: {error.strerror}; run as its owner or as root") from error
+    settings = _read(settings_file)
     fingerprint = _FINGERPRINT.search(settings)
     port = _PORT.search(settings)
     return Slot(
@@ -91,6 +90,15 @@ def _slot(folder: Path, settings_file: Path) -> Slot:
         fingerprint=fingerprint[1] if fingerprint else None,
         listening=_accepts(folder / "sock", int(port[1]) if port else None),
     )
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise TrafficError(f"cannot read {file}: {error.strerror}; run as its owner or as root") from error
 
 
 def _accepts(sock: Path, port: int | None) -> bool:

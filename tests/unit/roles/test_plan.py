@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every role keeps the house's plan: the same names in defaults and argument specs, its own prefix, no foreign variable."""
+"""Every role keeps the plan: defaults and argument specs agree, names have its prefix, none is another role's."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def test_reads_its_own_prefix_and_the_panel_s_only(role: Path) -> None:
         if path.suffix not in {".yml", ".j2"} or "files" in path.relative_to(role).parts:
             continue
         for expression in EXPRESSION.findall(path.read_text(encoding="utf-8")):
-            for name in NAME.findall(STRING.sub("", expression)):
-                if name.split("_")[0] in foreign:
-                    found.append(f"{path.relative_to(ROOT)}: {name}")
+            names = NAME.findall(STRING.sub("", expression))
+            found += [f"{path.relative_to(ROOT)}: {name}" for name in names if name.split("_")[0] in foreign]
     assert found == []
 
 
 @pytest.mark.parametrize("role", ROLES, ids=by_name)
 def test_has_the_plan_of_every_role(role: Path) -> None:
-    main = [task["ansible.builtin.import_tasks"] for task in read(role / "tasks/main.yml") if "ansible.builtin.import_tasks" in task]
-    assert main[0] in {"assert.yml", "detect.yml"}
-    assert set(main) <= {"detect.yml", "assert.yml", "install.yml", "configure.yml", "provision.yml", "build.yml", "service.yml"}
+    imports = [task.get("ansible.builtin.import_tasks") for task in read(role / "tasks/main.yml")]
+    files = [Path(name).stem for name in imports if name]
+    assert files[0] in {"assert", "detect"}
+    assert set(files) <= {"detect", "assert", "install", "configure", "service", "provision", "build"}
     assert (role / "meta/main.yml").exists()

@@ -84,3 +84,13 @@ def test_something_else_than_a_link_is_refused(host: Path) -> None:
     (host / "live").mkdir()
     with pytest.raises(TrafficError, match="not a symlink"):
         observe(host, host / "etc")
+
+
+def test_the_digest_of_the_service_changes_with_it(host: Path) -> None:
+    unit = host / "aapanel@.service"
+    assert observe(host, host / "etc", unit).service_digest is None
+    unit.write_text("[Service]\n")
+    before = observe(host, host / "etc", unit).service_digest
+    unit.write_text("[Service]\nNice=5\n")
+    assert before is not None
+    assert observe(host, host / "etc", unit).service_digest not in {None, before}

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stop a supervisord and the program that it ran, even where one outlived the other.
+
+A supervisord that was killed leaves its program running: it holds the port, and nobody restarts it. Asking the socket or
+the file with the pid is no help then, both may be stale; so the processes of this user are looked at (proc_pid_cmdline(5)).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PROC = Path("/proc")
+_POLL = 0.1  # seconds
+
+_Wanted = Callable[[list[str]], bool]
+
+
+def find(wanted: _Wanted, proc: Path = PROC) -> list[int]:
+    """Pids of this user's processes whose command line is *wanted*; a zombie has none and is never found."""
+    pids = []
+    for folder in proc.iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            if folder.stat().st_uid != os.geteuid():
+                continue
+            command = (folder / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+        except OSError:  # it ended while we looked
+            continue
+        if wanted(command):
+            pids.append(int(folder.name))
+    return pids
+
+
+def stop(wanted: _Wanted, seconds: float) -> list[int]:
+    """Ask those processes to end, and end those that are still there after so many seconds; returns the pids asked."""
+    asked = find(wanted)
+    _signal(asked, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while left := find(wanted):
+        if time.monotonic() > deadline:
+            _signal(left, signal.SIGKILL)
+        # A worker that was started in between, or what got no signal in time.
+        _signal([pid for pid in left if pid not in asked], signal.SIGTERM)
+        asked += [pid for pid in left if pid not in asked]
+        time.sleep(_POLL)
+    return asked
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:  # it ended by itself
+            continue
+
+
+def main(arguments: list[str]) -> int:
+    """Stop both, supervisord first because it would start the program again; says what was stopped."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--config", required=True, help="path of the configuration that supervisord was started with")
+    parser.add_argument("--program", required=True, help="path of the executable that the program was started with")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each may take until it is killed (60)")
+    options = parser.parse_args(arguments)
+
+    def supervisord(command: list[str]) -> bool:
+        return options.config in command and any(Path(word).name == "supervisord" for word in command[:2])
+
+    def program(command: list[str]) -> bool:
+        return command[0] == options.program
+
+    for name, wanted in (("supervisord", supervisord), ("the program", program)):
+        pids = stop(wanted, options.seconds)
+        if pids:
+            sys.stdout.write(f"stopped {name} (pid {', '.join(map(str, pids))})\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
