@@ -28,6 +28,7 @@ $(VENV)/.controller: requirements/controller.txt | $(VENV)/bin/uv
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt | $(VENV)/bin/uv
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12) and "The tests need Python 3.12 or newer, for the ansible-core that they are written for; .venv has " + sys.version.split()[0])'
 	@echo "Installing the tools of the tests into .venv"
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV) --require-hashes -r requirements/test.txt
 	@touch $@ $(VENV)/.controller
@@ -40,7 +41,7 @@ up: $(VENV)/.controller ## Bring the example panel up on this machine, without r
 .PHONY: down
 down: ## Stop it; data stays below .dev
 	@"$$(scripts/python)" roles/supervisor/files/stop.py --config $(CURDIR)/.dev/etc/supervisord.conf \
-		--program $(CURDIR)/.dev/slots/blue/release/venv/bin/python | grep . || echo "Nothing runs."
+		--program $(CURDIR)/.dev/slots/blue/release/venv/bin/python
 
 .PHONY: test
 test: $(VENV)/.test ## Everything that CI runs
@@ -58,13 +59,24 @@ unit: $(VENV)/.test ## Python tests, without a container
 molecule: $(VENV)/.test ## Scenarios on real systemd hosts (SCENARIO=default for one)
 	@scripts/stages molecule
 
+.PHONY: bench-converge
+bench-converge: $(VENV)/.test ## How long site.yml takes on a Debian 13 host, beside 100 bare tasks
+	@uv pip install --quiet --python $(VENV) --require-hashes -r requirements/mitogen.txt
+	@tests/lab/lab up
+	@DOCKER_HOST="$$(tests/lab/lab socket)" python tests/bench/converge.py
+
 .PHONY: build
 build: $(VENV)/.controller ## Build the collection's archive
 	@ansible-galaxy collection build --force
+
+.PHONY: docs
+docs: $(VENV)/.controller ## Write the tables of docs/inventory.md anew
+	@$(VENV)/bin/python scripts/docs
 
 .PHONY: lock
 lock: $(VENV)/bin/uv ## Pin the requirements anew
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/controller.in -o requirements/controller.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade requirements/test.in -o requirements/test.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/supervisor.in -o roles/supervisor/files/requirements.txt
+	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/mitogen.in -o requirements/mitogen.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/uv.in -o roles/app/files/tools-requirements.txt

@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Stop a supervisord and the program that it ran, even where one outlived the other.
 
-A supervisord that was killed leaves its program running: it holds the port, and nobody restarts it. Asking the socket or
-the file with the pid is no help then, both may be stale; so the processes of this user are looked at (proc_pid_cmdline(5)).
+A supervisord that was killed leaves its program running: it holds the port, and nobody restarts it. The socket and the
+file with the pid are no help then, both are stale; so the processes of this user are looked at (proc_pid_cmdline(5)).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -47,21 +48,19 @@ def stop(wanted: _Wanted, seconds: float) -> list[int]:
     _signal(asked, signal.SIGTERM)
     deadline = time.monotonic() + seconds
     while left := find(wanted):
+        late = [pid for pid in left if pid not in asked]  # a worker that was started in between
+        _signal(late, signal.SIGTERM)
+        asked += late
         if time.monotonic() > deadline:
             _signal(left, signal.SIGKILL)
-        # A worker that was started in between, or what got no signal in time.
-        _signal([pid for pid in left if pid not in asked], signal.SIGTERM)
-        asked += [pid for pid in left if pid not in asked]
         time.sleep(_POLL)
     return asked
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):  # it ended by itself
             os.kill(pid, number)
-        except ProcessLookupError:  # it ended by itself
-            continue
 
 
 def main(arguments: list[str]) -> int:
@@ -71,17 +70,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--program", required=True, help="path of the executable that the program was started with")
     parser.add_argument("--seconds", type=float, default=60, help="how long each may take until it is killed (60)")
     options = parser.parse_args(arguments)
+    config, executable = str(options.config), str(options.program)
 
     def supervisord(command: list[str]) -> bool:
-        return options.config in command and any(Path(word).name == "supervisord" for word in command[:2])
+        # The interpreter comes first where it is a script.
+        return config in command and any(Path(word).name == "supervisord" for word in command[:2])
 
     def program(command: list[str]) -> bool:
-        return command[0] == options.program
+        return command[0] == executable
 
+    stopped = False
     for name, wanted in (("supervisord", supervisord), ("the program", program)):
         pids = stop(wanted, options.seconds)
         if pids:
-            sys.stdout.write(f"stopped {name} (pid {', '.join(map(str, pids))})\n")
+            stopped = True
+            sys.stdout.write(f"Stopped {name} (pid {', '.join(map(str, pids))}).\n")
+    if not stopped:
+        sys.stdout.write("Nothing runs.\n")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aapanel.pipeline.plugins.modules import preflight
 
@@ -19,6 +20,12 @@ def run(capsys: pytest.CaptureFixture[str], **arguments: object) -> dict:
     result = json.loads(capsys.readouterr().out)
     assert ended.value.code == (1 if result.get("failed") else 0)
     return result
+
+
+@pytest.fixture(autouse=True)
+def fresh_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module is a process of its own: what another one warned of is not known to it."""
+    monkeypatch.setattr(warnings, "_global_warnings", {})
 
 
 @pytest.fixture
