@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aapanel.pipeline.plugins.modules import preflight
 
@@ -23,9 +22,10 @@ def run(capsys: pytest.CaptureFixture[str], **arguments: object) -> dict:
 
 
 @pytest.fixture(autouse=True)
-def fresh_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module is a process of its own: what another one warned of is not known to it."""
-    monkeypatch.setattr(warnings, "_global_warnings", {})
+def on_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module is a process of its own on a host; other tests of this one have imported Ansible's controller."""
+    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
+    monkeypatch.setattr("ansible.module_utils.common.warnings._global_warnings", {})
 
 
 @pytest.fixture
