@@ -17,6 +17,7 @@ from pathlib import Path
 SLOTS = ("blue", "green")
 _CONNECT_TIMEOUT = 2.0  # seconds; a local listener accepts at once or its backlog is full
 _FINGERPRINT = re.compile(r"^# fingerprint: ([0-9a-f]{64})$", re.MULTILINE)
+_HOST = re.compile(r'^HOST="([^"]+)"$', re.MULTILINE)
 _PORT = re.compile(r'^PORT="(\d+)"$', re.MULTILINE)
 
 
@@ -84,11 +85,12 @@ def _slot(folder: Path, settings_file: Path) -> Slot:
         release = None
     settings = _read(settings_file)
     fingerprint = _FINGERPRINT.search(settings)
+    host = _HOST.search(settings)
     port = _PORT.search(settings)
     return Slot(
         release=release,
         fingerprint=fingerprint[1] if fingerprint else None,
-        listening=_accepts(folder / "sock", int(port[1]) if port else None),
+        listening=_accepts(folder / "sock", (host[1], int(port[1])) if host and port else None),
     )
 
 
@@ -101,16 +103,17 @@ def _read(file: Path) -> str:
         raise TrafficError(f"cannot read {file}: {error.strerror}; run as its owner or as root") from error
 
 
-def _accepts(sock: Path, port: int | None) -> bool:
-    """Ask the unix socket that nginx would use; where the slot has none (no nginx), its TCP port."""
+def _accepts(sock: Path, tcp: tuple[str, int] | None) -> bool:
+    """Ask the unix socket that nginx would use; where the slot has none (no nginx), its TCP address."""
     if sock.is_symlink():
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        address: str | tuple[str, int] = str(sock)
-    elif port is not None:
-        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        address = ("127.0.0.1", port)
-    else:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(_CONNECT_TIMEOUT)
+            return client.connect_ex(str(sock)) == 0
+    if tcp is None:
         return False
-    with client:
-        client.settimeout(_CONNECT_TIMEOUT)
-        return client.connect_ex(address) == 0
+    try:
+        # To connect to "any address" is to connect to this machine, ip(7).
+        socket.create_connection(tcp, timeout=_CONNECT_TIMEOUT).close()
+    except OSError:
+        return False
+    return True

@@ -64,11 +64,12 @@ def test_a_socket_that_nobody_listens_on_is_told_apart(host: Path) -> None:
     assert traffic.slots["green"].listening is False
 
 
-def test_a_slot_without_nginx_is_asked_on_its_port(host: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "127.0.0.7"])
+def test_a_slot_without_nginx_is_asked_where_it_listens(host: Path, address: str) -> None:
     with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+        server.bind((address, 0))
         server.listen()
-        (host / "etc" / "blue.env").write_text(f'PORT="{server.getsockname()[1]}"\n')
+        (host / "etc" / "blue.env").write_text(f'HOST="{address}"\nPORT="{server.getsockname()[1]}"\n')
         assert observe(host, host / "etc").slots["blue"].listening is True
     assert observe(host, host / "etc").slots["blue"].listening is False
 
