@@ -21,17 +21,8 @@ description:
     not), a provider known by DMI or a hypervisor that is not a desktop's own, and at last V(local). WSL is V(local).
 author:
   - aapanel.pipeline contributors (@aapanel)
-attributes:
-  check_mode:
-    description: Can run in check mode without modifying the target.
-    support: full
-    details:
-      - This action does not modify state.
-  diff_mode:
-    description: Returns what would change or has changed.
-    support: none
-    details:
-      - There is nothing to show; this action does not modify state.
+extends_documentation_fragment:
+  - aapanel.pipeline.attributes.info
 options:
   kind:
     description:
@@ -60,7 +51,7 @@ options:
         description: Whether packages can be installed with apt.
         type: bool
       package_lists:
-        description: Whether apt has lists of the packages there are; a new image often has none yet.
+        description: Whether apt has lists of the packages there are, a day old at most; a new image often has none yet.
         type: bool
       netfilter:
         description: Whether firewall rules can be managed.
@@ -160,6 +151,12 @@ memory_mb:
   returned: success
   type: int
   sample: 3915
+packages:
+  description: Names of the Debian packages that are installed; empty where dpkg manages nothing.
+  returned: success
+  type: list
+  elements: str
+  sample: [adduser, apt, base-files]
 overridden:
   description: Whether anything was stated instead of found out.
   returned: success

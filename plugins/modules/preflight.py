@@ -16,17 +16,8 @@ description:
     by its user alone when it belongs to somebody else.
 author:
   - aapanel.pipeline contributors (@aapanel)
-attributes:
-  check_mode:
-    description: Can run in check mode without modifying the target.
-    support: full
-    details:
-      - This action does not modify state; it fails in check mode for the same problems.
-  diff_mode:
-    description: Returns what would change or has changed.
-    support: none
-    details:
-      - There is nothing to show; this action does not modify state.
+extends_documentation_fragment:
+  - aapanel.pipeline.attributes.info
 options:
   problems:
     description:

@@ -21,15 +21,13 @@ description:
   - Installing packages runs their build scripts as the user of the task. Prefer requirements with hashes.
 author:
   - aapanel.pipeline contributors (@aapanel)
+extends_documentation_fragment:
+  - aapanel.pipeline.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and report what would change, without changing anything.
-    support: full
     details:
       - Works on an empty host. Without git or the interpreter the id cannot be known, and is C(unknown until built).
   diff_mode:
-    description: Returns what has changed, or would change.
-    support: full
     details:
       - Lists the releases before and after.
 options:

@@ -13,17 +13,8 @@ description:
   - Observes the live link, the release that each slot holds and whether each slot accepts connections.
 author:
   - aapanel.pipeline contributors (@aapanel)
-attributes:
-  check_mode:
-    description: Can run in check mode without modifying the target.
-    support: full
-    details:
-      - This action does not modify state.
-  diff_mode:
-    description: Returns details on what has changed.
-    support: N/A
-    details:
-      - This action does not modify state.
+extends_documentation_fragment:
+  - aapanel.pipeline.attributes.info
 options:
   base_dir:
     description:

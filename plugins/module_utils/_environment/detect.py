@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.features import decide
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.host import DetectionError, Host
+from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.packages import (
+    installed_packages,
+    package_lists,
+)
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.resources import (
     usable_cpus,
     usable_memory_mb,
@@ -137,6 +141,7 @@ class Environment:
     capabilities: dict[str, bool]
     cpus: int
     memory_mb: int | None
+    packages: list[str]
     overridden: bool
     evidence: list[Evidence]
 
@@ -178,6 +183,7 @@ def detect(host: Host, overrides: Overrides | None = None) -> Environment:
         capabilities=capabilities,
         cpus=usable_cpus(host),
         memory_mb=usable_memory_mb(host),
+        packages=installed_packages(host),
         overridden=overridden,
         evidence=evidence,
     )
@@ -199,6 +205,7 @@ def describe(
         "capabilities": environment.capabilities,
         "cpus": environment.cpus,
         "memory_mb": environment.memory_mb,
+        "packages": environment.packages,
         "overridden": environment.overridden,
         "evidence": [{"verdict": e.verdict, "source": e.source, "value": e.value} for e in environment.evidence],
         "features": {name: decision.as_dict() for name, decision in decisions.items()},
@@ -377,7 +384,7 @@ def _find_capabilities(host: Host, kind: str, flavor: str | None, evidence: list
         "root": root,
         "systemd": _has_systemd(host),
         "apt": _has_apt(host),
-        "package_lists": _has_package_lists(host),
+        "package_lists": package_lists(host),
         "netfilter": _has_netfilter(host),
         "docker": _has_docker(host),
         "persistent_home": _has_persistent_home(host, kind, flavor),
@@ -409,13 +416,6 @@ def _has_apt(host: Host) -> _Answer:
     base = host.first("/var/lib/dpkg/status")
     # On Replit and in slim images the tool may be there without a system that it manages.
     return base is not None, "/var/lib/dpkg/status", "exists" if base else "missing"
-
-
-def _has_package_lists(host: Host) -> _Answer:
-    lists = "/var/lib/apt/lists"
-    # Compressed or not: `<repository>_Packages`, `…_Packages.lz4`.
-    known = any("_Packages" in name for name in host.names(lists))
-    return known, lists, "filled" if known else "empty"
 
 
 def _has_netfilter(host: Host) -> _Answer:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 # More than any file read here holds; a pipe or a runaway pseudo file must not be read without end.
@@ -62,6 +63,22 @@ class Host:
         except (OSError, ValueError):
             return None
         return text or None
+
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of a file of any length, without their ends; none when it is missing or unreadable."""
+        try:
+            with self.path(path).open(encoding="utf-8", errors="replace") as stream:
+                for line in stream:
+                    yield line.rstrip("\n")
+        except (OSError, ValueError):
+            return
+
+    def age(self, path: str) -> float | None:
+        """Seconds since a file or folder was last written, or None when it is missing."""
+        try:
+            return time.time() - self.path(path).stat().st_mtime
+        except OSError:
+            return None
 
     def first(self, *paths: str) -> str | None:
         """The first of *paths* that exists, or None."""

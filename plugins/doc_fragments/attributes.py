@@ -1,0 +1,36 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """What modules promise about check mode and diff."""
+
+    DOCUMENTATION = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in check mode and report what would change, without changing anything.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change.
+    support: full
+"""
+
+    # A module that reads only.
+    INFO = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in check mode without modifying the target.
+    support: full
+    details:
+      - This action does not modify state.
+  diff_mode:
+    description: Returns what has changed, or would change.
+    support: N/A
+    details:
+      - This action does not modify state.
+"""
