@@ -11,6 +11,7 @@ short_description: See which slot serves what
 version_added: 0.1.0
 description:
   - Observes the live link, the release that each slot holds and whether each slot accepts connections.
+  - With O(config) it tells what C(panelctl status) tells, too.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -30,6 +31,15 @@ options:
     description:
       - The file that describes what the slots run under, such as a unit. Its digest is returned.
     type: path
+  config:
+    description:
+      - The settings of panelctl on the host. Asks the slots and nginx for their health.
+    type: path
+  history:
+    description:
+      - How many of the last operations RV(status) tells.
+    type: int
+    default: 5
 """
 
 EXAMPLES = r"""
@@ -66,10 +76,23 @@ slots:
     fingerprint:
       description: SHA-256 of what the slot's settings were made of, null for a slot that was never used.
       type: str
+    settings_release:
+      description: Id of the release that its settings were made for.
+      type: str
+      sample: 1.4.0-0123456789ab
+    address:
+      description: Where it listens for probes.
+      type: list
+      sample: [127.0.0.1, 5001]
     listening:
       description: Whether the slot accepts connections.
       type: bool
       sample: true
+status:
+  description: What C(panelctl status --json) prints.
+  returned: with O(config)
+  type: dict
+  sample: {live: blue, healthy: true, operation: null, maintenance: false}
 service_digest:
   description: SHA-256 of O(service_file), null where it was not asked for or is not there.
   returned: success
@@ -80,7 +103,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.observe import TrafficError, observe
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import status
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import Host
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.observe import observe
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import load
 
 
 def main() -> None:
@@ -89,19 +117,25 @@ def main() -> None:
             "base_dir": {"type": "path", "default": "/opt/aapanel"},
             "config_dir": {"type": "path", "default": "/etc/aapanel"},
             "service_file": {"type": "path"},
+            "config": {"type": "path"},
+            "history": {"type": "int", "default": 5},
         },
         supports_check_mode=True,
     )
+    params = module.params
     try:
-        service_file = module.params["service_file"]
         traffic = observe(
-            Path(module.params["base_dir"]),
-            Path(module.params["config_dir"]),
-            Path(service_file) if service_file else None,
+            Path(params["base_dir"]),
+            Path(params["config_dir"]),
+            Path(params["service_file"]) if params["service_file"] else None,
         )
+        found = asdict(traffic)
+        if params["config"]:
+            settings = load(Path(params["config"]))
+            found["status"] = status.describe(Engine(settings, Host(settings)), params["history"])
     except TrafficError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, **asdict(traffic))
+    module.exit_json(changed=False, **found)
 
 
 if __name__ == "__main__":

@@ -14,24 +14,33 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import TrafficError
+
 SLOTS = ("blue", "green")
 _CONNECT_TIMEOUT = 2.0  # seconds; a local listener accepts at once or its backlog is full
 _FINGERPRINT = re.compile(r"^# fingerprint: ([0-9a-f]{64})$", re.MULTILINE)
-_HOST = re.compile(r'^HOST="([^"]+)"$', re.MULTILINE)
-_PORT = re.compile(r'^PORT="(\d+)"$', re.MULTILINE)
-
-
-class TrafficError(Exception):
-    """Anything the operator can act on; the module turns it into fail_json."""
+_VARIABLE = re.compile(r'^([A-Z_]+)="([^"\\]*)"$', re.MULTILINE)
+_CONNECTED = "03"  # state of a connected socket in /proc/net/unix
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One colour: the release that it holds, what its settings were made of, and whether it accepts connections."""
+    """One colour: the release that it holds, what its settings were made for, and whether it accepts connections.
+
+    *release* is what its link leads to, *settings_release* what its settings file says: after a deploy that died
+    between the two they differ, and the slot cannot be started as it is.
+    """
 
     release: str | None
+    settings_release: str | None
     fingerprint: str | None
+    address: tuple[str, int] | None
     listening: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether the slot can be started as it stands."""
+        return self.release is not None and self.release == self.settings_release
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,15 @@ def observe(base_dir: Path, config_dir: Path, service_file: Path | None = None) 
     service = _read(service_file) if service_file is not None else ""
     return Traffic(
         live=live,
-        idle="green" if live == "blue" else "blue",
-        slots={name: _slot(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
+        idle=other(live or "green"),
+        slots={name: look_at(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
         service_digest=hashlib.sha256(service.encode()).hexdigest() if service else None,
     )
+
+
+def other(slot: str) -> str:
+    """Name the other colour."""
+    return "green" if slot == "blue" else "blue"
 
 
 def live_slot(base_dir: Path) -> str | None:
@@ -78,25 +92,47 @@ def live_slot(base_dir: Path) -> str | None:
     return target.name
 
 
-def _slot(folder: Path, settings_file: Path) -> Slot:
+def look_at(folder: Path, settings_file: Path) -> Slot:
+    """Look at one slot.
+
+    Raises:
+        TrafficError: its settings file cannot be read.
+    """
     try:
         release = (folder / "release").readlink().name
     except OSError:
         release = None
-    settings = _read(settings_file)
-    fingerprint = _FINGERPRINT.search(settings)
-    host = _HOST.search(settings)
-    port = _PORT.search(settings)
+    text = _read(settings_file)
+    fingerprint = _FINGERPRINT.search(text)
+    settings = dict(_VARIABLE.findall(text))
+    port = settings.get("PORT", "")
+    address = (settings["HOST"], int(port)) if "HOST" in settings and port.isdecimal() else None
     return Slot(
         release=release,
+        settings_release=settings.get("AAPANEL_RELEASE"),
         fingerprint=fingerprint[1] if fingerprint else None,
-        listening=_accepts(folder / "sock", (host[1], int(port[1])) if host and port else None),
+        address=address,
+        listening=_accepts(folder / "sock", address),
     )
+
+
+def open_connections(sock: Path, table: Path = Path("/proc/net/unix")) -> int:
+    """Count the clients that a listening unix socket serves at this moment.
+
+    An accepted socket bears the path of the one that it came from, unix(7). nginx keeps none of them open between
+    requests, so each is a request at work, a stream or a WebSocket.
+    """
+    count = 0
+    for line in _read(table).splitlines()[1:]:
+        # Num RefCount Protocol Flags Type St Inode Path
+        fields = line.split(maxsplit=7)
+        count += fields[7:] == [str(sock)] and fields[5] == _CONNECTED
+    return count
 
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -108,7 +144,12 @@ def _accepts(sock: Path, tcp: tuple[str, int] | None) -> bool:
     if sock.is_symlink():
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(_CONNECT_TIMEOUT)
-            return client.connect_ex(str(sock)) == 0
+            try:
+                client.connect(str(sock))
+            except OSError:
+                # Also where the path is too long for a socket, which connect_ex() does not tell by its number.
+                return False
+            return True
     if tcp is None:
         return False
     try:

@@ -75,5 +75,5 @@ def test_has_the_plan_of_every_role(role: Path) -> None:
     imports = [task.get("ansible.builtin.import_tasks") for task in read(role / "tasks/main.yml")]
     files = [Path(name).stem for name in imports if name]
     assert files[0] in {"assert", "detect"}
-    assert set(files) <= {"detect", "assert", "install", "configure", "service", "provision", "build"}
+    assert set(files) <= {"detect", "assert", "install", "configure", "service", "provision", "plan"}
     assert (role / "meta/main.yml").exists()

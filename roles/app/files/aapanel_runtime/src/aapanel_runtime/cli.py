@@ -15,11 +15,13 @@ from pathlib import Path
 
 from . import check as checker
 from . import devserver, envfile, logs, migrate, schema
+from .expand_pending import PendingError
 from .problems import SettingsError
-from .settings import get_settings
+from .settings import BaseSettings, get_settings
 
 _FAILED = 1
 _USAGE = 2
+_REFUSED = 3
 
 
 class _UsageError(Exception):
@@ -27,7 +29,11 @@ class _UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0 if all is well, 1 if something is wrong with the environment, 2 for wrong usage."""
+    """Run a command.
+
+    Returns 0 if all is well, 1 if something is wrong with the environment, 2 for wrong usage, 3 for migrations that are
+    refused because they do more than add, and else what the command that migrates returned.
+    """
     options = _parser().parse_args(arguments)
     try:
         if options.command == "check":
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(schema.render(options.format))
             return 0
         if options.command == "migrate":
-            return _migrate()
+            return _migrate(options)
         return _serve(options)
     except (_UsageError, devserver.DevelopmentServerError, migrate.MigrationCommandError) as error:
         sys.stderr.write(f"{error}\n")
@@ -54,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print JSON")
     listing = commands.add_parser("schema", help="print every variable")
     listing.add_argument("--format", choices=("env", "json", "markdown"), default="env")
-    commands.add_parser("migrate", help="bring the application's database up to date, as AAPANEL_MIGRATE_COMMAND says")
+    migration = commands.add_parser(
+        "migrate", help="bring the application's database up to date, as AAPANEL_MIGRATE_COMMAND says"
+    )
+    migration.add_argument(
+        "--check", action="store_true", help="only judge whether the pending migrations do no more than add"
+    )
     serve = commands.add_parser("serve", help="serve on this machine, for development")
     serve.add_argument("--env-file", type=Path, help="add the variables of this file; those of the environment win")
     serve.add_argument("--reload", action="store_true", help="start again when code changes")
@@ -69,7 +80,7 @@ def _check(options: argparse.Namespace) -> int:
     return _FAILED if checker.failed(problems) else 0
 
 
-def _migrate() -> int:
+def _migrate(options: argparse.Namespace) -> int:
     try:
         settings = get_settings()
     except SettingsError as error:
@@ -77,8 +88,11 @@ def _migrate() -> int:
         return _FAILED
     command = migrate.command(settings.aapanel_migrate_command, Path.cwd())
     if command is None:
-        sys.stdout.write("Nothing to migrate.\n")
+        sys.stdout.write("Nothing to migrate: no alembic.ini here, or none wanted. So nothing was judged.\n")
         return 0
+    status = _judge(settings)
+    if status is not None or options.check:
+        return status or 0
     sys.stdout.write(f"Migrating: {shlex.join(command)}\n")
     sys.stdout.flush()
     try:
@@ -86,6 +100,29 @@ def _migrate() -> int:
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return _FAILED
+
+
+def _judge(settings: BaseSettings) -> int | None:
+    """Judge the pending migrations. Returns the status to end with, or None to go on."""
+    if settings.aapanel_migrate_command != migrate.AUTO:
+        sys.stdout.write("AAPANEL_MIGRATE_COMMAND is not auto: whether its migrations only add cannot be judged.\n")
+        return None
+    allowed = settings.aapanel_migrate_contract == "allow"
+    try:
+        pending, findings = migrate.judge()
+    except PendingError as error:
+        sys.stderr.write(f"{error}\n")
+        # Where contractions are allowed there is nothing to judge for; Alembic says itself what it misses.
+        return None if allowed else _FAILED
+    if not pending.files:
+        sys.stdout.write("Nothing to migrate.\n")
+        return 0
+    if not findings:
+        why = "they only add" if pending.in_use else "the database is empty, so no release can miss anything"
+        sys.stdout.write(f"Pending migrations: {len(pending.files)}; {why}.\n")
+        return None
+    sys.stderr.write(migrate.render(findings, allowed=allowed))
+    return None if allowed else _REFUSED
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -312,6 +312,13 @@ class BaseSettings(PydanticBaseSettings):
         "auto (Alembic, where there is an alembic.ini), a command, or nothing",
         "Application",
     )
+    aapanel_migrate_contract: Annotated[Literal["refuse", "allow"], BeforeValidator(_lower)] = _variable(
+        "refuse",
+        "What to do with migrations that do more than add: the old release serves on with the new tables, and may come "
+        "back. Alembic's are judged before they run.",
+        "refuse or allow",
+        "Application",
+    )
     aapanel_app_routes: Annotated[tuple[HealthRoute, ...], BeforeValidator(_split)] = _variable(
         (),
         "Routes below /health/ that the application serves itself, separated by commas.",

@@ -1,0 +1,61 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import start_time
+
+MODULE = "aapanel.pipeline.deployment"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
+    """Tells the module which process of which controller deploys, and whether another one of this controller is dead.
+
+    Only here can be seen that an earlier run was killed; without that its lease would have to run out first.
+    """
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        # This is a worker; its parent is the run.
+        here = controller(os.getppid())
+        args = {"owner": f"{getpass.getuser()}@{socket.gethostname()}", **self._task.args, "controller": here}
+        result: dict[str, Any] = self._ask(args, task_vars)
+        busy = result.get("busy") or {}
+        if here and is_dead(busy.get("controller") or {}, here):
+            result = self._ask({**args, "dead": busy["lease"]}, task_vars)
+        return result
+
+    def _ask(self, args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
+        return result
+
+
+def controller(pid: int) -> dict[str, Any]:
+    """What tells a process from every other one, on any controller; empty where the system cannot say."""
+    started = start_time(pid)
+    try:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return {}
+    return {"host": socket.gethostname(), "boot_id": boot_id, "pid": pid, "started": started} if started else {}
+
+
+def is_dead(other: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Whether a process of just this controller is provably gone; of any other controller nothing can be proven."""
+    if other.get("host") != here["host"] or not other.get("pid"):
+        return False
+    if other.get("boot_id") != here["boot_id"]:
+        # A container on the same machine has the same host name at times, and a rebooted machine has another boot.
+        return False
+    return start_time(int(other["pid"])) != other.get("started")

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What the host does by itself: at boot, and with a colour that was left."""
+
+from __future__ import annotations
+
+import contextlib
+
+from . import files
+from .engine import SILENT, STRIKES, Engine
+from .errors import TrafficError
+from .ledger import Owner
+from .moves import Move, move
+from .observe import SLOTS, live_slot
+
+_OWNER = Owner("the host")
+_POLL = 1.0  # seconds between two looks
+
+
+def boot(engine: Engine) -> str | None:
+    """Before nginx, after a reboot: settle what died, and mend what lived on tmpfs.
+
+    :returns: the colour to start, which is the one that the link names; None before the first deploy.
+    """
+    settings = engine.settings
+    engine.settle(waiting=False)
+    if settings.two_colours:
+        for slot in SLOTS:
+            if (folder := settings.slot_dir(slot)).is_dir():
+                files.replace_link(folder / "sock", str(settings.slot_socket(slot)))
+    return live_slot(settings.base_dir)
+
+
+def retire(engine: Engine, slot: str) -> str:
+    """Watch over the safety period, then drain a colour that was left, and stop it.
+
+    While the old colour is warm, a live one that turns bad costs one rename: three bad looks in a row, and the old one
+    is healthy, give traffic back.
+
+    :returns: how it ended, in words.
+    """
+    machine, settings = engine.machine, engine.settings
+    while engine.ledger.current() is not None and not _is_live(engine, slot):
+        machine.sleep(_POLL / 4)  # the switch that left it is writing its line
+    strikes = 0
+    while engine.since_switch() < settings.safety_seconds:
+        if _is_live(engine, slot):
+            return "it is live again"
+        problem = engine.edge_problem()
+        # An nginx that does not answer at all is no fault of a release.
+        strikes = strikes + 1 if problem and engine.edge().status else 0
+        if strikes >= STRIKES and machine.ready(slot).ok:
+            strikes = 0
+            # Whatever is in the way, this colour still has to be watched, drained and stopped.
+            with contextlib.suppress(TrafficError):
+                move(engine, Move("rollback", slot, f"in the safety period: {problem}", retiring=slot), _OWNER)
+                return f"rolled back to it: {problem}"
+        machine.sleep(_POLL)
+    while machine.connections(slot) and engine.since_switch() < settings.drain_seconds:
+        if _is_live(engine, slot):
+            return "it is live again"
+        machine.sleep(_POLL)
+    operation = engine.begin(SILENT, _OWNER, wait=float("inf"))
+    try:
+        if _is_live(engine, slot):
+            return "it is live again"
+        machine.stop(slot)
+    finally:
+        engine.end(operation)
+    return "drained and stopped"
+
+
+def _is_live(engine: Engine, slot: str) -> bool:
+    return live_slot(engine.settings.base_dir) == slot

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""The steps of a deploy, which a controller asks for one by one, with whatever it likes between them."""
+
+from __future__ import annotations
+
+from . import files
+from .engine import Engine, named
+from .errors import LostError
+from .journal import FAILED
+from .ledger import Operation, Owner, Place
+
+_POLL = 1.0  # seconds between two looks at open connections
+
+
+class Deploy:
+    """One deploy into the idle slot; *token* is what `lock` gave, and what proves that it is still ours."""
+
+    def __init__(self, engine: Engine, token: str = "") -> None:
+        self._engine = engine
+        self.token = token
+
+    def lock(self, owner: Owner, *, wait: float = 0.0, dead: str = "") -> Operation:
+        """Begin; see `Engine.begin` for the parameters and what it raises."""
+        engine = self._engine
+        operation = engine.begin("deploy", owner, wait=wait, dead=dead, lease=engine.settings.lease_seconds)
+        self.token = operation.token
+        # Who gets an error gets no token, and could not end it.
+        with engine.giving_up(operation):
+            traffic = engine.observe()
+            source = Place(traffic.live, traffic.slots[traffic.live].release) if traffic.live else Place()
+            if not engine.settings.two_colours:
+                # The one slot is started anew in its place: there is none to go back to.
+                return engine.ledger.update(operation, source=Place(None, source.release), target=Place("blue"))
+            return engine.ledger.update(operation, source=source, target=Place(traffic.idle))
+
+    def build(self) -> Operation:
+        """Say that the backup is made and the build begins."""
+        return self._engine.done(self._held(), "backed_up", state="building")
+
+    def prepare(self, release: str) -> Operation:
+        """Empty the idle slot, and give it its release.
+
+        Waits for connections that the slot still serves from before the last switch, `drain_seconds` at most.
+        """
+        engine, settings = self._engine, self._engine.settings
+        operation = engine.done(self._held(), "built")
+        slot = named(operation.target)
+        if settings.two_colours:
+            self._free(slot)
+        operation = engine.ledger.update(operation, target=Place(slot, release))
+        folder = settings.slot_dir(slot)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.replace_link(folder / "release", f"../../releases/{release}")
+        if settings.two_colours:
+            files.replace_link(folder / "sock", str(settings.slot_socket(slot)))
+        return engine.done(operation, "prepared")
+
+    def migrate(self) -> Operation:
+        """Migrate the database with the new release, while the old one serves.
+
+        :raises UnhealthyError: with what the migration said.
+        """
+        operation = self._held()
+        self._engine.machine.migrate(named(operation.target))
+        return self._engine.done(operation, "migrated")
+
+    def start(self) -> Operation:
+        """Start the slot, and wait until it is healthy with just that release.
+
+        :raises UnhealthyError: with what was wrong and the slot's last lines.
+        """
+        engine = self._engine
+        operation = self._held()
+        engine.machine.start(named(operation.target))
+        operation = engine.done(operation, "started")
+        engine.wait_healthy(operation.target, engine.settings.healthy_passes)
+        return engine.done(operation, "healthy")
+
+    def switch(self) -> Operation:
+        """Make the slot live and look through nginx; see `Engine.switch`."""
+        return self._engine.switch(self._held())
+
+    def confirm(self) -> Operation:
+        """Keep the switch; see `Engine.confirm`."""
+        return self._engine.confirm(self._held())
+
+    def abort(self, reason: str) -> bool:
+        """End a deploy that failed: traffic stays, or goes back. False where it has ended already."""
+        try:
+            operation = self._held()
+        except LostError:
+            return False
+        self._engine.give_up(operation, reason, FAILED)
+        return True
+
+    def _held(self) -> Operation:
+        """The operation, which is now this process' for as long as it lives."""
+        engine = self._engine
+        # Under one lock: a step that its controller gave up may still be at work, and loses the operation here.
+        with engine.ledger.locked():
+            operation = engine.ledger.current()
+            if operation is None or operation.token != self.token:
+                raise LostError(
+                    "this deploy was settled, because its time was over or its controller seemed dead; "
+                    "`panelctl history` says how it ended. Start it again."
+                )
+            pid, started = engine.machine.process()
+            lease = engine.machine.now() + engine.settings.lease_seconds
+            return engine.ledger.update(operation, pid=pid, pid_started=started, lease_until=lease)
+
+    def _free(self, slot: str) -> None:
+        machine = self._engine.machine
+        machine.retire(slot, wanted=False)
+        if not machine.running(slot):
+            return
+        while machine.connections(slot) and self._engine.since_switch() < self._engine.settings.drain_seconds:
+            machine.sleep(_POLL)
+        machine.stop(slot)

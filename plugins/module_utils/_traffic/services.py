@@ -1,0 +1,147 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What a slot runs under: systemd, or supervisord where there is none."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+
+from .errors import TrafficError, UnhealthyError
+from .settings import Settings
+
+_LINES = 60  # of a slot's log that a message shows
+_CRASHES = 3  # starts by systemd itself that make a crash loop
+
+
+class Systemd:
+    """The units that the role systemd brings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def start(self, slot: str) -> None:
+        # A unit that died too often refuses to start until its failures are forgotten.
+        _run(["systemctl", "reset-failed", _unit(slot)])
+        result = _run(["systemctl", "restart", _unit(slot)])
+        if result.returncode:
+            raise UnhealthyError(f"slot {slot} did not start. Its last lines:\n{self.logs(slot)}")
+
+    def awake(self, slot: str) -> None:
+        # Waiting would be for ever: this unit itself is what holds the others back.
+        _need(["systemctl", "--no-block", "start", _unit(slot)])
+
+    def stop(self, slot: str) -> None:
+        _need(["systemctl", "stop", _unit(slot)])
+
+    def migrate(self, slot: str) -> None:
+        unit = f"aapanel-migrate@{slot}.service"
+        _run(["systemctl", "reset-failed", unit])
+        if _run(["systemctl", "start", unit]).returncode:
+            raise UnhealthyError(f"the migration failed. Its last lines:\n{_journal(unit)}")
+
+    def running(self, slot: str) -> bool:
+        return self._show(slot, "ActiveState") in ("active", "activating", "reloading")
+
+    def crashed(self, slot: str) -> bool:
+        return self._show(slot, "ActiveState") == "failed" or int(self._show(slot, "NRestarts") or 0) >= _CRASHES
+
+    def logs(self, slot: str) -> str:
+        return _journal(_unit(slot))
+
+    def watch(self, on: bool) -> None:
+        _need(["systemctl", "start" if on else "stop", "aapanel-settle.timer"])
+
+    def retire(self, slot: str, wanted: bool) -> None:
+        # Not waited for: it sleeps through the safety period.
+        _need(["systemctl", "--no-block", "restart" if wanted else "stop", f"aapanel-retire@{slot}.service"])
+
+    def _show(self, slot: str, name: str) -> str:
+        return _need(["systemctl", "show", "--value", f"--property={name}", _unit(slot)]).strip()
+
+
+class Supervisor:
+    """supervisord of an ordinary user, with one slot that is started anew in its place."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._config = settings.config_dir / "supervisord.conf"
+        self._control = [str(settings.supervisor_bin_dir / "supervisorctl"), "-c", str(self._config)]
+
+    def start(self, slot: str) -> None:
+        if _run([*self._control, "pid"]).returncode:
+            _need([str(self._settings.supervisor_bin_dir / "supervisord"), "-c", str(self._config)])
+            return
+        _need([*self._control, "update"])
+        if _run([*self._control, "restart", f"aapanel-{slot}"]).returncode:
+            raise UnhealthyError(f"slot {slot} did not start. Its last lines:\n{self.logs(slot)}")
+
+    def awake(self, slot: str) -> None:
+        self.start(slot)
+
+    def stop(self, slot: str) -> None:
+        _need([*self._control, "stop", f"aapanel-{slot}"])
+
+    def migrate(self, slot: str) -> None:
+        release = self._settings.slot_dir(slot) / "release"
+        script = 'set -a; . "$0"; exec "$1" -m aapanel_runtime migrate'
+        command = ["/bin/sh", "-c", script, str(self._settings.slot_env(slot)), str(release / "venv/bin/python")]
+        result = subprocess.run(
+            command, cwd=release / "app", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if result.returncode:
+            lines = (result.stdout + result.stderr).splitlines()[-_LINES:]
+            raise UnhealthyError("the migration failed. Its last lines:\n" + "\n".join(lines))
+
+    def running(self, slot: str) -> bool:
+        return any(word in self._status(slot) for word in ("RUNNING", "STARTING", "BACKOFF"))
+
+    def crashed(self, slot: str) -> bool:
+        return "FATAL" in self._status(slot)
+
+    def logs(self, slot: str) -> str:
+        file = self._settings.data_dir / "log" / f"aapanel-{slot}.log"
+        try:
+            return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES:])
+        except OSError as error:
+            return f"({file}: {error.strerror})"
+
+    def watch(self, on: bool) -> None:
+        """Nothing looks here; the next command settles what it finds."""
+
+    def retire(self, slot: str, wanted: bool) -> None:
+        """There is one slot, and it is the live one."""
+
+    def _status(self, slot: str) -> str:
+        return _run([*self._control, "status", f"aapanel-{slot}"]).stdout
+
+
+def _unit(slot: str) -> str:
+    return f"aapanel@{slot}.service"
+
+
+def _journal(unit: str) -> str:
+    # Of this start alone: what an earlier release said has its own place in the journal.
+    invocation = _run(["systemctl", "show", "--value", "--property=InvocationID", unit]).stdout.strip()
+    match = f"_SYSTEMD_INVOCATION_ID={invocation}" if invocation else f"_SYSTEMD_UNIT={unit}"
+    return _run(["journalctl", "--no-pager", "--output=cat", f"--lines={_LINES}", match]).stdout.strip()
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise TrafficError(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def _need(command: Sequence[str]) -> str:
+    result = _run(command)
+    if result.returncode:
+        said = (result.stderr or result.stdout).strip()
+        raise TrafficError(f"{shlex.join(command)} failed with status {result.returncode}: {said or 'it said nothing'}")
+    return result.stdout

@@ -1,0 +1,118 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import TrafficError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What panelctl has to know of its host. The role app writes it as JSON; the names are those of the keys.
+
+    All durations are in seconds. ``docs/inventory.md`` documents the variables behind them.
+    """
+
+    base_dir: Path
+    config_dir: Path
+    data_dir: Path
+    run_dir: Path
+    service: str = "systemd"
+    two_colours: bool = True
+    domain: str = "localhost"
+    http_port: int = 80
+    https_port: int = 443
+    supervisor_bin_dir: Path = Path("/usr/bin")
+    # Health of a slot before it gets traffic.
+    healthy_passes: int = 3
+    healthy_timeout: float = 60.0
+    websocket_path: str = ""
+    # What has to be right through nginx after a switch, and for how long it is looked at.
+    verify_paths: tuple[str, ...] = ("/",)
+    verify_seconds: float = 3.0
+    # A switch that nobody confirms within this time goes back.
+    confirm_seconds: float = 60.0
+    # How long the old colour stays warm, and how long its open connections may keep it beyond that.
+    safety_seconds: float = 30.0
+    drain_seconds: float = 300.0
+    # How long a silent controller counts as alive.
+    lease_seconds: float = 300.0
+    textfile_dir: Path | None = None
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the operation at work and the journal are kept."""
+        return self.data_dir / "traffic"
+
+    @property
+    def live_link(self) -> Path:
+        """The link that says which slot is live."""
+        return self.base_dir / "live"
+
+    @property
+    def maintenance_file(self) -> Path:
+        """While it exists, nginx answers with the maintenance page."""
+        return self.base_dir / "maintenance"
+
+    @property
+    def webhook_file(self) -> Path:
+        """Holds the URL to notify, which may have a token in it."""
+        return self.config_dir / "webhook"
+
+    def slot_dir(self, slot: str) -> Path:
+        """The folder of a slot, with the links to its release and its socket."""
+        return self.base_dir / "slots" / slot
+
+    def slot_env(self, slot: str) -> Path:
+        """The settings file of a slot."""
+        return self.config_dir / f"{slot}.env"
+
+    def slot_socket(self, slot: str) -> Path:
+        """Where a slot listens for nginx."""
+        return self.run_dir / f"{slot}.sock"
+
+
+def load(path: Path) -> Settings:
+    """Read the settings of this host.
+
+    Raises:
+        TrafficError: the file is missing, is no JSON, or has a key that nobody knows.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrafficError(f"cannot read {path}: {error.strerror}; site.yml writes it, and root may read it") from error
+    except ValueError as error:
+        raise TrafficError(f"{path} is no JSON ({error}); run site.yml to write it anew") from error
+    return build(content, str(path))
+
+
+def build(content: dict[str, Any], name: str) -> Settings:
+    """Make settings of what JSON or Ansible gave.
+
+    Raises:
+        TrafficError: a key that nobody knows, or one missing; says which, and in what (*name*).
+    """
+    known = {field.name: str(field.type) for field in fields(Settings)}
+    if unknown := sorted(set(content) - set(known)):
+        raise TrafficError(f"{name} has {', '.join(unknown)}, which nobody knows; known are {', '.join(known)}")
+    values = dict(content)
+    for key, value in content.items():
+        if "Path" in known[key]:
+            values[key] = Path(value) if value else None
+        elif known[key] == "float":
+            values[key] = float(value)
+        elif known[key].startswith("tuple"):
+            values[key] = tuple(value)
+    try:
+        return Settings(**values)
+    except TypeError as error:
+        raise TrafficError(f"{name}: {error}") from error

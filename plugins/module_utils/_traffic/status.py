@@ -1,0 +1,74 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What a person or a monitor wants to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import journal
+from .engine import Engine
+from .ledger import Operation
+from .probe import Answer
+
+
+def describe(engine: Engine, history: int = 5) -> dict[str, Any]:
+    """Return what is observed and what was written down, as plain data.
+
+    :param history: how many of the last operations to tell.
+    """
+    traffic = engine.observe()
+    records = engine.journal.read()
+    edge = engine.edge()
+    slots: dict[str, Any] = {}
+    for name, slot in traffic.slots.items():
+        # Counted before we ask, because we are a client too.
+        connections = engine.machine.connections(name) if slot.listening else 0
+        ready = engine.machine.ready(name) if slot.listening else Answer(0, text="it does not listen")
+        slots[name] = {
+            "release": slot.release,
+            "live": name == traffic.live,
+            "listening": slot.listening,
+            "healthy": ready.ok,
+            "health": str(ready),
+            "connections": connections,
+        }
+    since = engine.since_switch()
+    problem = engine.edge_problem()
+    return {
+        "live": traffic.live,
+        "release": traffic.slots[traffic.live].release if traffic.live else None,
+        "healthy": bool(traffic.live and slots[traffic.live]["healthy"] and not problem),
+        "problem": problem,
+        "edge": {"status": edge.status, "release": edge.release, "slot": edge.slot},
+        "slots": slots,
+        "since_switch": None if since == float("inf") else round(since, 1),
+        "operation": _operation(engine, engine.ledger.current()),
+        "maintenance": engine.settings.maintenance_file.exists(),
+        "bad_releases": journal.bad_releases(records),
+        "history": records[-history:] if history else [],
+        "kpis": journal.kpis(records),
+    }
+
+
+def _operation(engine: Engine, operation: Operation | None) -> dict[str, Any] | None:
+    if operation is None:
+        return None
+    left = None
+    if operation.state == "verified" and operation.confirm_until is not None:
+        left = round(max(operation.confirm_until - engine.machine.now(), 0.0), 1)
+    return {
+        "kind": operation.kind,
+        "generation": operation.generation,
+        "owner": operation.owner.name,
+        "state": operation.state,
+        "began": operation.began,
+        "source": operation.source.release,
+        "target": operation.target.release,
+        "stale": engine.stale(operation),
+        "confirm_within": left,
+    }

@@ -1,0 +1,154 @@
+#!/usr/bin/python
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tree
+short_description: Bring many small text files to what they should be, in one task
+version_added: 0.1.0
+description:
+  - Writes files whose text the task gives, and the files of folders of the controller.
+  - A loop over M(ansible.builtin.copy) costs two round trips a file; this costs one for all of them.
+  - Each file appears by one rename. Nothing is followed or read that is not named.
+author:
+  - aapanel.pipeline contributors (@aapanel)
+extends_documentation_fragment:
+  - aapanel.pipeline.attributes
+options:
+  files:
+    description:
+      - Absolute path on the target to the text that it shall have, or to a dictionary with C(text) and C(mode).
+    type: dict
+    default: {}
+  folders:
+    description:
+      - Absolute path of a folder on the target to the folder of the controller that has its content. What that has no
+        file of is removed from it, but for what Python compiled.
+    type: dict
+    default: {}
+  mode:
+    description:
+      - Mode of the files that name no other.
+    type: str
+    default: "0644"
+  folder_mode:
+    description:
+      - Mode of the folders that have to be made.
+    type: str
+    default: "0755"
+  owner:
+    description:
+      - Owner of the files, and of the folders that have to be made. Left as it is by default.
+    type: str
+  group:
+    description:
+      - Their group. Left as it is by default.
+    type: str
+  hidden:
+    description:
+      - Whether the text holds a secret, which the diff then does not show.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Write two units
+  aapanel.pipeline.tree:
+    files:
+      /etc/systemd/system/hello.service: "{{ lookup('ansible.builtin.template', 'hello.service.j2') }}"
+      /etc/systemd/system/hello.timer: "{{ lookup('ansible.builtin.template', 'hello.timer.j2') }}"
+    owner: root
+    group: root
+
+- name: Copy a folder of error pages, and nothing else
+  aapanel.pipeline.tree:
+    folders:
+      /usr/share/aapanel/errors: "{{ role_path }}/files/errors"
+"""
+
+RETURN = r"""
+changed_files:
+  description: The files that were written or removed, or would be.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/systemd/system/hello.timer]
+"""
+
+import grp
+import pwd
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.aapanel.pipeline.plugins.module_utils._tree import files as tree
+
+
+def to_files(params: dict[str, Any]) -> list[tree.File]:
+    """Turn the arguments into files.
+
+    :raises TreeError: one of them cannot be meant.
+    """
+    found = []
+    for name, given in params["files"].items():
+        path = Path(name)
+        if not path.is_absolute():
+            raise tree.TreeError(f"files: {name} must be an absolute path.")
+        entry = given if isinstance(given, dict) else {"text": given}
+        if not isinstance(entry.get("text"), str) or set(entry) - {"text", "mode"}:
+            raise tree.TreeError(f"files: {name} must be a text, or a dictionary with text and mode.")
+        found.append(tree.File(path, entry["text"], _mode("files", entry.get("mode") or params["mode"])))
+    return found
+
+
+def _mode(option: str, given: str) -> int:
+    try:
+        return int(given, 8)
+    except (TypeError, ValueError):
+        raise tree.TreeError(f'{option}: mode {given!r} must be octal digits in quotes, "0644".') from None
+
+
+def _owner(params: dict[str, Any]) -> tree.Owner:
+    try:
+        return tree.Owner(
+            pwd.getpwnam(params["owner"]).pw_uid if params["owner"] else None,
+            grp.getgrnam(params["group"]).gr_gid if params["group"] else None,
+        )
+    except KeyError as error:
+        raise tree.TreeError(f"owner or group: {error.args[0]}; make it first, or name another.") from None
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "files": {"type": "dict", "default": {}},
+            # The action plugin turns them into files, and leaves the names of those that hold nothing else.
+            "folders": {"type": "dict", "default": {}},
+            "mode": {"type": "str", "default": "0644"},
+            "folder_mode": {"type": "str", "default": "0755"},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+            "hidden": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        files, owner = to_files(params), _owner(params)
+        changes = tree.plan(files, [Path(name) for name in params["folders"]], owner)
+        if not module.check_mode:
+            tree.carry_out(files, changes, owner, _mode("folder_mode", params["folder_mode"]))
+    except tree.TreeError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename}: {error.strerror}.")
+    names = [str(change.path) for change in changes]
+    module.exit_json(changed=bool(changes), changed_files=names, diff=tree.diff(changes, hidden=params["hidden"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The module as a real ansible-playbook runs it, its action plugin included.
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._tree import files as tree
+
+ROOT = Path(__file__).parents[4]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def play(tmp_path):
+    """Run the module with each set of arguments in one playbook; gives their results."""
+
+    def run(*arguments, options=()):
+        report = tmp_path / "report.json"
+        report.unlink(missing_ok=True)
+        tasks = [
+            {"aapanel.pipeline.tree": given, "register": f"result{number}", "ignore_errors": True}
+            for number, given in enumerate(arguments)
+        ]
+        results = "[" + ", ".join(f"result{number}" for number in range(len(arguments))) + "]"
+        tasks.append(
+            {
+                "ansible.builtin.copy": {"content": "{{ " + results + " | to_json }}", "dest": str(report)},
+                "check_mode": False,
+            }
+        )
+        playbook = tmp_path / "playbook.json"
+        playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+        env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_NOCOLOR": "1"}
+        done = subprocess.run(
+            [BIN / "ansible-playbook", "-i", "localhost,", "-c", "local", playbook, *options],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert report.exists(), done.stdout + done.stderr
+        return json.loads(report.read_text()), done.stdout
+
+    return run
+
+
+def test_files_and_folders_become_what_they_should_be_and_stay(tmp_path, play):
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "deeper").mkdir(parents=True)
+    (source / "a.txt").write_text("a\n")
+    (source / "deeper" / "ü.txt").write_text("ü\n", encoding="utf-8")
+    (target / "lib" / "__pycache__").mkdir(parents=True)
+    (target / "lib" / "__pycache__" / "kept.pyc").write_text("")
+    (target / "lib" / "old.txt").write_text("old\n")
+    secret = {"text": "s3cret\n", "mode": "0600"}
+    arguments = {
+        "files": {str(target / "etc" / "one.conf"): "one\n", str(target / "etc" / "two.conf"): secret},
+        "folders": {str(target / "lib"): str(source)},
+    }
+    (first, second), _ = play(arguments, arguments)
+    assert first["changed"]
+    assert not second["changed"]
+    assert second["changed_files"] == []
+    assert (target / "lib/a.txt").read_text() == "a\n"
+    assert (target / "lib/deeper/ü.txt").read_text(encoding="utf-8") == "ü\n"
+    assert not (target / "lib/old.txt").exists()
+    assert (target / "lib/__pycache__/kept.pyc").exists()
+    assert (target / "etc/one.conf").stat().st_mode & 0o777 == 0o644
+    assert (target / "etc/two.conf").stat().st_mode & 0o777 == 0o600
+    assert (target / "etc").stat().st_mode & 0o777 == 0o755
+
+
+def test_check_mode_touches_nothing_and_tells_all(tmp_path, play):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "a").write_text("before\n")
+    arguments = {"files": {str(target / "a"): "after\n", str(target / "new/b"): "b\n"}}
+    (result,), shown = play(arguments, options=["--check", "--diff"])
+    assert result["changed"]
+    assert sorted(result["changed_files"]) == [str(target / "a"), str(target / "new/b")]
+    assert "-before\n+after" in shown
+    assert (target / "a").read_text() == "before\n"
+    assert not (target / "new").exists()
+
+
+def test_a_hidden_text_is_in_no_output(tmp_path, play):
+    file = tmp_path / "secret"
+    file.write_text("0ld-secret\n")
+    arguments = {"files": {str(file): "n3w-secret\n"}, "hidden": True}
+    (result,), shown = play(arguments, options=["--diff", "-vvv"])
+    assert result["changed"]
+    assert file.read_text() == "n3w-secret\n"
+    assert "0ld-secret" not in shown
+    assert "n3w-secret" not in shown
+
+
+def test_what_cannot_be_is_refused_before_anything_is_touched(tmp_path, play):
+    good = str(tmp_path / "good")
+    (tmp_path / "folder").mkdir()
+    results, _ = play(
+        {"files": {good: "x", str(tmp_path / "folder"): "y"}},
+        {"files": {good: "x", "relative": "y"}},
+        {"files": {good: {"text": "x", "mood": "0644"}}},
+        {"files": {good: "x"}, "mode": "u=rw"},
+        {"files": {good: "x"}, "owner": "no-such-user-here"},
+        {"folders": {good: str(tmp_path / "missing")}},
+    )
+    words = [
+        "is no file",
+        "must be an absolute path",
+        "dictionary with text and mode",
+        "octal",
+        "owner",
+        "not a folder",
+    ]
+    for result, word in zip(results, words, strict=True):
+        assert result["failed"]
+        assert word in result["msg"]
+    assert not Path(good).exists()
+
+
+def test_a_reader_sees_the_old_or_the_new_text(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old\n")
+    with file.open() as reader:
+        wanted = [tree.File(file, "new\n", 0o644)]
+        tree.carry_out(wanted, tree.plan(wanted, [], tree.Owner()), tree.Owner(), 0o755)
+        assert reader.read() == "old\n"
+    assert file.read_text() == "new\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
