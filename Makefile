@@ -65,6 +65,11 @@ bench-converge: $(VENV)/.test ## How long site.yml takes on a Debian 13 host, be
 	@tests/lab/lab up
 	@DOCKER_HOST="$$(tests/lab/lab socket)" python tests/bench/converge.py
 
+.PHONY: bench-switch
+bench-switch: $(VENV)/.test ## What a switch costs: load during 100 of them, nginx -s reload, rollback, deploy
+	@tests/lab/lab up
+	@DOCKER_HOST="$$(tests/lab/lab socket)" python tests/bench/switch.py
+
 .PHONY: build
 build: $(VENV)/.controller ## Build the collection's archive
 	@ansible-galaxy collection build --force

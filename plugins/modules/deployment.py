@@ -11,8 +11,8 @@ short_description: Take one step of a deploy into the idle slot
 version_added: 0.1.0
 description:
   - A deploy is a state machine on the host. Each task asks for one step; whatever else the play does comes between.
-  - What fails before V(switched) touches no traffic. From V(switched) until V(confirmed) traffic goes back by itself, when
-    the check through nginx fails, and when nobody confirms in time because the controller died.
+  - What fails before V(switched) touches no traffic. From V(switched) until V(confirmed) traffic goes back by itself,
+    when the check through nginx fails, and when nobody confirms in time because the controller died.
   - The lock is a lease. While a step runs, or a release is built, it is alive; between steps it lasts as long as
     C(lease_seconds) of O(settings). When the controller's own process is found dead by a later run on the same
     controller, the lease ends at once. Nothing that was settled that way can go on, each step proves that it still

@@ -58,6 +58,7 @@ class Deploy:
         files.replace_link(folder / "release", f"../../releases/{release}")
         if settings.two_colours:
             files.replace_link(folder / "sock", str(settings.slot_socket(slot)))
+        files.sync(folder)
         return engine.done(operation, "prepared")
 
     def migrate(self) -> Operation:

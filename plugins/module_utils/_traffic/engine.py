@@ -220,7 +220,10 @@ class Engine:
         with self.ledger.holding(operation):
             begin = self.machine.now()
             files.replace_link(self.settings.live_link, f"slots/{slot}")
-            return self.machine.now() - begin
+            # Traffic has moved; what follows makes it so after a loss of power, too.
+            seconds = self.machine.now() - begin
+            files.sync(self.settings.base_dir)
+            return seconds
 
     def _verify(self, passes: int, seconds: float) -> None:
         end = self.machine.now() + seconds

@@ -14,13 +14,15 @@ from pathlib import Path
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Make *link* point at *target* by one rename(2); whoever follows it sees the old or the new one, never none."""
+    """Make *link* point at *target* by one rename(2); whoever follows it sees the old or the new one, never none.
+
+    Durable once its folder is synced.
+    """
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
     temporary.symlink_to(target)
     temporary.rename(link)
-    sync(link.parent)
 
 
 def write(file: Path, text: str, mode: int = 0o600) -> None:

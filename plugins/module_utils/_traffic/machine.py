@@ -42,7 +42,7 @@ class Machine(Protocol):
         """Wait."""
 
     def boot_id(self) -> str:
-        """What tells this boot from the one before, random(4)."""
+        """What tells this boot of the machine, or of the container, from the one before; random(4)."""
 
     def process(self) -> tuple[int, int]:
         """Pid and start time of this process."""
@@ -124,7 +124,9 @@ class Host:
         time.sleep(seconds)
 
     def boot_id(self) -> str:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # The kernel's is not enough: a container that is started anew has the one of the machine under it.
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{kernel}.{start_time(1)}"
 
     def process(self) -> tuple[int, int]:
         return os.getpid(), start_time(os.getpid()) or 0
@@ -160,6 +162,8 @@ class Host:
         return open_connections(self._settings.slot_socket(slot))
 
     def notify(self, record: Mapping[str, Any]) -> None:
+        if not self._settings.webhook:
+            return
         try:
             url = self._settings.webhook_file.read_text(encoding="utf-8").strip()
         except OSError:

@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 READY = "/health/ready"
 _TIMEOUT = 5.0  # seconds for one request
-_BODY = 400  # characters of an answer that a message shows
+_BODY = 2000  # bytes of an answer that are read
+_SHOWN = 200  # characters of it that a message shows
 _WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 _PLAIN = {"User-Agent": "panelctl", "Connection": "close"}
@@ -58,7 +59,9 @@ class Answer:
     def __str__(self) -> str:
         if self.status == 0:
             return f"no answer ({self.text})"
-        return f"{self.status} from release {self.release} in slot {self.slot}: {self.text.strip() or 'empty'}"
+        text = " ".join(self.text.split())
+        shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+        return f"{self.status} from release {self.release} in slot {self.slot}: {shown or 'empty'}"
 
 
 class _Connection(http.client.HTTPConnection):

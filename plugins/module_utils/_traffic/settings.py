@@ -46,6 +46,8 @@ class Settings:
     # How long a silent controller counts as alive.
     lease_seconds: float = 300.0
     textfile_dir: Path | None = None
+    # Whether to tell the URL in `webhook_file`; the file may be one that is no longer wanted.
+    webhook: bool = False
 
     @property
     def state_dir(self) -> Path:

@@ -23,6 +23,8 @@ import websocket
 from gunicorn.config import KNOWN_SETTINGS
 from runtime_server import clean_environ, eventually
 
+RENEWAL = "Autorestarting worker"  # what gunicorn says
+
 
 def over_socket(server, request: bytes) -> bytes:
     with closing(socket.socket(socket.AF_UNIX)) as connection:
@@ -170,6 +172,32 @@ def test_a_replaced_worker_goes_on_counting_where_the_old_one_was(start):
     hanging.close()
 
 
+def test_a_renewal_waits_for_open_websockets_but_not_for_ever(start):
+    server = start(AAPANEL_WORKERS="1", AAPANEL_MAX_REQUESTS="10", LOG_LEVEL="INFO").wait_until_up()
+    client = websocket.create_connection(f"ws://127.0.0.1:{server.port}/echo", timeout=10)
+    for _ in range(40):
+        server.get("/")
+    client.send("still there")
+    assert client.recv() == "still there"
+    assert RENEWAL not in server.log.read_text()
+    for _ in range(80):
+        server.get("/")
+    eventually(lambda: RENEWAL in server.log.read_text())
+    assert close_code(client) == 1012
+
+
+def test_a_renewal_follows_when_the_websockets_are_gone(start):
+    server = start(AAPANEL_WORKERS="1", AAPANEL_MAX_REQUESTS="10", LOG_LEVEL="INFO").wait_until_up()
+    client = websocket.create_connection(f"ws://127.0.0.1:{server.port}/echo", timeout=10)
+    for _ in range(30):
+        server.get("/")
+    assert RENEWAL not in server.log.read_text()
+    client.close()
+    for _ in range(6):
+        server.get("/")
+    eventually(lambda: RENEWAL in server.log.read_text())
+
+
 def metrics_folders(master: int) -> set[Path]:
     """Return the folders in which the workers of a gunicorn have metrics files open."""
     found = set()
@@ -190,8 +218,8 @@ def test_the_configuration_sets_nothing_by_accident():
     assert set(names.stdout.split()) & {setting.name for setting in KNOWN_SETTINGS} == {
         "access_log_format", "accesslog", "bind", "child_exit", "control_socket_disable", "errorlog",
         "forwarded_allow_ips", "graceful_timeout", "loglevel", "max_requests", "max_requests_jitter", "on_exit",
-        "on_starting", "post_fork", "post_worker_init", "pre_fork", "preload_app", "proc_name", "timeout",
-        "worker_class", "worker_connections", "worker_tmp_dir", "workers", "wsgi_app",
+        "on_starting", "post_fork", "post_worker_init", "pre_fork", "pre_request", "preload_app",
+        "proc_name", "timeout", "worker_class", "worker_connections", "worker_tmp_dir", "workers", "wsgi_app",
     }  # fmt: skip
 
 

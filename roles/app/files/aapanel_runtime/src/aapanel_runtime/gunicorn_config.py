@@ -25,8 +25,7 @@ _EXIT_CONFIGURATION = 78
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a place for gunicorn's heartbeat files, which it makes with mkstemp
 
 
-class _Worker(Protocol):
-    alive: bool
+class _Worker(websockets.Worker, Protocol):
     aapanel_place: str
 
 
@@ -110,6 +109,11 @@ def post_fork(server: object, worker: _Worker) -> None:  # noqa: ARG001 - the ho
 def post_worker_init(worker: _Worker) -> None:
     """Close WebSockets when this worker stops."""
     websockets.watch(worker, graceful_timeout)
+
+
+def pre_request(worker: _Worker, request: object) -> None:  # noqa: ARG001 - the hook's signature
+    """Do not cut open WebSockets because others made so many requests."""
+    websockets.put_off_renewal(worker, max_requests)
 
 
 def child_exit(server: object, worker: _Worker) -> None:  # noqa: ARG001 - the hook's signature

@@ -34,11 +34,17 @@ _WATCH_SECONDS = 0.2
 _JITTER_SECONDS = 2.0
 _PATIENCE_SECONDS = 3.0
 
+# How many times max_requests a worker may serve while it has open WebSockets.
+_RENEWAL_LIMIT = 10
+
 
 class Worker(Protocol):
     """What is used of gunicorn's worker."""
 
     alive: bool
+    #: Requests so far, and at which number it is renewed.
+    nr: int
+    max_requests: int
 
 
 class WebSocket:
@@ -146,6 +152,18 @@ class Registry:
 
 
 REGISTRY = Registry()
+
+
+def put_off_renewal(worker: Worker, max_requests: int, registry: Registry = REGISTRY) -> None:
+    """Let ``worker`` serve on while it has open WebSockets: a renewal would close a terminal for what others ask.
+
+    Call it before each request. Put off in steps of a tenth of ``max_requests``, and up to ten times as many requests
+    in all: whatever leaks in a worker must end at some time. 0 is "never renewed", as in gunicorn's settings.
+    """
+    step = max(1, max_requests // 10)
+    near = worker.max_requests - worker.nr <= step
+    if max_requests and near and worker.nr < _RENEWAL_LIMIT * max_requests and registry.established():
+        worker.max_requests = worker.nr + 2 * step
 
 
 def watch(worker: Worker, graceful_timeout: float, registry: Registry = REGISTRY) -> threading.Thread:
