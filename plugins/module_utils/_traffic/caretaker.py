@@ -27,9 +27,11 @@ def boot(engine: Engine) -> str | None:
     :returns: the colour to start, which is the one that the link names; None before the first deploy.
     """
     settings = engine.settings
-    engine.settle(waiting=False)
-    if settings.two_colours:
-        for slot in SLOTS:
+    # Whatever is wrong with the books (a full disk, say), the panel has to start; the next command settles.
+    with contextlib.suppress(OSError, TrafficError):
+        engine.settle(waiting=False)
+    with contextlib.suppress(OSError):
+        for slot in SLOTS if settings.two_colours else ():
             if (folder := settings.slot_dir(slot)).is_dir():
                 files.replace_link(folder / "sock", str(settings.slot_socket(slot)))
     return live_slot(settings.base_dir)

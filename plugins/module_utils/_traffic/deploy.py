@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from . import files
 from .engine import Engine, named
-from .errors import LostError
+from .errors import LostError, RefusedError
 from .journal import FAILED
 from .ledger import Operation, Owner, Place
 
@@ -40,7 +40,7 @@ class Deploy:
 
     def build(self) -> Operation:
         """Say that the backup is made and the build begins."""
-        return self._engine.done(self._held(), "backed_up", state="building")
+        return self._engine.done(self._held("locked"), "backed_up", state="building")
 
     def prepare(self, release: str) -> Operation:
         """Empty the idle slot, and give it its release.
@@ -48,7 +48,7 @@ class Deploy:
         Waits for connections that the slot still serves from before the last switch, `drain_seconds` at most.
         """
         engine, settings = self._engine, self._engine.settings
-        operation = engine.done(self._held(), "built")
+        operation = engine.done(self._held("building"), "built")
         slot = named(operation.target)
         if settings.two_colours:
             self._free(slot)
@@ -66,7 +66,7 @@ class Deploy:
 
         :raises UnhealthyError: with what the migration said.
         """
-        operation = self._held()
+        operation = self._held("prepared")
         self._engine.machine.migrate(named(operation.target))
         return self._engine.done(operation, "migrated")
 
@@ -76,7 +76,7 @@ class Deploy:
         :raises UnhealthyError: with what was wrong and the slot's last lines.
         """
         engine = self._engine
-        operation = self._held()
+        operation = self._held("prepared", "migrated")
         engine.machine.start(named(operation.target))
         operation = engine.done(operation, "started")
         engine.wait_healthy(operation.target, engine.settings.healthy_passes)
@@ -84,11 +84,11 @@ class Deploy:
 
     def switch(self) -> Operation:
         """Make the slot live and look through nginx; see `Engine.switch`."""
-        return self._engine.switch(self._held())
+        return self._engine.switch(self._held("healthy"))
 
     def confirm(self) -> Operation:
         """Keep the switch; see `Engine.confirm`."""
-        return self._engine.confirm(self._held())
+        return self._engine.confirm(self._held("verified"))
 
     def abort(self, reason: str) -> bool:
         """End a deploy that failed: traffic stays, or goes back. False where it has ended already."""
@@ -99,8 +99,13 @@ class Deploy:
         self._engine.give_up(operation, reason, FAILED)
         return True
 
-    def _held(self) -> Operation:
-        """The operation, which is now this process' for as long as it lives."""
+    def _held(self, *states: str) -> Operation:
+        """The operation, which is now this process' for as long as it lives.
+
+        :param states: those that the step may follow; empty for any.
+        :raises LostError: it is not ours any more.
+        :raises RefusedError: it is in another state.
+        """
         engine = self._engine
         # Under one lock: a step that its controller gave up may still be at work, and loses the operation here.
         with engine.ledger.locked():
@@ -110,6 +115,8 @@ class Deploy:
                     "this deploy was settled, because its time was over or its controller seemed dead; "
                     "`panelctl history` says how it ended. Start it again."
                 )
+            if states and operation.state not in states:
+                raise RefusedError(f"{operation}: this step follows {' or '.join(states)}")
             pid, started = engine.machine.process()
             lease = engine.machine.now() + engine.settings.lease_seconds
             return engine.ledger.update(operation, pid=pid, pid_started=started, lease_until=lease)

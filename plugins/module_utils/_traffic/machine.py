@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import http.client
 import json
 import os
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -164,20 +165,14 @@ class Host:
     def notify(self, record: Mapping[str, Any]) -> None:
         if not self._settings.webhook:
             return
-        try:
-            url = self._settings.webhook_file.read_text(encoding="utf-8").strip()
-        except OSError:
-            return
-        if not url.startswith(("http://", "https://")):
-            return
         body = json.dumps({"text": summary(record), **record}).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "panelctl"}
-        request = urllib.request.Request(url, body, headers)  # noqa: S310 (its scheme was looked at above)
-        try:
-            urllib.request.urlopen(request, timeout=_WEBHOOK_TIMEOUT).close()  # noqa: S310
-        except (OSError, ValueError, urllib.error.URLError):
-            # The journal has it; an alert about a webhook that is down has to come from elsewhere.
-            return
+        # The journal has it; an alert about a webhook that is down has to come from elsewhere.
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            url = self._settings.webhook_file.read_text(encoding="utf-8").strip()
+            if url.startswith(("http://", "https://")):
+                request = urllib.request.Request(url, body, headers)  # noqa: S310 (its scheme was looked at above)
+                urllib.request.urlopen(request, timeout=_WEBHOOK_TIMEOUT).close()  # noqa: S310
 
     def _connect(self, slot: str) -> probe.Connect:
         settings = self._settings

@@ -129,6 +129,14 @@ def _refuse(engine: Engine, slot: str, traffic: Traffic, *, force: bool) -> None
         )
     if not (engine.settings.base_dir / "releases" / there.release / "release.json").is_file():
         raise RefusedError(f"release {there.release} of slot {slot} is gone: deploy it again")
-    bad = journal.bad_releases(engine.journal.read()).get(there.release)
+    records = engine.journal.read()
+    bad = journal.bad_releases(records).get(there.release)
     if bad and not force:
         raise RefusedError(f"release {there.release} in slot {slot} is marked bad ({bad}). Insist with --force.")
+    tried = [record for record in records if record["target"].get("release") == there.release]
+    if tried and not force and not any("healthy" in record["durations"] for record in tried):
+        # Its deploy died on the way; its database may not be migrated, which its health need not show.
+        raise RefusedError(
+            f"release {there.release} in slot {slot} was never healthy: its deploy ended as {tried[-1]['result']} "
+            f"({tried[-1]['reason']}). Deploy it again, or insist with --force."
+        )

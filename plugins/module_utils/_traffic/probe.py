@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 READY = "/health/ready"
-_TIMEOUT = 5.0  # seconds for one request
+_TIMEOUT = 3.0  # seconds for one request; three of them in a row have to end within ten
 _BODY = 2000  # bytes of an answer that are read
 _SHOWN = 200  # characters of it that a message shows
 _WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
@@ -143,7 +143,9 @@ def websocket(connect: Connect, host: str, path: str) -> Answer:
     return answer
 
 
-def _request(connect: Connect, host: str, path: str, headers: Mapping[str, str]) -> tuple[Answer, Mapping[str, str]]:
+def _request(
+    connect: Connect, host: str, path: str, headers: Mapping[str, str]
+) -> tuple[Answer, http.client.HTTPMessage]:
     """Ask, and wait `_TIMEOUT` for all of it: a socket's own timeout begins anew with each byte that drips."""
     try:
         with _connection(host, connect) as connection:
@@ -157,7 +159,7 @@ def _request(connect: Connect, host: str, path: str, headers: Mapping[str, str])
             ), response.headers
     # A name or a path that HTTP cannot express is a ValueError.
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return Answer(0, text=str(error) or type(error).__name__), {}
+        return Answer(0, text=str(error) or type(error).__name__), http.client.HTTPMessage()
 
 
 @contextlib.contextmanager

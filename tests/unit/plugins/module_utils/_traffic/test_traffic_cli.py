@@ -1,0 +1,134 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""panelctl as a process, from a copy of the package alone, as on a host."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[5] / "plugins/module_utils/_traffic"
+PROGRAM = """
+import sys
+sys.path.insert(0, {lib!r})
+from _traffic.cli import main
+sys.exit(main({config!r}))
+"""
+COMMANDS = [
+    "status",
+    "switch",
+    "rollback",
+    "confirm",
+    "history",
+    "maintenance",
+    "completion",
+    "settle",
+    "boot",
+    "retire",
+]
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A host with one slot under supervisord, and nothing deployed."""
+    shutil.copytree(PACKAGE, tmp_path / "lib" / "_traffic", ignore=shutil.ignore_patterns("__pycache__"))
+    folders = {f"{name}_dir": str(tmp_path / name) for name in ("base", "config", "data", "run")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    settings = {**folders, "service": "supervisor", "two_colours": False, "supervisor_bin_dir": str(tmp_path)}
+    (tmp_path / "panelctl.json").write_text(json.dumps(settings))
+    (tmp_path / "panelctl.py").write_text(
+        PROGRAM.format(lib=str(tmp_path / "lib"), config=str(tmp_path / "panelctl.json"))
+    )
+    return tmp_path
+
+
+def panelctl(host, *arguments):
+    return subprocess.run(
+        [sys.executable, "-I", host / "panelctl.py", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_takes_json(command, host):
+    done = panelctl(host, command, "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+
+
+def test_an_empty_host_says_what_to_do(host):
+    done = panelctl(host, "status")
+    assert done.returncode == 3
+    assert "nothing is live: deploy first" in done.stdout
+    assert json.loads(panelctl(host, "status", "--json").stdout)["live"] is None
+    assert panelctl(host, "history").stdout == "nothing was done yet\n"
+    assert json.loads(panelctl(host, "history", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["switch", "inactive"], 4, "one slot"),
+        (["confirm"], 4, "no switch waits"),
+        (["switch", "red"], 2, "invalid choice"),
+        ([], 2, "COMMAND"),
+    ],
+)
+def test_what_cannot_be_has_its_own_status(arguments, status, words, host):
+    done = panelctl(host, *arguments)
+    assert done.returncode == status
+    assert words in done.stderr
+    if status == 4:
+        answer = json.loads(panelctl(host, *arguments, "--json").stdout)
+        assert answer["result"] == "refused"
+        assert words in answer["error"]
+    assert panelctl(host, "history").stdout == "nothing was done yet\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "site.yml writes it"),
+        ("{", "is no JSON"),
+        ('{"colour": 1}', "colour, which nobody knows"),
+        ("{}", "base_dir"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_named(content, words, host):
+    config = host / "panelctl.json"
+    config.unlink()
+    if content is not None:
+        config.write_text(content)
+    done = panelctl(host, "status")
+    assert done.returncode == 1
+    assert str(config) in done.stderr
+    assert words in done.stderr
+
+
+def test_maintenance_is_a_file_that_nginx_sees(host):
+    assert panelctl(host, "maintenance").stdout == "maintenance is off\n"
+    assert panelctl(host, "maintenance", "on").stdout == "maintenance is on\n"
+    assert (host / "base/maintenance").stat().st_mode & 0o444 == 0o444
+    assert "maintenance is on" in panelctl(host, "status").stdout
+    assert json.loads(panelctl(host, "maintenance", "off", "--json").stdout) == {"maintenance": False}
+    assert not (host / "base/maintenance").exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="asks bash")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("panelctl ro", ["rollback"]), ("panelctl switch in", ["inactive"]), ("panelctl maintenance o", ["on", "off"])],
+)
+def test_bash_completes(line, words, host):
+    typed = line.split()
+    script = f"""{panelctl(host, "completion").stdout}
+COMP_WORDS=({line}); COMP_CWORD={len(typed) - 1}; _panelctl; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == words

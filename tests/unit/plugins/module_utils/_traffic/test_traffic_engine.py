@@ -1,0 +1,632 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What happens to traffic, told as stories; test_traffic_machine.py looks for those that nobody thought of."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import (
+    BusyError,
+    LostError,
+    RefusedError,
+    TrafficError,
+    UnhealthyError,
+)
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Operation
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.moves import Move
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.status import describe
+from fake_host import CONTROLLER, PERSON, STEPS, Crash, Process, World, make_world
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = make_world()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """A host with release 1 in blue, which is live."""
+    world.deploy("1-good")
+    return world
+
+
+def move(world: World, kind: str = "rollback", target: str = "previous", **options: object) -> None:
+    with world.process() as engine:
+        moves.move(engine, Move(kind, target, **options), PERSON, wait=1.0)  # type: ignore[arg-type]
+
+
+def results(world: World) -> list[tuple[str, str]]:
+    return [(record["kind"], record["result"]) for record in world.records()]
+
+
+# --- deploys ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_release_becomes_live_and_the_old_colour_goes(served: World) -> None:
+    assert served.live() == ("blue", "1-good")
+    served.deploy("2-good")
+    assert served.live() == ("green", "2-good")
+    assert "blue" in served.services, "the old colour stays warm"
+    served.run_retiring()
+    assert "blue" not in served.services
+    assert served.serves()
+    assert results(served) == [("deploy", "confirmed")] * 2
+    assert served.operation() is None
+    assert not served.watched
+    last = served.records()[-1]
+    assert set(last["durations"]) == {
+        *("locked", "backed_up", "built", "prepared", "migrated", "started"),
+        *("healthy", "switched", "verified", "confirmed"),
+    }
+    assert (last["source"], last["target"]) == (
+        {"slot": "blue", "release": "1-good"},
+        {"slot": "green", "release": "2-good"},
+    )
+    assert served.told == served.records()
+
+
+@pytest.mark.parametrize("mode", ["dies", "loops", "sick", "liar", "migration"])
+def test_what_never_got_healthy_touches_no_traffic(served: World, mode: str) -> None:
+    moved: list[object] = []
+    served.look = lambda process: moved.append(served.live())
+    with pytest.raises(UnhealthyError):
+        served.deploy(f"2-{mode}")
+    assert set(moved) == {("blue", "1-good")}
+    assert list(served.services) == ["blue"]
+    assert results(served)[-1] == ("deploy", "failed")
+    with pytest.raises(RefusedError, match="marked bad"):
+        move(served)
+
+
+def test_a_release_that_breaks_after_the_switch_is_gone_right_after_the_third_bad_look(served: World) -> None:
+    looks: list[float] = []
+    served.look = lambda process: looks.append(served.clock) if served.live() == ("green", "2-breaks") else None
+    with pytest.raises(UnhealthyError, match="through nginx"):
+        served.deploy("2-breaks")
+    assert max(looks) - min(looks) < 1.0
+    assert served.live() == ("blue", "1-good")
+    assert served.serves()
+    assert list(served.services) == ["blue"]
+    assert results(served)[-1] == ("deploy", "reverted")
+    assert served.records()[-1]["restore_seconds"] < 1.0
+    assert "2-breaks" in served.records()[-1]["target"]["release"]
+
+
+def test_a_release_that_fails_every_other_time_does_not_keep_the_switch_for_ever(served: World) -> None:
+    flips = {"2-good": 0}
+
+    def flip(process: Process) -> None:
+        if served.live() == ("green", "2-good"):
+            flips["2-good"] += 1
+            served.modes["2-good"] = "good" if int(served.clock * 4) % 2 else "breaks"
+
+    served.look = flip
+    with pytest.raises(UnhealthyError, match="through nginx"):
+        served.deploy("2-good")
+    assert served.live() == ("blue", "1-good")
+    assert flips["2-good"] > 0
+
+
+def test_the_first_release_of_a_host_stays_where_it_is_because_there_is_none_before(world: World) -> None:
+    with pytest.raises(UnhealthyError):
+        world.deploy("1-breaks")
+    assert world.live() == ("blue", "1-breaks")
+    assert world.records()[-1]["result"] == "failed"
+    assert "no release to go back to" in world.records()[-1]["reason"]
+
+
+def test_an_nginx_that_was_not_there_is_skipped(served: World) -> None:
+    served.nginx = False
+    served.deploy("2-breaks")
+    assert served.live() == ("green", "2-breaks")
+
+
+def test_an_nginx_that_goes_away_during_the_switch_takes_traffic_back(served: World) -> None:
+    def look(process: Process) -> None:
+        served.nginx = served.live() == ("blue", "1-good")
+
+    served.look = look
+    with pytest.raises(UnhealthyError, match="no answer"):
+        served.deploy("2-good")
+    assert served.live() == ("blue", "1-good")
+
+
+def test_the_maintenance_page_takes_nothing_back(served: World) -> None:
+    served.settings.maintenance_file.touch()
+    served.deploy("2-good")
+    assert served.live() == ("green", "2-good")
+
+
+def test_a_slot_without_its_websocket_gets_no_traffic() -> None:
+    world = make_world(websocket_path="/missing")
+    with pytest.raises(UnhealthyError, match="no WebSocket at /missing"):
+        world.deploy("1-good")
+    assert world.live() is None
+    world.close()
+
+
+def test_a_deploy_waits_for_streams_that_its_slot_still_serves_but_not_for_ever(served: World) -> None:
+    served.deploy("2-good")
+    served.connections["blue"] = 1
+    before = served.clock
+    served.deploy("3-good")
+    assert served.live() == ("blue", "3-good")
+    assert served.settings.drain_seconds <= served.clock - before < served.settings.drain_seconds + 20
+
+
+def test_one_slot_is_started_anew_in_its_place() -> None:
+    world = make_world(two_colours=False)
+    world.deploy("1-good")
+    world.deploy("2-good")
+    assert world.live() == ("blue", "2-good")
+    with pytest.raises(UnhealthyError):
+        world.deploy("3-sick")
+    assert [result for _, result in results(world)] == ["confirmed", "confirmed", "failed"]
+    with pytest.raises(RefusedError, match="one slot"):
+        move(world)
+    assert world.operation() is None
+    world.close()
+
+
+def test_a_lock_that_fails_leaves_nothing_locked(served: World) -> None:
+    served.settings.live_link.unlink()
+    served.settings.live_link.mkdir()
+    with pytest.raises(TrafficError, match="not a symlink"):
+        served.step("lock", "", "")
+    assert served.operation() is None
+    assert not served.watched
+
+
+def test_figures_that_cannot_be_written_do_not_decide_about_a_deploy() -> None:
+    world = make_world()
+    (world.root / "textfile").mkdir()
+    (world.root / "textfile/aapanel_deploy.prom").mkdir()  # a rename onto a folder fails for root, too
+    world.settings = type(world.settings)(**{**vars(world.settings), "textfile_dir": world.root / "textfile"})
+    world.deploy("1-good")
+    assert results(world) == [("deploy", "confirmed")]
+    assert world.operation() is None
+    world.close()
+
+
+# --- deaths -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", STEPS[:-1])
+def test_a_controller_that_dies_after_any_step_leaves_a_healthy_colour(served: World, step: str) -> None:
+    deploy = served.deploy("2-good", stop_after=step)
+    assert served.watched
+    served.pass_time(served.settings.confirm_seconds + 10)
+    if step == "switch":
+        assert results(served)[-1] == ("deploy", "reverted")
+        assert "nobody confirmed it" in served.records()[-1]["reason"]
+    else:
+        assert served.operation() is not None, "it has a lease"
+        served.pass_time(served.settings.lease_seconds)
+        assert results(served)[-1] == ("deploy", "abandoned")
+        assert "ann@laptop died" in served.records()[-1]["reason"]
+    assert served.live() == ("blue", "1-good")
+    assert served.serves()
+    assert list(served.services) == ["blue"]
+    assert served.operation() is None
+    assert not served.watched
+    with pytest.raises(LostError):
+        served.step("confirm", deploy.token, "")
+
+
+def test_a_long_build_outlives_its_lease(served: World) -> None:
+    deploy = served.deploy("2-good", stop_after="build")
+    served.building = True
+    served.pass_time(served.settings.lease_seconds * 3)
+    assert served.operation() is not None
+    served.building = False
+    served.pass_time(10)
+    assert served.operation() is None
+    assert deploy.token
+
+
+@pytest.mark.parametrize(
+    ("last", "steps"),
+    [
+        ("lock", ["prepare", "migrate", "start", "switch", "confirm"]),
+        ("build", ["build", "migrate", "start", "switch", "confirm"]),
+        ("prepare", ["build", "prepare", "switch", "confirm"]),
+        ("start", ["prepare", "start", "confirm"]),
+        ("switch", ["start", "switch"]),
+    ],
+)
+def test_a_step_out_of_its_order_is_refused_and_changes_nothing(served: World, last: str, steps: list[str]) -> None:
+    token = served.deploy("2-good", stop_after=last).token
+    before = (served.operation(), served.live())
+    for step in steps:
+        with pytest.raises(RefusedError, match="this step follows"):
+            served.step(step, token, "2-good")
+    assert (served.operation(), served.live()) == before
+
+
+def test_who_can_see_that_a_controller_is_dead_need_not_wait_for_its_lease(served: World) -> None:
+    dead = served.deploy("2-good", stop_after="start").token
+    with pytest.raises(BusyError, match="ann@laptop"):
+        served.step("lock", "", "")
+    with served.process() as engine:
+        Deploy(engine).lock(CONTROLLER, dead=dead)
+    assert results(served)[-1] == ("deploy", "abandoned")
+    with pytest.raises(LostError):
+        served.step("switch", dead, "")
+    assert served.live() == ("blue", "1-good")
+
+
+def test_a_switch_that_is_killed_while_it_looks_goes_back_at_once(served: World) -> None:
+    """A controller's lease is for the time between its steps; what a step of this host did is seen by this host."""
+    token = served.deploy("2-good", stop_after="start").token
+
+    def look(process: Process) -> None:
+        if served.live() == ("green", "2-good") and not process.engine.ledger._depth:
+            served.look = lambda process: None
+            process.dead = True
+            served.pids.pop(process.pid)
+            raise Crash
+
+    served.look = look
+    with pytest.raises(Crash):
+        served.step("switch", token, "")
+    assert served.live() == ("green", "2-good")
+    served.pass_time(10)
+    assert served.live() == ("blue", "1-good")
+    assert served.operation() is None
+
+
+def test_a_kill_at_any_touch_of_a_deploy_ends_well_and_in_one_line() -> None:
+    for kill_at in range(1, 400):
+        world = make_world(verify_seconds=0.0, healthy_passes=1)
+        world.serve("1-good")
+        token, died = "", ""
+        for step in STEPS:
+            with contextlib.suppress(Crash):
+                token = world.step(step, token, "2-good", kill_at=kill_at if step in ("switch", "confirm") else None)
+                continue
+            died = step
+            break
+        world.pass_time(world.settings.lease_seconds + world.settings.confirm_seconds + 10)
+        assert world.operation() is None, (died, kill_at)
+        assert world.serves(), (died, kill_at)
+        assert len(world.records()) == 1, (died, kill_at)
+        last = world.records()[-1]
+        place = last["source" if last["result"] in ("reverted", "abandoned") else "target"]
+        assert world.live() == (place["slot"], place["release"]), (died, kill_at)
+        world.close()
+        if not died:
+            return
+    pytest.fail("a deploy has no end")
+
+
+@pytest.mark.parametrize("step", STEPS[:-1])
+def test_a_reboot_in_any_state_comes_up_serving_what_was_confirmed(served: World, step: str) -> None:
+    served.deploy("2-good", stop_after=step)
+    served.reboot()
+    assert served.live() == ("blue", "1-good")
+    assert served.serves()
+    assert served.operation() is None
+    assert results(served)[-1][1] == ("reverted" if step == "switch" else "abandoned")
+
+
+def test_books_that_cannot_be_written_do_not_keep_the_panel_from_starting(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.deploy("2-good", stop_after="start")
+
+    def refuse(*_arguments: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Engine, "settle", refuse)
+    served.reboot()
+    assert served.live() == ("blue", "1-good")
+    assert served.serves()
+    monkeypatch.undo()
+    served.pass_time(10)
+    served.deploy("3-good")
+    assert results(served)[-2:] == [("deploy", "abandoned"), ("deploy", "confirmed")]
+
+
+def test_a_first_boot_has_nothing_to_start(world: World) -> None:
+    world.reboot()
+    assert world.live() is None
+    assert world.records() == []
+
+
+def test_a_step_that_its_controller_gave_up_loses_the_operation(served: World) -> None:
+    """The connection broke, the step goes on, the controller aborts: one token, but only one of the two may act."""
+    token = served.deploy("2-good", stop_after="start").token
+
+    def look(process: Process) -> None:
+        if served.operation_state() == "switching" and not process.engine.ledger._depth:
+            served.look = lambda process: None
+            served.step("abort", token, "the connection broke")
+
+    served.look = look
+    with pytest.raises(LostError):
+        served.step("switch", token, "")
+    assert served.live() == ("blue", "1-good")
+    assert len(served.records()) == 2
+
+
+def test_the_owner_that_went_on_just_now_is_not_taken_for_dead(served: World) -> None:
+    """Its lease is over, and while the timer looks, the next step begins: whoever has it knows its state."""
+    token = served.deploy("2-good", stop_after="start").token
+    served.watched = False
+    served.clock += served.settings.lease_seconds + 1
+    with served.process() as stepping, served.process() as settling:
+        look, went_on = settling.ledger.current, []
+
+        def current() -> Operation | None:
+            seen = look()
+            if not settling.ledger._depth and not went_on:
+                went_on.append(Deploy(stepping, token).switch())
+            return seen
+
+        settling.ledger.current = current  # type: ignore[method-assign]
+        settling.settle()
+    served.pass_time(10)
+    operation = served.operation()
+    if operation is None:
+        assert (results(served)[-1], served.live()) == (("deploy", "abandoned"), ("blue", "1-good"))
+    else:
+        assert (operation.state, served.live()) == ("verified", ("green", "2-good"))
+
+
+def test_whoever_finds_nothing_at_work_does_not_stop_the_watch_of_who_begins(served: World) -> None:
+    """Whether there is an operation, and whether it is watched, changes under one lock."""
+    held: list[bool] = []
+
+    class Watching(Process):
+        def watch(self, on: bool) -> None:
+            held.append(bool(self.engine and self.engine.ledger._depth))
+            super().watch(on)
+
+    process = served.spawn()
+    process.__class__ = Watching
+    process.engine = Engine(served.settings, process)
+    process.engine.settle()
+    Deploy(process.engine).lock(CONTROLLER)
+    assert held == [True, True]
+
+
+# --- moves ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_is_one_rename_while_the_old_colour_is_warm(served: World) -> None:
+    served.deploy("2-good")
+    before = served.clock
+    move(served, reason="it looks wrong")
+    assert served.live() == ("blue", "1-good")
+    assert served.clock - before < 1.0
+    assert results(served)[-1] == ("rollback", "confirmed")
+    assert served.retiring == {"green"}
+
+
+def test_a_rollback_starts_an_old_colour_that_has_gone(served: World) -> None:
+    served.deploy("2-good")
+    served.run_retiring()
+    move(served)
+    assert served.live() == ("blue", "1-good")
+    assert served.serves()
+
+
+def test_a_second_rollback_is_refused_because_it_would_lead_to_what_was_left_unless_forced(served: World) -> None:
+    served.deploy("2-good")
+    move(served, reason="slow")
+    with pytest.raises(RefusedError, match=r"2-good.*marked bad.*slow.*--force"):
+        move(served)
+    assert served.live() == ("blue", "1-good")
+    assert served.operation() is None
+    move(served, force=True)
+    assert served.live() == ("green", "2-good")
+
+
+def test_a_rollback_takes_back_a_switch_that_waits_for_its_confirmation(served: World) -> None:
+    token = served.deploy("2-good", stop_after="switch").token
+    move(served)
+    assert served.live() == ("blue", "1-good")
+    assert served.records()[-1]["reason"] == "rolled back by bob"
+    assert results(served)[-1] == ("deploy", "reverted")
+    with pytest.raises(LostError):
+        served.step("confirm", token, "")
+    with pytest.raises(RefusedError, match="marked bad"):
+        move(served)
+
+
+def test_a_rollback_says_so_when_the_old_colour_does_not_start(served: World) -> None:
+    served.deploy("2-good", stop_after="switch")
+    served.halt("blue")
+    served.modes["1-good"] = "dies"
+    with pytest.raises(UnhealthyError, match="blue does not start"):
+        move(served)
+    assert served.live() == ("green", "2-good")
+    assert served.serves()
+    assert results(served)[-1] == ("deploy", "confirmed")
+    assert "kept" in served.records()[-1]["reason"]
+
+
+def test_an_impatient_second_rollback_does_not_take_back_the_first(served: World) -> None:
+    served.deploy("2-good")
+    move(served, confirm=False)
+    assert served.live() == ("blue", "1-good")
+    with pytest.raises(BusyError):
+        move(served)
+    assert served.live() == ("blue", "1-good")
+    with served.process() as engine:
+        moves.confirm(engine)
+    assert results(served)[-1] == ("rollback", "confirmed")
+
+
+def test_an_overdue_switch_goes_back_by_itself_and_a_confirmed_one_stays(served: World) -> None:
+    served.deploy("2-good")
+    move(served, "switch", "blue", confirm=False)
+    assert served.live() == ("blue", "1-good")
+    served.pass_time(served.settings.confirm_seconds + 10)
+    assert served.live() == ("green", "2-good")
+    assert results(served)[-1] == ("switch", "reverted")
+    with served.process() as engine, pytest.raises(RefusedError, match="no switch waits"):
+        moves.confirm(engine)
+    move(served, "switch", "blue", confirm=False, force=True)
+    with served.process() as engine:
+        moves.confirm(engine)
+    served.pass_time(served.settings.confirm_seconds + 10)
+    assert served.live() == ("blue", "1-good")
+
+
+@pytest.mark.parametrize("target", ["blue", "green"])
+def test_a_switch_to_what_is_live_is_none(served: World, target: str) -> None:
+    served.deploy("2-good")
+    lines = len(served.records())
+    with served.process() as engine:
+        done = moves.move(engine, Move("switch", target), PERSON)
+    assert (done is None) == (target == "green")
+    assert len(served.records()) == lines + (target == "blue")
+    assert served.operation() is None
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda world: None, "never had a release"),
+        (lambda world: world.deploy("2-good", stop_after="prepare"), "gone"),
+        (lambda world: world.deploy("2-good", stop_after="prepare"), "a deploy died there"),
+    ],
+)
+def test_a_slot_that_cannot_serve_is_refused_with_the_reason(served: World, harm, message: str) -> None:
+    harm(served)
+    served.pass_time(400)
+    if message == "gone":
+        (served.settings.base_dir / "releases/2-good/release.json").unlink()
+    elif "died" in message:
+        served.write_env("green", "1-good")
+    with pytest.raises(RefusedError, match=message):
+        move(served, "switch", "inactive")
+    assert served.live() == ("blue", "1-good")
+
+
+def test_a_release_whose_deploy_died_before_it_was_healthy_is_refused_unless_forced(served: World) -> None:
+    served.deploy("2-good", stop_after="prepare")
+    served.pass_time(400)
+    assert results(served)[-1] == ("deploy", "abandoned")
+    with pytest.raises(RefusedError, match=r"never healthy.*abandoned.*--force"):
+        move(served, "switch", "inactive")
+    move(served, "switch", "inactive", force=True)
+    assert served.live() == ("green", "2-good")
+
+
+def test_an_unknown_target_is_refused(served: World) -> None:
+    with pytest.raises(RefusedError, match="'red': say blue, green, inactive, previous"):
+        move(served, "switch", "red")
+
+
+def test_a_move_to_a_colour_that_is_sick_leaves_traffic_alone(served: World) -> None:
+    served.deploy("2-good")
+    served.modes["1-good"] = "sick"
+    with pytest.raises(UnhealthyError, match="not healthy within"):
+        move(served)
+    assert served.live() == ("green", "2-good")
+    assert results(served)[-1] == ("rollback", "failed")
+
+
+# --- the host by itself -----------------------------------------------------------------------------------------------
+
+
+def test_a_release_that_turns_bad_in_the_safety_period_is_rolled_back(served: World) -> None:
+    served.deploy("2-good")
+    served.modes["2-good"] = "breaks"
+    before = served.clock
+    with served.process() as engine:
+        told = caretaker.retire(engine, "blue")
+    assert "rolled back" in told
+    assert served.clock - before < 10.0
+    assert served.live() == ("blue", "1-good")
+    assert results(served)[-1] == ("rollback", "confirmed")
+    assert served.records()[-1]["who"] == "the host"
+    served.retiring = {"green"}
+    served.run_retiring()
+    assert list(served.services) == ["blue"]
+
+
+def test_a_release_that_turns_bad_after_the_safety_period_is_left_to_people(served: World) -> None:
+    served.deploy("2-good")
+    served.run_retiring()
+    served.modes["2-good"] = "breaks"
+    served.pass_time(100)
+    assert served.live() == ("green", "2-good")
+
+
+def test_a_missing_nginx_rolls_nothing_back(served: World) -> None:
+    served.deploy("2-good")
+    served.nginx = False
+    served.run_retiring()
+    assert served.live() == ("green", "2-good")
+
+
+def test_an_old_colour_that_cannot_take_over_is_still_stopped(served: World) -> None:
+    """The live release is bad, but so is the one before: the watch has to end all the same."""
+    served.deploy("2-good")
+    served.modes["2-good"] = "breaks"
+
+    def look(process: Process) -> None:
+        operation = process.engine.ledger.current() if process.engine else None
+        served.modes["1-good"] = "sick" if operation and operation.kind == "rollback" else "good"
+
+    served.look = look
+    with served.process() as engine:
+        assert caretaker.retire(engine, "blue") == "drained and stopped"
+    assert served.live() == ("green", "2-good")
+    assert list(served.services) == ["green"]
+    assert served.operation() is None
+
+
+@pytest.mark.parametrize(("leave_at", "stopped_at"), [(50.0, 50.0), (1e9, 300.0)])
+def test_retiring_waits_for_open_connections_up_to_the_drain_time(
+    served: World, leave_at: float, stopped_at: float
+) -> None:
+    served.deploy("2-good")
+    switched = served.clock
+    served.connections["blue"] = 1
+
+    def look(process: Process) -> None:
+        if served.clock - switched >= leave_at:
+            served.connections["blue"] = 0
+
+    served.look = look
+    served.run_retiring()
+    assert "blue" not in served.services
+    assert stopped_at <= served.clock - switched <= stopped_at + 2.0
+
+
+def test_a_colour_that_is_live_again_is_not_stopped(served: World) -> None:
+    served.deploy("2-good")
+    move(served)
+    with served.process() as engine:
+        assert caretaker.retire(engine, "blue") == "it is live again"
+    assert "blue" in served.services
+
+
+def test_the_status_tells_what_is_observed(served: World) -> None:
+    served.deploy("2-good", stop_after="switch")
+    with served.process() as engine:
+        told = describe(engine)
+    assert (told["live"], told["release"], told["healthy"], told["problem"]) == ("green", "2-good", True, "")
+    assert told["operation"]["state"] == "verified"
+    assert 0 < told["operation"]["confirm_within"] <= 60
+    assert told["slots"]["blue"] == {
+        "release": "1-good",
+        "live": False,
+        "listening": True,
+        "healthy": True,
+        "connections": 0,
+        "health": "200 from release 1-good in slot blue: empty",
+    }
