@@ -46,8 +46,11 @@ def retire(engine: Engine, slot: str) -> str:
     :returns: how it ended, in words.
     """
     machine, settings = engine.machine, engine.settings
-    while engine.ledger.current() is not None and not _is_live(engine, slot):
-        machine.sleep(_POLL / 4)  # the switch that left it is writing its line
+    # The switch that left it is writing its line, from which the time counts.
+    while (operation := engine.ledger.current()) is not None and operation.state == "confirmed":
+        with contextlib.suppress(TrafficError):
+            engine.settle()
+        machine.sleep(_POLL / 4)
     strikes = 0
     while engine.since_switch() < settings.safety_seconds:
         if _is_live(engine, slot):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from collections.abc import Sequence
 
 from .errors import TrafficError, UnhealthyError
@@ -24,8 +25,10 @@ class Systemd:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._began: dict[str, float] = {}  # when this process started a slot, in seconds of the clock
 
     def start(self, slot: str) -> None:
+        self._began[slot] = time.time()
         # A unit that died too often refuses to start until its failures are forgotten.
         _run(["systemctl", "reset-failed", _unit(slot)])
         result = _run(["systemctl", "restart", _unit(slot)])
@@ -52,7 +55,7 @@ class Systemd:
         return self._show(slot, "ActiveState") == "failed" or int(self._show(slot, "NRestarts") or 0) >= _CRASHES
 
     def logs(self, slot: str) -> str:
-        return _journal(_unit(slot))
+        return _journal(_unit(slot), self._began.get(slot))
 
     def watch(self, on: bool) -> None:
         _need(["systemctl", "start" if on else "stop", "aapanel-settle.timer"])
@@ -125,11 +128,17 @@ def _unit(slot: str) -> str:
     return f"aapanel@{slot}.service"
 
 
-def _journal(unit: str) -> str:
+def _journal(unit: str, began: float | None = None) -> str:
     # Of this start alone: what an earlier release said has its own place in the journal.
-    invocation = _run(["systemctl", "show", "--value", "--property=InvocationID", unit]).stdout.strip()
-    match = f"_SYSTEMD_INVOCATION_ID={invocation}" if invocation else f"_SYSTEMD_UNIT={unit}"
-    return _run(["journalctl", "--no-pager", "--output=cat", f"--lines={_LINES}", match]).stdout.strip()
+    matches = [f"_SYSTEMD_UNIT={unit}", f"--lines={_LINES}"]
+    if began is not None:
+        # One that dies again and again has an invocation for each life, and the last one has said nothing yet. Beside
+        # --since, --lines would mean the first ones.
+        matches = [f"_SYSTEMD_UNIT={unit}", f"--since=@{began:.6f}"]
+    elif invocation := _run(["systemctl", "show", "--value", "--property=InvocationID", unit]).stdout.strip():
+        matches[0] = f"_SYSTEMD_INVOCATION_ID={invocation}"
+    said = _run(["journalctl", "--no-pager", "--output=cat", *matches]).stdout
+    return "\n".join(said.splitlines()[-_LINES:])
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
