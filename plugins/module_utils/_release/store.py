@@ -78,10 +78,11 @@ class Store:
         return sorted(name for name in names if name.startswith(".") and name.endswith((_PARTIAL, _REMOVED)))
 
     def in_slots(self) -> set[str]:
-        """Return the ids that the links of the slots lead to."""
+        """Return the ids that the links of the slots lead to: each is one, or a folder with one named ``release``."""
         found = set()
         root = os.path.realpath(self.releases)
-        for link in _listing(self.base_dir / "slots"):
+        slots = _listing(self.base_dir / "slots")
+        for link in [*slots, *(slot / "release" for slot in slots)]:
             target = os.path.realpath(link)
             if target.startswith(root + os.sep):
                 found.add(Path(target).relative_to(root).parts[0])

@@ -62,7 +62,9 @@ def test_slots_lead_to_releases(here, tmp_path):
     (tmp_path / "slots" / "blue").symlink_to("../releases/one")
     (tmp_path / "slots" / "green").symlink_to(here.path("gone") / "app")
     (tmp_path / "slots" / "other").symlink_to("/etc")
-    assert here.in_slots() == {"one", "gone"}
+    (tmp_path / "slots" / "folder").mkdir()
+    (tmp_path / "slots" / "folder" / "release").symlink_to("../../releases/two")
+    assert here.in_slots() == {"one", "gone", "two"}
 
 
 def test_a_removal_that_dies_leaves_no_release(here, monkeypatch):
