@@ -185,6 +185,8 @@ def _check_ports(host: Host, demands: Iterable[PortDemand]) -> list[str]:
     for demand, found in taken:
         for listener in found:
             processes = holders.get(listener.inode, [])
+            if not processes and all(each.inode != listener.inode for each in _listeners(host)):
+                continue  # It ended while its holder was looked for: a slot that was being stopped.
             if not any(_is_allowed(process, demand.allowed) for process in processes):
                 problems.append(_taken(demand, listener, processes))
                 break

@@ -1,0 +1,23 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from driver import Host, Play, wait_until
+
+HOSTS = [Host("deploy-debian12"), Host("deploy-debian13")]
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Host]]:
+    """Both hosts, which are healthy; afterwards no playbook of the story runs any more."""
+    for host in HOSTS:
+        # What another story broke is no news here.
+        host.run("systemctl", "reset-failed")
+        wait_until(lambda host=host: host.status()["healthy"], 40.0, f"{host.name} is healthy")
+    yield HOSTS
+    Play.kill_all()
