@@ -154,8 +154,8 @@ def settled(host: Host, result: str, *, kind: str = "deploy", within: float = SL
 
 
 def slots(status: dict[str, Any]) -> dict[str, Any]:
-    """What the slots hold and whether they run, without what is another at each look."""
-    return {name: (slot["release"], slot["live"], slot["healthy"]) for name, slot in status["slots"].items()}
+    """What the slots hold, and which is live; whether the other one runs is a matter of time."""
+    return {name: (slot["release"], slot["live"]) for name, slot in status["slots"].items()}
 
 
 def sound(host: Host) -> None:
