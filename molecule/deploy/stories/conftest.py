@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -12,12 +13,17 @@ from driver import Host, Play, wait_until
 HOSTS = [Host("deploy-debian12"), Host("deploy-debian13")]
 
 
+def healthy(host: Host) -> bool:
+    """Whether the host says so."""
+    return bool(host.status()["healthy"])
+
+
 @pytest.fixture
 def hosts() -> Iterator[list[Host]]:
     """Both hosts, which are healthy; afterwards no playbook of the story runs any more."""
     for host in HOSTS:
         # What another story broke is no news here.
         host.run("systemctl", "reset-failed")
-        wait_until(lambda host=host: host.status()["healthy"], 40.0, f"{host.name} is healthy")
+        wait_until(partial(healthy, host), 40.0, f"{host.name} is healthy")
     yield HOSTS
     Play.kill_all()

@@ -105,7 +105,8 @@ class Engine:
                 present = self.ledger.current()
                 if present is not None and self.ledger.ours(operation):
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    self.give_up(present, reason, FAILED)
+                    # Ctrl-C says nothing about the release, which must not count as bad for it.
+                    self.give_up(present, reason, FAILED if isinstance(error, Exception) else ABANDONED)
             raise
 
     def end(self, operation: Operation) -> None:
