@@ -24,10 +24,10 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - V(locked) tells which slot would be used; the other steps say that they would be taken, and do nothing.
+      - The step that begins tells which slot would be used; the others say that they would be taken, and do nothing.
   diff_mode:
     details:
-      - V(locked) shows what is live and what would be.
+      - The step that begins shows what is live and what would be.
 options:
   settings:
     description:
@@ -36,16 +36,17 @@ options:
     required: true
   step:
     description:
-      - V(locked) begins the deploy and gives its lease; V(building) says that the backup is made; V(prepared) empties
-        the idle slot and gives it O(release); V(migrated) migrates the database with it; V(started) starts the slot
-        and waits until it is healthy; V(switched) makes it live and looks through nginx; V(confirmed) keeps that, and
-        has the old colour drained and stopped after the safety period; V(aborted) ends the deploy.
+      - V(locked) begins the deploy and gives its lease; V(building) says that the backup is made, and begins the deploy
+        where there is none and so no lease yet; V(prepared) empties the idle slot and gives it O(release); V(migrated)
+        migrates the database with it; V(started) starts the slot and waits until it is healthy; V(switched) makes it
+        live and looks through nginx; V(confirmed) keeps that, and has the old colour drained and stopped after the
+        safety period; V(aborted) ends the deploy.
     type: str
     required: true
     choices: [locked, building, prepared, migrated, started, switched, confirmed, aborted]
   lease:
     description:
-      - What the step V(locked) returned. Needed by every other step.
+      - What the step that began returned. Needed by every other step.
     type: str
     default: ""
   release:
@@ -65,7 +66,7 @@ options:
     default: Ansible
   wait:
     description:
-      - Seconds that V(locked) waits for somebody else's deploy.
+      - Seconds that the step that begins waits for somebody else's deploy.
     type: float
     default: 0
   controller:
@@ -144,8 +145,9 @@ def take(deploy: Deploy, params: dict[str, Any]) -> Operation | None:
     :raises TrafficError: as the step does.
     """
     step = params["step"]
-    if step == "locked":
-        return deploy.lock(Owner(params["owner"], params["controller"]), wait=params["wait"], dead=params["dead"])
+    if _begins(params):
+        operation = deploy.lock(Owner(params["owner"], params["controller"]), wait=params["wait"], dead=params["dead"])
+        return operation if step == "locked" else deploy.build()
     if step == "prepared":
         return deploy.prepare(params["release"])
     if step == "aborted":
@@ -161,6 +163,10 @@ def take(deploy: Deploy, params: dict[str, Any]) -> Operation | None:
     return steps[step]()
 
 
+def _begins(params: dict[str, Any]) -> bool:
+    return params["step"] == "locked" or (params["step"] == "building" and not params["lease"])
+
+
 def foresee(known: settings.Settings, params: dict[str, Any]) -> dict[str, Any]:
     """What a real run would do, in check mode."""
     traffic = observe(known.base_dir, known.config_dir)
@@ -168,7 +174,7 @@ def foresee(known: settings.Settings, params: dict[str, Any]) -> dict[str, Any]:
     before = f"{traffic.live}: {traffic.slots[traffic.live].release}" if traffic.live else "nothing"
     diff = {"before": f"live: {before}\n", "after": f"live: {slot}: {params['release']}\n"}
     found = {"lease": "", "slot": slot, "state": params["step"], "durations": {}}
-    return found | ({"diff": diff} if params["step"] == "locked" else {})
+    return found | ({"diff": diff} if _begins(params) else {})
 
 
 def main() -> None:

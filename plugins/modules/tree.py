@@ -29,6 +29,12 @@ options:
         file of is removed from it, but for what Python compiled.
     type: dict
     default: {}
+  directories:
+    description:
+      - Absolute path of a folder on the target to a dictionary with C(mode), C(owner) and C(group), each of which may
+        be missing. It is made before the files, and what it holds is left alone.
+    type: dict
+    default: {}
   mode:
     description:
       - Mode of the files that name no other.
@@ -36,7 +42,7 @@ options:
     default: "0644"
   folder_mode:
     description:
-      - Mode of the folders that have to be made.
+      - Mode of the folders that have to be made, and of the directories that name no other.
     type: str
     default: "0755"
   owner:
@@ -63,6 +69,14 @@ EXAMPLES = r"""
     owner: root
     group: root
 
+- name: Make two folders, and a file in one of them
+  aapanel.pipeline.tree:
+    directories:
+      /var/lib/hello: {mode: "0750", owner: www-data, group: www-data}
+      /etc/hello: {}
+    files:
+      /etc/hello/greeting: "Hello\n"
+
 - name: Copy a folder of error pages, and nothing else
   aapanel.pipeline.tree:
     folders:
@@ -71,15 +85,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_files:
-  description: The files that were written or removed, or would be.
+  description: The files and directories that were written, made or removed, or would be.
   returned: success
   type: list
   elements: str
   sample: [/etc/systemd/system/hello.timer]
 """
 
-import grp
-import pwd
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +116,31 @@ def to_files(params: dict[str, Any]) -> list[tree.File]:
     return found
 
 
+def to_folders(params: dict[str, Any], *, tolerant: bool) -> list[tree.Folder]:
+    """Turn the arguments into folders.
+
+    :param tolerant: whether owners may be missing yet.
+    :raises TreeError: one of them cannot be meant.
+    """
+    found = []
+    for name, given in params["directories"].items():
+        path, entry = Path(name), given or {}
+        if not path.is_absolute():
+            raise tree.TreeError(f"directories: {name} must be an absolute path.")
+        if not isinstance(entry, dict) or set(entry) - {"mode", "owner", "group"}:
+            raise tree.TreeError(f"directories: {name} must be a dictionary with mode, owner and group.")
+        owner = tree.find_owner(
+            entry.get("owner") or params["owner"], entry.get("group") or params["group"], tolerant=tolerant
+        )
+        found.append(tree.Folder(path, _mode("directories", entry.get("mode") or params["folder_mode"]), owner))
+    return found
+
+
 def _mode(option: str, given: str) -> int:
     try:
         return int(given, 8)
     except (TypeError, ValueError):
         raise tree.TreeError(f'{option}: mode {given!r} must be octal digits in quotes, "0644".') from None
-
-
-def _owner(params: dict[str, Any]) -> tree.Owner:
-    try:
-        return tree.Owner(
-            pwd.getpwnam(params["owner"]).pw_uid if params["owner"] else None,
-            grp.getgrnam(params["group"]).gr_gid if params["group"] else None,
-        )
-    except KeyError as error:
-        raise tree.TreeError(f"owner or group: {error.args[0]}; make it first, or name another.") from None
 
 
 def main() -> None:
@@ -128,6 +150,7 @@ def main() -> None:
             "files": {"type": "dict", "default": {}},
             # The action plugin turns them into files, and leaves the names of those that hold nothing else.
             "folders": {"type": "dict", "default": {}},
+            "directories": {"type": "dict", "default": {}},
             "mode": {"type": "str", "default": "0644"},
             "folder_mode": {"type": "str", "default": "0755"},
             "owner": {"type": "str"},
@@ -138,16 +161,24 @@ def main() -> None:
     )
     params = module.params
     try:
-        files, owner = to_files(params), _owner(params)
-        changes = tree.plan(files, [Path(name) for name in params["folders"]], owner)
+        files, folders = to_files(params), to_folders(params, tolerant=module.check_mode)
+        owner = tree.find_owner(params["owner"], params["group"], tolerant=module.check_mode)
+        folder_mode = _mode("folder_mode", params["folder_mode"])
+        to_make = tree.plan_folders(folders)
+        to_write = tree.plan(files, [Path(name) for name in params["folders"]], owner)
         if not module.check_mode:
-            tree.carry_out(files, changes, owner, _mode("folder_mode", params["folder_mode"]))
+            tree.make_folders(folders, to_make, (owner, folder_mode))
+            tree.carry_out(files, to_write, owner, folder_mode)
     except tree.TreeError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}.")
-    names = [str(change.path) for change in changes]
-    module.exit_json(changed=bool(changes), changed_files=names, diff=tree.diff(changes, hidden=params["hidden"]))
+    changes = [*to_make, *to_write]
+    module.exit_json(
+        changed=bool(changes),
+        changed_files=[str(change.path) for change in changes],
+        diff=tree.diff(to_make) + tree.diff(to_write, hidden=params["hidden"]),
+    )
 
 
 if __name__ == "__main__":

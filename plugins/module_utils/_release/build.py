@@ -317,6 +317,7 @@ class _Build:
         self.app = partial / "app"
         self.venv = partial / "venv"
         self.uv = ""
+        self.wheel: Path | None = None
         self.runner = runner
         self.overridden: list[dict[str, str]] = []
 
@@ -357,15 +358,32 @@ class _Build:
                 ) from exc
 
     def _runtime(self) -> None:
-        if self.request.runtime:
-            self.request.runtime.unpack(self.scratch / "runtime", self.scratch, tree.DEFAULT_EXCLUDE)
+        runtime, store = self.request.runtime, self.releaser.store
+        if not runtime:
+            return
+        self.wheel = store.wheel(runtime.digest)
+        if self.wheel is None:
+            # Once for all releases that have it: making a wheel takes longer than all the rest of the warm build.
+            sources, made = self.scratch / "runtime", self.scratch / "wheel"
+            runtime.unpack(sources, self.scratch, tree.DEFAULT_EXCLUDE)
+            self._uv(
+                "build",
+                "--quiet",
+                "--wheel",
+                "--python",
+                self._python,
+                "--out-dir",
+                os.fspath(made),
+                os.fspath(sources),
+            )
+            self.wheel = store.keep_wheel(runtime.digest, next(made.glob("*.whl")))
 
     def _requirements(self) -> None:
         requirements = self._requirements_file()
         extra = list(self.request.packages)
-        if self.request.runtime:
+        if self.wheel:
             extras = ",".join(self.request.runtime_extras)
-            extra.append(f"{self.scratch / 'runtime'}{f'[{extras}]' if extras else ''}")
+            extra.append(f"{self.wheel}{f'[{extras}]' if extras else ''}")
         if not requirements and not extra:
             return
         # In files, not in arguments: a URL among them may carry a password.

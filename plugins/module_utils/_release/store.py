@@ -36,6 +36,7 @@ class Store:
         self.base_dir = base_dir
         self.releases = base_dir / "releases"
         self.cache = base_dir / "cache"
+        self._wheels = self.cache / "wheels"
         self._lock_file = base_dir / ".build.lock"
 
     def path(self, release_id: str) -> Path:
@@ -113,6 +114,21 @@ class Store:
             self.remove(release_id)
         self.partial(release_id).rename(final)
         sync_directory(self.releases)
+
+    def wheel(self, digest: str) -> Path | None:
+        """Return the runtime's wheel that was made of sources with this digest, if it was kept."""
+        return next((path for path in _listing(self._wheels / digest) if path.suffix == ".whl"), None)
+
+    def keep_wheel(self, digest: str, made: Path) -> Path:
+        """Keep the runtime's wheel, durably, and none of other sources; returns where it is."""
+        remove_tree(self._wheels)
+        kept = self._wheels / digest / made.name
+        kept.parent.mkdir(parents=True)
+        with made.open("rb") as handle:
+            os.fsync(handle.fileno())
+        made.rename(kept)
+        sync_directory(kept.parent)
+        return kept
 
     def remove_logs(self, keep: Collection[str]) -> None:
         """Remove the logs of builds whose release is gone."""

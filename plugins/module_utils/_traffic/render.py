@@ -101,7 +101,7 @@ def completion(words: Mapping[str, Sequence[str]]) -> str:
 
 
 def _place(place: Mapping[str, Any]) -> str:
-    return f"{place['slot'] or '-'}:{place['release'] or '-'}"
+    return f"{place['slot'] or '-'}:{place['release']}" if place["release"] else place["slot"] or "-"
 
 
 def _short(text: str) -> str:

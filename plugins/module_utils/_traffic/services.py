@@ -17,7 +17,7 @@ from .errors import TrafficError, UnhealthyError
 from .settings import Settings
 
 _LINES = 60  # of a slot's log that a message shows
-_CRASHES = 3  # starts by systemd itself that make a crash loop
+_CRASHES = 2  # starts by systemd itself that make a crash loop
 
 
 class Systemd:

@@ -38,7 +38,7 @@ class Settings:
     websocket_path: str = ""
     # What has to be right through nginx after a switch, and for how long it is looked at.
     verify_paths: tuple[str, ...] = ("/",)
-    verify_seconds: float = 3.0
+    verify_seconds: float = 2.0
     # A switch that nobody confirms within this time goes back.
     confirm_seconds: float = 60.0
     # How long the old colour stays warm, and how long its open connections may keep it beyond that.

@@ -4,14 +4,16 @@
 
 # Private to this collection: may change in any release.
 
-"""Many small text files, brought to what they should be in one go."""
+"""Many small text files, and folders, brought to what they should be in one go."""
 
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +36,27 @@ class File:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who should own files and folders; None leaves that as it is."""
+    """Who should own files and folders; None leaves that as it is, and UNKNOWN is nobody's number yet."""
 
     uid: int | None = None
     gid: int | None = None
+
+    def owns(self, status: os.stat_result) -> bool:
+        """Tell whether something is owned like this."""
+        return self.uid in (None, status.st_uid) and self.gid in (None, status.st_gid)
+
+
+# In check mode on an empty host, a task before would have made that user.
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What one folder should be; what it holds is left alone."""
+
+    path: Path
+    mode: int
+    owner: Owner
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,52 @@ class Change:
     after: str | None
     before_mode: int | None
     after_mode: int | None
+
+
+def find_owner(user: str | None, group: str | None, *, tolerant: bool = False) -> Owner:
+    """Look a user and a group up by their names; None leaves that as it is.
+
+    :param tolerant: whether somebody who is not there will be (check mode).
+    :raises TreeError: there is no such user or group.
+    """
+    try:
+        uid = pwd.getpwnam(user).pw_uid if user else None
+    except KeyError:
+        uid = _nobody(f"owner: there is no user {user}", tolerant)
+    try:
+        gid = grp.getgrnam(group).gr_gid if group else None
+    except KeyError:
+        gid = _nobody(f"group: there is no group {group}", tolerant)
+    return Owner(uid, gid)
+
+
+def _nobody(problem: str, tolerant: bool) -> int:
+    if tolerant:
+        return UNKNOWN
+    raise TreeError(f"{problem}; make it first, or name another.")
+
+
+def plan_folders(folders: Sequence[Folder]) -> list[Change]:
+    """Compare, without touching anything.
+
+    :raises TreeError: something that is no folder stands in the place of one.
+    """
+    return [change for folder in folders if (change := _compare_folder(folder)) is not None]
+
+
+def make_folders(folders: Sequence[Folder], changes: Sequence[Change], on_the_way: tuple[Owner, int]) -> None:
+    """Make the changes, in the order of *folders*.
+
+    :param on_the_way: owner and mode of those that are made because others are in them.
+    :raises OSError: names the folder.
+    """
+    changed = {change.path for change in changes}
+    for folder in folders:
+        if folder.path in changed:
+            _make_folders(folder.path, *on_the_way)
+            with _opened(folder.path) as descriptor:
+                _give(descriptor, folder.owner)
+                os.fchmod(descriptor, folder.mode)
 
 
 def plan(files: Sequence[File], exclusive: Sequence[Path], owner: Owner) -> list[Change]:
@@ -114,10 +179,34 @@ def _compare(file: File, owner: Owner) -> Change | None:
     if not stat.S_ISREG(status.st_mode):
         raise TreeError(f"{file.path} is no file: move it away, then run again")
     before, mode = _read(file.path), stat.S_IMODE(status.st_mode)
-    owned = owner.uid in (None, status.st_uid) and owner.gid in (None, status.st_gid)
-    if before == file.text and mode == file.mode and owned:
+    if before == file.text and mode == file.mode and owner.owns(status):
         return None
     return Change(file.path, before, file.text, mode, file.mode)
+
+
+def _compare_folder(folder: Folder) -> Change | None:
+    after = _describe(folder.mode, folder.owner.uid, folder.owner.gid)
+    try:
+        status = folder.path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Change(folder.path, None, after, None, None)
+    if stat.S_ISLNK(status.st_mode):
+        # An admin may have put it on another disk.
+        status = folder.path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise TreeError(f"{folder.path} is no folder: move it away, then run again")
+    if stat.S_IMODE(status.st_mode) == folder.mode and folder.owner.owns(status):
+        return None
+    told = (None if folder.owner.uid is None else status.st_uid, None if folder.owner.gid is None else status.st_gid)
+    return Change(folder.path, _describe(stat.S_IMODE(status.st_mode), *told), after, None, None)
+
+
+def _describe(mode: int, uid: int | None, gid: int | None) -> str:
+    owners = (("owner", uid), ("group", gid))
+    told = (
+        f", {what} {'yet to be made' if number == UNKNOWN else number}" for what, number in owners if number is not None
+    )
+    return f"folder, mode {mode:04o}{''.join(told)}\n"
 
 
 def _read(path: Path) -> str:
@@ -129,12 +218,18 @@ def _make_folders(folder: Path, owner: Owner, mode: int) -> None:
     for part in (*reversed(folder.parents), folder):
         with contextlib.suppress(FileExistsError):
             part.mkdir(mode=0o700)
-            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
-            try:
+            with _opened(part) as descriptor:
                 _give(descriptor, owner)
                 os.fchmod(descriptor, mode)
-            finally:
-                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _give(descriptor: int, owner: Owner) -> None:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +116,9 @@ def test_what_cannot_be_is_refused_before_anything_is_touched(tmp_path, play):
         {"files": {good: "x"}, "mode": "u=rw"},
         {"files": {good: "x"}, "owner": "no-such-user-here"},
         {"folders": {good: str(tmp_path / "missing")}},
+        {"files": {good: "x"}, "directories": {__file__: {}}},
+        {"files": {good: "x"}, "directories": {"relative": {}}},
+        {"files": {good: "x"}, "directories": {str(tmp_path): {"mood": "0755"}}},
     )
     words = [
         "is no file",
@@ -122,11 +127,50 @@ def test_what_cannot_be_is_refused_before_anything_is_touched(tmp_path, play):
         "octal",
         "owner",
         "not a folder",
+        "is no folder",
+        "must be an absolute path",
+        "dictionary with mode",
     ]
     for result, word in zip(results, words, strict=True):
         assert result["failed"]
         assert word in result["msg"]
     assert not Path(good).exists()
+
+
+def test_directories_are_made_as_asked_for_and_what_they_hold_is_left(tmp_path, play):
+    old, new = tmp_path / "old", tmp_path / "way" / "new"
+    old.mkdir(mode=0o700)
+    (old / "kept").write_text("")
+    linked = tmp_path / "linked"
+    linked.symlink_to(old)
+    me = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
+    arguments = {
+        "directories": {str(old): {"mode": "0711"}, str(new): {"mode": "0750", **me}, str(linked): {"mode": "0711"}},
+        "files": {str(new / "file"): "x\n"},
+    }
+    (foreseen,), shown = play(arguments, options=["--check", "--diff"])
+    assert foreseen["changed_files"] == [str(old), str(new), str(linked), str(new / "file")]
+    assert "-folder, mode 0700\n+folder, mode 0711" in shown
+    assert f"+folder, mode 0750, owner {os.getuid()}, group {os.getgid()}" in shown
+    assert not new.exists()
+    (first, second), _ = play(arguments, arguments)
+    assert first["changed"]
+    assert not second["changed"]
+    assert (old.stat().st_mode & 0o777, new.stat().st_mode & 0o777) == (0o711, 0o750)
+    assert new.parent.stat().st_mode & 0o777 == 0o755
+    assert (old / "kept").exists()
+    assert linked.is_symlink()
+
+
+def test_an_owner_who_is_yet_to_be_made_is_no_problem_of_check_mode(tmp_path, play):
+    new = str(tmp_path / "new")
+    arguments = {"directories": {new: {"owner": "no-such-user-here"}}}
+    (result,), shown = play(arguments, options=["--check", "--diff"])
+    assert result["changed"]
+    assert "owner yet to be made" in shown
+    (result,), _ = play(arguments)
+    assert "there is no user no-such-user-here" in result["msg"]
+    assert not Path(new).exists()
 
 
 def test_a_reader_sees_the_old_or_the_new_text(tmp_path):

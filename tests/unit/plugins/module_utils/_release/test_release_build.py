@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._release import build, source, tree
+from ansible_collections.aapanel.pipeline.plugins.module_utils._release import build, packages, source, tree
 from ansible_collections.aapanel.pipeline.plugins.module_utils._release.errors import ReleaseError
 
 PERSISTENT = ("data", "logs")
@@ -267,6 +267,46 @@ def test_a_packed_directory_and_runtime(app, request_for, deploy, tmp_path):
     sent = dataclasses.replace(request, source=elsewhere, content=source.Tree(digest, archive=packed))
     assert deploy(sent)["release"]["id"] == releaser.decide().release_id
     assert releaser.missing_content(releaser.decide()) == []
+
+
+BACKEND = """
+import pathlib, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    with pathlib.Path({tally!r}).open("a") as tally:
+        tally.write("built\\n")
+    name, info = "beside-{version}-py3-none-any.whl", "beside-{version}.dist-info"
+    with zipfile.ZipFile(pathlib.Path(folder) / name, "w") as wheel:
+        wheel.writestr("beside.py", "")
+        says = ["Metadata-Version: 2.1", "Name: beside", "Version: {version}", "Provides-Extra: more",
+                "Requires-Dist: alpha; extra == 'more'", ""]
+        wheel.writestr(info + "/METADATA", "\\n".join(says))
+        wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "/RECORD", "")
+    return name
+"""
+
+
+def test_the_runtime_is_made_into_a_wheel_once(app, request_for, deploy, tmp_path):
+    """With a build backend of its own, so that no package index is asked."""
+    tally, sources = tmp_path / "tally", tmp_path / "beside"
+    sources.mkdir()
+    backend = 'requires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    (sources / "pyproject.toml").write_text(f"[build-system]\n{backend}")
+    (app / "requirements.txt").unlink()
+
+    def installed(version):
+        (sources / "backend.py").write_text(BACKEND.format(tally=str(tally), version=version))
+        runtime = source.Tree(tree.digest(sources, tree.DEFAULT_EXCLUDE), sources)
+        content = source.Tree(tree.digest(app, tree.DEFAULT_EXCLUDE), app)
+        result = deploy(request_for(app, content=content, runtime=runtime, runtime_extras=("more",)))
+        return packages.installed_versions(Path(result["release"]["venv"])), tally.read_text().count("built")
+
+    assert installed("1.0") == ({"beside": "1.0", "alpha": "2.0"}, 1)
+    (app / "app.py").write_text("value = 2\n")
+    assert installed("1.0") == ({"beside": "1.0", "alpha": "2.0"}, 1)
+    assert installed("1.1") == ({"beside": "1.1", "alpha": "2.0"}, 2)
+    assert len(list((tmp_path / "base" / "cache" / "wheels").rglob("*.whl"))) == 1
 
 
 def test_an_archive(app, request_for, deploy, tmp_path):
