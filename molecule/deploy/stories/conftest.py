@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,6 +12,20 @@ import pytest
 from driver import Host, Play, wait_until
 
 HOSTS = [Host("deploy-debian12"), Host("deploy-debian13")]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make our mark known."""
+    config.addinivalue_line("markers", "always: a story that is told every time; the others take half an hour")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tell all stories with THOROUGH=1, and those that STORY asks for; else those that are told every time."""
+    if os.environ.get("THOROUGH") or config.option.keyword:
+        return
+    others = [item for item in items if item.get_closest_marker("always") is None]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 def healthy(host: Host) -> bool:

@@ -100,6 +100,7 @@ def test_its_websockets_fail(hosts: list[Host]) -> None:
     assert "no WebSocket at /ws_panel" in tried.output
 
 
+@pytest.mark.always
 def test_its_front_page_fails(hosts: list[Host]) -> None:
     """Seen only by who asks for a page, through nginx, after the switch: traffic goes back."""
     place = copy_release("no-front-page")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from driver import (
@@ -49,6 +50,7 @@ class Load(Client):
         wait_until(lambda: self.lines and self.lines[-1]["websockets"] == TRAFFIC["websocket"], 20.0, "WebSockets")
 
 
+@pytest.mark.always
 def test_a_second_deploy_under_load(hosts: list[Host]) -> None:
     """No request fails, no WebSocket is cut before its time, and then with a word of why."""
     before = everywhere(hosts, Host.status)
@@ -159,6 +161,7 @@ def test_back_and_forth(hosts: list[Host]) -> None:
         sound(host)
 
 
+@pytest.mark.always
 def test_everybody_is_told(hosts: list[Host]) -> None:
     """The webhook, the figures, the table and the journal tell the same."""
     deploy(**setting("told"))
@@ -195,6 +198,7 @@ def test_everybody_is_told(hosts: list[Host]) -> None:
         sound(host)
 
 
+@pytest.mark.always
 def test_panelctl_explains_itself(hosts: list[Host]) -> None:
     """Help of each command, exit statuses, completion."""
     host = hosts[0]

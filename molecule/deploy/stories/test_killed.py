@@ -38,9 +38,10 @@ STATES = {
     "switching": ("", "reverted"),
     "verified": ("before_confirm", "reverted"),
 }
+ALWAYS = "switching"
 # Each state on each Debian in both ways takes twice as long: THOROUGH=1 does it.
 CASES = [
-    (state, rebooted)
+    pytest.param(state, rebooted, marks=[pytest.mark.always] if state == ALWAYS else [])
     for number, state in enumerate(STATES)
     for rebooted in (0, 1)
     if rebooted == number % 2 or os.environ.get("THOROUGH")
