@@ -61,10 +61,9 @@ def _verify(path: Path, descriptor: int, found: Manifest) -> None:
         raise NotAuthenticError(f"{path}: its content is not what was signed")
 
 
-def extract(found: Manifest, archive: int, folder: Path, *, owners: bool) -> None:
-    """Write all members of a verified archive below a folder, which is made for that.
+def extract(found: Manifest, archive: int, folder: Path) -> None:
+    """Write all members of a verified archive below a folder that is made for that. Root gives them their owners.
 
-    :param owners: whether files get the owners that they had; only root can.
     :raises BackupError: the folder is there already, or cannot be written.
     :raises NotAuthenticError: the archive has something else than its manifest.
     """
@@ -74,7 +73,7 @@ def extract(found: Manifest, archive: int, folder: Path, *, owners: bool) -> Non
         raise BackupError(f"{folder}: it is there already; nothing is restored over something else") from None
     reader, whole = Reader(archive), False
     try:
-        with _Place(folder, owners=owners) as place:
+        with _Place(folder, owners=os.geteuid() == 0) as place:
             _extract(found, reader, place)
             whole = True
     finally:

@@ -29,7 +29,9 @@ FILES, SQLITE = "files", "sqlite"
 class Origin(Protocol):
     """Something that can be backed up."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called; no other one of the host is."""
 
     def size(self) -> int:
         """About how many bytes it is, and so how much room its backup may need."""

@@ -71,7 +71,7 @@ def tree(folder):
 
 def restore(store, name, to):
     with extract.verified(store, name) as (found, archive):
-        extract.extract(found, archive, to, owners=False)
+        extract.extract(found, archive, to)
 
 
 def test_what_comes_back_is_what_went_in(store, origins, data, database, tmp_path):
