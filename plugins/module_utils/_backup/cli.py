@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import create, extract, keyring
+from . import create, extract, keyring, retention
 from .errors import BackupError
 from .settings import Settings, load
 from .store import Backup, State
@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", parents=[shared], help="bring a backup back, after verifying it")
     restore.add_argument("name", nargs="?", default=_NEWEST, help="which one (newest)")
     restore.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a folder that is not there yet")
+    prune = commands.add_parser("prune", parents=[shared, waiting], help="remove those that retention does not keep")
+    prune.add_argument("--dry-run", action="store_true", help="only say which")
     commands.add_parser("key-rotate", parents=[shared, waiting], help="sign with a new key; the old ones verify on")
     return parser
 
@@ -109,6 +111,25 @@ def _restore(settings: Settings, options: argparse.Namespace) -> int:
     return PARTIAL if summary.partial else OK
 
 
+def _prune(settings: Settings, options: argparse.Namespace) -> int:
+    store = settings.store()
+    with store.locked(options.wait) as ledger:
+        good = {found.name: found for found in store.backups() if found.state is State.GOOD}
+        # Nothing old goes before something new has shown that it is whole.
+        with extract.verified(store, store.newest().name):
+            now = datetime.now(timezone.utc)
+        made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
+        decision = retention.decide(made, settings.retention, now)
+        for name in () if options.dry_run else decision.remove:
+            store.remove(good[name], ledger, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    lines = [
+        *(f"{name}  {'would go' if options.dry_run else 'removed'}" for name in decision.remove),
+        *(f"{name}  stays: {', '.join(reasons)}" for name, reasons in decision.keep.items()),
+    ]
+    _say(options, {"removed": decision.remove, "kept": decision.keep, "dry_run": options.dry_run}, lines)
+    return OK
+
+
 def _rotate(settings: Settings, options: argparse.Namespace) -> int:
     file, day = settings.paths.keyring, datetime.now(timezone.utc).strftime("%Y-%m-%d")
     if file.exists():
@@ -124,7 +145,14 @@ def _rotate(settings: Settings, options: argparse.Namespace) -> int:
     return OK
 
 
-_COMMANDS = {"create": _create, "list": _list, "verify": _verify, "restore": _restore, "key-rotate": _rotate}
+_COMMANDS = {
+    "create": _create,
+    "list": _list,
+    "verify": _verify,
+    "restore": _restore,
+    "prune": _prune,
+    "key-rotate": _rotate,
+}
 
 
 def _named(settings: Settings, name: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from .errors import BackupError
+from .manifest import Summary
 
 _AHEAD = timedelta(minutes=5)  # by which a clock may be corrected without anybody's wondering
 _APART = timedelta(days=45)  # longer than that nobody goes without a backup, if the clock is right
@@ -40,6 +41,11 @@ class Made:
     name: str
     seq: int
     began: datetime
+
+    @classmethod
+    def of(cls, summary: Summary) -> Made:
+        """Return what counts of a backup here."""
+        return cls(summary.name, summary.seq, datetime.fromisoformat(summary.began.replace("Z", "+00:00")))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from .. import _settings
 from . import keyring
 from .errors import BackupError
+from .retention import Policy
 from .sources import FILES, SQLITE, Files, Origin, Sqlite
 from .store import Store
 
@@ -39,6 +40,7 @@ class Settings:
 
     paths: Paths
     origins: tuple[Origin, ...]
+    retention: Policy
 
     def store(self) -> Store:
         """Open the store, with the keys that there are.
@@ -57,6 +59,7 @@ def load(path: Path) -> Settings:
     try:
         content = _settings.load(path)
         given = content.pop("sources", [])
+        retention = _settings.build(Policy, content.pop("retention", {}), f"{path}, retention")
         paths = _settings.build(Paths, content, str(path))
         origins = tuple(_origin(source, f"{path}, source {number}") for number, source in enumerate(given, 1))
     except _settings.SettingsError as error:
@@ -64,7 +67,7 @@ def load(path: Path) -> Settings:
     names = [origin.name for origin in origins]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BackupError(f"{path}: two sources are called {', '.join(twice)}; their backups would be one")
-    return Settings(paths, origins)
+    return Settings(paths, origins, retention)
 
 
 def _origin(given: Mapping[str, Any], where: str) -> Files | Sqlite:

@@ -24,7 +24,7 @@ sys.path.insert(0, {lib!r})
 from aapanel_host._backup.cli import main
 sys.exit(main({config!r}))
 """
-COMMANDS = ["create", "list", "verify", "restore", "key-rotate"]
+COMMANDS = ["create", "list", "verify", "restore", "prune", "key-rotate"]
 
 
 @pytest.fixture
@@ -136,6 +136,27 @@ def test_one_that_is_killed_leaves_nothing_that_looks_like_a_backup(number, with
     panelctl(host, "create")
     assert not list((host / "backups").glob(".new-*"))
     assert len(list((host / "backups").iterdir())) == 6
+
+
+def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
+    host, first = with_backup
+    settings = json.loads((host / "backup.json").read_text())
+    rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
+    (host / "backup.json").write_text(json.dumps({**settings, "retention": rules}))
+    others = [panelctl(host, "create", "--json")["name"] for _ in range(2)]
+    archive = host / "backups" / f"{others[-1]}.tar.gz"
+    good = archive.read_bytes()
+    archive.write_bytes(good[:-1] + b"x")
+    assert "not what was signed" in panelctl(host, "prune", status=4)
+    archive.write_bytes(good)
+    assert f"{first}  would go" in panelctl(host, "prune", "--dry-run")
+    assert len(panelctl(host, "list", "--json")) == 3
+    assert panelctl(host, "prune", "--json")["removed"] == [first]
+    assert [found["name"] for found in panelctl(host, "list", "--json")] == others
+    assert panelctl(host, "prune", "--json")["removed"] == []
+    assert not list((host / "backups").glob(f"{first}*"))
+    # Numbers go on, whatever went.
+    assert panelctl(host, "create", "--json")["seq"] == 4
 
 
 def test_wrong_settings_say_what_and_where(host):
