@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import _durable
 from . import packages, persist, tree
 from . import source as sources
 from .command import Masker, Runner, secrets_in, secrets_of
 from .errors import ReleaseError
-from .store import Store, remove_tree, sync_directory, to_prune, write_manifest
+from .store import Store, remove_tree, to_prune, write_manifest
 
 UNKNOWN_ID = "unknown until built"
 # Raised when the same input would be laid out differently: every release is then built anew.
@@ -451,7 +452,7 @@ class _Build:
         created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
         write_manifest(self.partial, {**manifest, "created": created, "overridden": self.overridden})
         self._sync()
-        sync_directory(self.partial)
+        _durable.sync(self.partial)
         self.releaser.store.publish(self.plan.release_id or "")
 
     def _settle(self) -> None:

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import _durable
 from .errors import ReleaseError
-from .store import remove_tree, sync_directory
+from .store import remove_tree
 from .tree import relative_path
 
 _SEEDING = ".seeding"
@@ -207,7 +208,7 @@ def _copy_below(source: Path, destination: Path, owner: Owner, mode: int) -> Non
             copy.mkdir(0o700)
             _copy_below(item, copy, owner, mode)
             copy.chmod(mode)
-            sync_directory(copy)
+            _durable.sync(copy)
         else:
             with item.open("rb") as content, copy.open("xb") as handle:
                 shutil.copyfileobj(content, handle)

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import _durable
 from .errors import ReleaseError
 
 MANIFEST = "release.json"
@@ -96,7 +97,7 @@ class Store:
             hidden = self.releases / f".{name}{_REMOVED}"
             remove_tree(hidden)
             path.rename(hidden)
-            sync_directory(self.releases)
+            _durable.sync(self.releases)
             path = hidden
         remove_tree(path)
 
@@ -113,7 +114,7 @@ class Store:
                 )
             self.remove(release_id)
         self.partial(release_id).rename(final)
-        sync_directory(self.releases)
+        _durable.sync(self.releases)
 
     def wheel(self, digest: str) -> Path | None:
         """Return the runtime's wheel that was made of sources with this digest, if it was kept."""
@@ -127,7 +128,7 @@ class Store:
         with made.open("rb") as handle:
             os.fsync(handle.fileno())
         made.rename(kept)
-        sync_directory(kept.parent)
+        _durable.sync(kept.parent)
         return kept
 
     def remove_logs(self, keep: Collection[str]) -> None:
@@ -214,15 +215,6 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
         handle.write("\n")
         handle.flush()
         os.fsync(handle.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _listing(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 
-from . import files
+from .. import _durable
 from .engine import SILENT, STRIKES, Engine
 from .errors import TrafficError
 from .ledger import Owner
@@ -33,7 +33,7 @@ def boot(engine: Engine) -> str | None:
     with contextlib.suppress(OSError):
         for slot in SLOTS if settings.two_colours else ():
             if (folder := settings.slot_dir(slot)).is_dir():
-                files.replace_link(folder / "sock", str(settings.slot_socket(slot)))
+                _durable.replace_link(folder / "sock", str(settings.slot_socket(slot)))
     return live_slot(settings.base_dir)
 
 

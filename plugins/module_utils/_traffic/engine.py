@@ -17,7 +17,8 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from . import files, journal, probe
+from .. import _durable
+from . import journal, probe
 from .errors import BusyError, LostError, RefusedError, TrafficError, UnhealthyError
 from .journal import ABANDONED, CONFIRMED, FAILED, REVERTED, Journal
 from .ledger import Ledger, Operation, Owner, Place
@@ -144,7 +145,7 @@ class Engine:
         if self.settings.textfile_dir is not None and self.settings.textfile_dir.is_dir():
             # Figures must not decide about a deploy.
             with contextlib.suppress(OSError):
-                files.write(self.settings.textfile_dir / "aapanel_deploy.prom", journal.textfile(records), 0o644)
+                _durable.write(self.settings.textfile_dir / "aapanel_deploy.prom", journal.textfile(records), 0o644)
         self.end(operation)
         self.machine.notify(record)
 
@@ -220,10 +221,10 @@ class Engine:
         """The rename itself, and how long it took, in seconds."""
         with self.ledger.holding(operation):
             begin = self.machine.now()
-            files.replace_link(self.settings.live_link, f"slots/{slot}")
+            _durable.replace_link(self.settings.live_link, f"slots/{slot}")
             # Traffic has moved; what follows makes it so after a loss of power, too.
             seconds = self.machine.now() - begin
-            files.sync(self.settings.base_dir)
+            _durable.sync(self.settings.base_dir)
             return seconds
 
     def _verify(self, passes: int, seconds: float) -> None:

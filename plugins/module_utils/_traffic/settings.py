@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import _settings
 from .errors import TrafficError
 
 
@@ -90,14 +90,9 @@ def load(path: Path) -> Settings:
         TrafficError: the file is missing, is no JSON, or has a key that nobody knows.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrafficError(f"cannot read {path}: {error.strerror}; site.yml writes it, and root may read it") from error
-    except ValueError as error:
-        raise TrafficError(f"{path} is no JSON ({error}); run site.yml to write it anew") from error
-    if not isinstance(content, dict):
-        raise TrafficError(f"{path} holds no settings; run site.yml to write it anew")
-    return build(content, str(path))
+        return build(_settings.load(path), str(path))
+    except _settings.SettingsError as error:
+        raise TrafficError(str(error)) from error
 
 
 def build(content: Mapping[str, Any], name: str) -> Settings:
@@ -107,55 +102,7 @@ def build(content: Mapping[str, Any], name: str) -> Settings:
         TrafficError: a key that nobody knows, one missing, or a value that cannot be meant; says which, and in what
             (*name*).
     """
-    known = {field.name: str(field.type) for field in fields(Settings)}
-    if unknown := sorted(set(content) - set(known)):
-        raise TrafficError(f"{name} has {', '.join(unknown)}, which nobody knows; known are {', '.join(known)}")
     try:
-        return Settings(**{key: _convert(name, key, known[key], value) for key, value in content.items()})
-    except TypeError as error:
-        raise TrafficError(f"{name}: {error}") from error
-
-
-def _convert(name: str, key: str, kind: str, value: object) -> Any:  # noqa: ANN401 (what the field has)
-    try:
-        return _CONVERT[kind](value)
-    except (ValueError, TypeError, KeyError):
-        raise TrafficError(f"{name}: {key} is {value!r}, but has to be {_KINDS[kind]}") from None
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, (str, Path)) or not Path(value).is_absolute():
-        raise ValueError
-    return Path(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise TypeError
-    return tuple(map(_text, value))
-
-
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "Path": _path,
-    "Path | None": lambda value: _path(value) if value else None,
-    "str": _text,
-    "int": int,
-    "float": float,
-    "bool": lambda value: {"true": True, "false": False}[str(value).lower()],
-    "tuple[str, ...]": _texts,
-}
-_KINDS = {
-    "Path": "an absolute path",
-    "Path | None": "an absolute path, or empty",
-    "str": "a text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "tuple[str, ...]": "a list of texts",
-}
+        return _settings.build(Settings, content, name)
+    except _settings.SettingsError as error:
+        raise TrafficError(str(error)) from error

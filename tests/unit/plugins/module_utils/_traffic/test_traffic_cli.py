@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[5] / "plugins/module_utils/_traffic"
+UTILS = Path(__file__).parents[5] / "plugins/module_utils"
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
-from _traffic.cli import main
+from aapanel_host._traffic.cli import main
 sys.exit(main({config!r}))
 """
 COMMANDS = [
@@ -38,7 +38,10 @@ COMMANDS = [
 @pytest.fixture
 def host(tmp_path):
     """A host with one slot under supervisord, and nothing deployed."""
-    shutil.copytree(PACKAGE, tmp_path / "lib" / "_traffic", ignore=shutil.ignore_patterns("__pycache__"))
+    code = tmp_path / "lib" / "aapanel_host"
+    shutil.copytree(UTILS / "_traffic", code / "_traffic", ignore=shutil.ignore_patterns("__pycache__"))
+    for shared in ("_durable.py", "_settings.py"):
+        shutil.copy(UTILS / shared, code)
     folders = {f"{name}_dir": str(tmp_path / name) for name in ("base", "config", "data", "run")}
     for folder in folders.values():
         Path(folder).mkdir()

@@ -1,0 +1,32 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+from __future__ import annotations
+
+
+class BackupError(Exception):
+    """Anything the operator can act on; the module turns it into fail_json, panelctl into a line on stderr."""
+
+    #: panelctl's exit status.
+    status = 1
+
+
+class PartialError(BackupError):
+    """A backup was made, but not of all that was asked for."""
+
+    status = 3
+
+
+class NotAuthenticError(BackupError):
+    """Something is not what the holder of a key made, or is not where or when it belongs."""
+
+    status = 4
+
+
+class BusyError(BackupError):
+    """Another backup, restore or prune is at work."""
+
+    status = 5

@@ -1,0 +1,204 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Verify a backup, and only then read it: into a folder that nobody else can reach, and nothing but what is signed."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import stat
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from . import names, tar
+from .compression import Reader, write_all
+from .errors import BackupError, NotAuthenticError
+from .manifest import Entry, Manifest
+from .store import Store
+
+_CHUNK = 1 << 20  # bytes
+_DEPTH_MAX = 128  # folders in each other
+_PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
+
+
+@contextlib.contextmanager
+def verified(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
+    """Open a backup whose every byte is what was signed; gives its manifest and the descriptor of its archive.
+
+    Nobody can exchange the archive afterwards: it is the descriptor that was digested which is read.
+
+    :raises BackupError: there is no such backup.
+    :raises NotAuthenticError: it is not what was signed, or not where or when it belongs.
+    """
+    with store.open(name) as found:
+        path = store.path(name, names.ARCHIVE)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotAuthenticError(f"{path}: {error.strerror}; its manifest says that there is one") from None
+        try:
+            _verify(path, descriptor, found)
+            yield found, descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _verify(path: Path, descriptor: int, found: Manifest) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != found.summary.size:
+        raise NotAuthenticError(f"{path}: it has {status.st_size} bytes; {found.summary.size} were signed")
+    digest = sha256()
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    while data := os.read(descriptor, _CHUNK):
+        digest.update(data)
+    if not hmac.compare_digest(digest.hexdigest(), found.summary.sha256):
+        raise NotAuthenticError(f"{path}: its content is not what was signed")
+
+
+def extract(found: Manifest, archive: int, folder: Path) -> None:
+    """Write all members of a verified archive below a folder that is made for that. Root gives them their owners.
+
+    :raises BackupError: the folder is there already, or cannot be written.
+    :raises NotAuthenticError: the archive has something else than its manifest.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        raise BackupError(f"{folder}: it is there already; nothing is restored over something else") from None
+    reader, whole = Reader(archive), False
+    try:
+        with _Place(folder, owners=os.geteuid() == 0) as place:
+            _extract(found, reader, place)
+            whole = True
+    finally:
+        reader.close(whole=whole)
+
+
+def _extract(found: Manifest, reader: Reader, place: _Place) -> None:
+    signed = found.entries()
+    for member, content in tar.members(reader.read):
+        # In lockstep: what is not in the manifest is not there, and nothing can be there twice.
+        entry = next(signed, None)
+        if entry is None or entry.member != member:
+            raise NotAuthenticError(f"the archive has {member.path!r} where its manifest has something else")
+        check_path(member.path)
+        if member.kind == tar.FOLDER:
+            place.add_folder(member)
+        else:
+            place.add_file(entry, content)
+    if next(signed, None) is not None:
+        raise NotAuthenticError("the archive ends before its manifest does")
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that is not plainly below the folder that it is restored to.
+
+    :raises NotAuthenticError: it is not.
+    """
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in path:
+        raise NotAuthenticError(f"the path {path!r} leads elsewhere")
+    if len(parts) > _DEPTH_MAX or len(os.fsencode(path)) > _PATH_MAX:
+        raise NotAuthenticError(f"the path {path[:60]!r}… is too long")
+
+
+class _Place:
+    """A folder that is being filled. Each name is made anew, in a folder that this one has made."""
+
+    def __init__(self, folder: Path, *, owners: bool) -> None:
+        self._owners = owners
+        self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # One is kept open, because files of a folder follow each other.
+        self._open: tuple[str, int] = ("", self._root)
+        self._folders: list[tar.Member] = []
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._close()
+            os.close(self._root)
+
+    def add_folder(self, member: tar.Member) -> None:
+        parent, name = self._parent(member.path)
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            # Made on the way to something that came before it.
+            os.close(self._descend(member.path))
+        self._folders.append(member)
+
+    def add_file(self, entry: Entry, content: Iterator[bytes]) -> None:
+        member, digest = entry.member, sha256()
+        parent, name = self._parent(member.path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, 0o600, dir_fd=parent)
+        except FileExistsError:
+            raise NotAuthenticError(f"{member.path!r} is in the archive twice") from None
+        try:
+            for data in content:
+                digest.update(data)
+                write_all(descriptor, data)
+            if not hmac.compare_digest(digest.hexdigest(), entry.sha256):
+                raise NotAuthenticError(f"the content of {member.path!r} is not what was signed")
+            self._dress(descriptor, member)
+        finally:
+            os.close(descriptor)
+
+    def _finish(self) -> None:
+        # Innermost first: a folder that may not be written into is closed only when all is in it.
+        for member in sorted(self._folders, key=lambda folder: folder.path, reverse=True):
+            descriptor = self._descend(member.path)
+            try:
+                self._dress(descriptor, member)
+            finally:
+                os.close(descriptor)
+        # One call for all files instead of one for each.
+        os.sync()
+
+    def _dress(self, descriptor: int, member: tar.Member) -> None:
+        if self._owners:
+            os.fchown(descriptor, member.uid, member.gid)
+        os.fchmod(descriptor, member.mode & 0o777)
+        os.utime(descriptor, (member.mtime, member.mtime))
+
+    def _parent(self, path: str) -> tuple[int, str]:
+        folder, _, name = path.rpartition("/")
+        if folder != self._open[0]:
+            self._close()
+            self._open = ("", self._root)
+            if folder:
+                self._open = (folder, self._descend(folder, make=True))
+        return self._open[1], name
+
+    def _descend(self, path: str, *, make: bool = False) -> int:
+        """Open a folder below the root, one name after the other, through no link."""
+        here = os.dup(self._root)
+        for name in path.split("/"):
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=here)
+            try:
+                deeper = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            except OSError as error:
+                raise NotAuthenticError(f"{path!r}: {name!r} is no folder: {error.strerror}") from None
+            finally:
+                os.close(here)
+            here = deeper
+        return here
+
+    def _close(self) -> None:
+        if self._open[1] != self._root:
+            os.close(self._open[1])
+            self._open = ("", self._root)

@@ -1,0 +1,139 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What backups there were, written down outside of their folder: who deletes, replaces or brings back one is noticed.
+
+Each line is signed and names the digest of the line before it, so that none can be changed, moved or taken out. What
+was cut from its end shows as a manifest that is newer than the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .. import _durable
+from . import canonical, keyring
+from .errors import NotAuthenticError
+from .keyring import Keyring
+
+CREATED, PRUNED = "created", "pruned"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One event in the life of a backup.
+
+    :param event: CREATED or PRUNED.
+    :param manifest: SHA-256 of its manifest, in hexadecimal.
+    :param at: when, in UTC.
+    """
+
+    event: str
+    seq: int
+    name: str
+    manifest: str
+    at: str
+
+
+class Ledger:
+    """The file, read as a whole. An append is durable before it returns.
+
+    :raises NotAuthenticError: a line was changed, or one is missing before the last.
+    """
+
+    def __init__(self, file: Path, keys: Keyring) -> None:
+        self.file = file
+        self._keys = keys
+        self._last = ""
+        self.records: list[Record] = []
+        for record, digest in self._read():
+            self.records.append(record)
+            self._last = digest
+
+    def created(self, name: str) -> Record | None:
+        """Return what is written down of a backup's creation."""
+        return next((record for record in self.records if (record.event, record.name) == (CREATED, name)), None)
+
+    @property
+    def newest(self) -> Record | None:
+        """What is written down of the creation of the newest backup, whether it is still there or not."""
+        made = (record for record in self.records if record.event == CREATED)
+        return max(made, key=lambda record: record.seq, default=None)
+
+    def present(self) -> dict[str, Record]:
+        """Return the backups that should be there, oldest first, by their names."""
+        found: dict[str, Record] = {}
+        for record in self.records:
+            if record.event == CREATED:
+                found[record.name] = record
+            else:
+                found.pop(record.name, None)
+        return found
+
+    def append(self, record: Record) -> None:
+        """Add a record, durably."""
+        text = canonical.encode({**asdict(record), "previous": self._last})
+        key = self._keys.signer
+        line = b"%s %s %s\n" % (text, key.encode("ascii"), self._sign(text, key).encode("ascii"))
+        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Over what a crash has torn: that line was never acknowledged.
+            size = _whole(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+            os.ftruncate(descriptor, size)
+            written = 0
+            while written < len(line):
+                written += os.pwrite(descriptor, line[written:], size + written)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not size:
+            _durable.sync(self.file.parent)
+        self.records.append(record)
+        self._last = hashlib.sha256(line).hexdigest()
+
+    def _read(self) -> Iterator[tuple[Record, str]]:
+        try:
+            data = self.file.read_bytes()
+        except FileNotFoundError:
+            return
+        previous = ""
+        for number, line in enumerate(data[: _whole(data)].splitlines(keepends=True), 1):
+            record, before = self._parse(line, number)
+            if before != previous:
+                raise NotAuthenticError(f"{self.file}, line {number}: the line before it was taken out or changed")
+            previous = hashlib.sha256(line).hexdigest()
+            yield record, previous
+
+    def _parse(self, line: bytes, number: int) -> tuple[Record, str]:
+        where = f"{self.file}, line {number}"
+        try:
+            text, key, signature = line.rstrip(b"\n").rsplit(b" ", 2)
+        except ValueError:
+            raise NotAuthenticError(f"{where}: this is no line of a ledger") from None
+        expected = self._sign(text, key.decode("ascii", "replace"))
+        if not hmac.compare_digest(expected.encode("ascii"), signature):
+            raise NotAuthenticError(f"{where}: the signature is wrong: it was changed, or made with another key")
+        content = canonical.decode(text)
+        try:
+            before = content.pop("previous")
+            return Record(**content), before
+        except (TypeError, KeyError, AttributeError) as error:
+            raise NotAuthenticError(f"{where}: it is signed, but no record: {error}") from None
+
+    def _sign(self, text: bytes, key: str) -> str:
+        mac = self._keys.mac(keyring.LEDGER, key)
+        mac.update(text)
+        return mac.hexdigest()
+
+
+def _whole(data: bytes) -> int:
+    """Return how many bytes are whole lines."""
+    return data.rfind(b"\n") + 1

@@ -1,0 +1,46 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What the files of a backup are called: `backup_20261122T213000Z_000042.tar.gz`, and others beside it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+
+ARCHIVE, INFO, MANIFEST = ".tar.gz", ".info", ".manifest"
+SUFFIXES = (ARCHIVE, INFO, MANIFEST)
+_NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
+_OLD_NAME = re.compile(r"backup_[0-9]{8}_[0-9]{6}")
+_TIME = "%Y%m%dT%H%M%SZ"
+
+
+def name(moment: datetime, seq: int) -> str:
+    """Return the name of a backup.
+
+    :param moment: when its snapshot began.
+    :param seq: its number on this host; what makes the name unique, whatever the clock says.
+    """
+    return f"backup_{moment.astimezone(timezone.utc).strftime(_TIME)}_{seq:06d}"
+
+
+def is_name(text: str) -> bool:
+    """Tell whether this is the name of a backup."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_old_name(text: str) -> bool:
+    """Tell whether this is the name of a backup of the first format."""
+    return _OLD_NAME.fullmatch(text) is not None
+
+
+def stem(file: str) -> str | None:
+    """Return the name of the backup that a file belongs to; None for any other file."""
+    for suffix in SUFFIXES:
+        if file.endswith(suffix):
+            found = file.removesuffix(suffix)
+            return found if is_name(found) or is_old_name(found) else None
+    return None

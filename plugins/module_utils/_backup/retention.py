@@ -1,0 +1,108 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Which backups stay: grandfather, father and son, by the signed time and number, never by a file's own time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from .errors import BackupError
+from .manifest import Summary
+
+_AHEAD = timedelta(minutes=5)  # by which a clock may be corrected without anybody's wondering
+_APART = timedelta(days=45)  # longer than that nobody goes without a backup, if the clock is right
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many stay: of so many hours, days, weeks and months the newest one each, and so many newest in any case."""
+
+    hourly: int = 48
+    daily: int = 14
+    weekly: int = 8
+    monthly: int = 12
+    newest: int = 6
+
+
+@dataclass(frozen=True)
+class Made:
+    """A good backup.
+
+    :param began: when its snapshot began, in UTC, as its manifest says.
+    """
+
+    name: str
+    seq: int
+    began: datetime
+
+    @classmethod
+    def of(cls, summary: Summary) -> Made:
+        """Return what counts of a backup here."""
+        return cls(summary.name, summary.seq, datetime.fromisoformat(summary.began.replace("Z", "+00:00")))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What stays, each with why, and what goes, oldest first."""
+
+    keep: dict[str, list[str]] = field(default_factory=dict)
+    remove: list[str] = field(default_factory=list)
+
+
+_BUCKETS: dict[str, Callable[[datetime], tuple[int, ...]]] = {
+    "hourly": lambda began: (began.year, began.month, began.day, began.hour),
+    "daily": lambda began: (began.year, began.month, began.day),
+    "weekly": lambda began: tuple(began.isocalendar()[:2]),
+    "monthly": lambda began: (began.year, began.month),
+}
+
+
+def decide(made: Sequence[Made], policy: Policy, now: datetime, pins: Collection[str] = ()) -> Decision:
+    """Decide, without touching anything.
+
+    :param made: the good backups; what is not good is nobody's to remove here.
+    :param pins: names of those that stay, whatever their age.
+    :raises BackupError: a clock has jumped, so that ages say nothing, or the policy would keep none.
+    """
+    if policy.newest < 1:
+        raise BackupError("retention: `newest` must be at least 1, or a day without a backup would remove the last one")
+    newest_first = sorted(made, key=lambda backup: backup.seq, reverse=True)
+    _check_clock(newest_first, now)
+    keep: dict[str, list[str]] = {}
+    for backup in newest_first[: policy.newest]:
+        keep.setdefault(backup.name, []).append("newest")
+    for rule, bucket in _BUCKETS.items():
+        seen: set[tuple[int, ...]] = set()
+        for backup in newest_first:
+            if len(seen) < getattr(policy, rule) and bucket(backup.began) not in seen:
+                seen.add(bucket(backup.began))
+                keep.setdefault(backup.name, []).append(rule)
+    for backup in newest_first:
+        if backup.name in pins:
+            keep.setdefault(backup.name, []).append("pinned")
+    return Decision(keep, [backup.name for backup in reversed(newest_first) if backup.name not in keep])
+
+
+def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:
+    for newer, older in itertools.pairwise(newest_first):
+        if newer.began < older.began - _AHEAD:
+            raise BackupError(
+                f"the clock has gone back between {older.name} and {newer.name}, so their ages say nothing: nothing is "
+                "pruned. Look at both, and remove the wrong one by its name."
+            )
+    if newest_first and newest_first[0].began > now + _AHEAD:
+        raise BackupError(
+            f"{newest_first[0].name} is from the future: the clock is wrong now, or it was then. Nothing is pruned."
+        )
+    if newest_first and (age := now - newest_first[0].began) > _APART:
+        raise BackupError(
+            f"the newest backup, {newest_first[0].name}, is {age.days} days old: the clock is wrong, or backups have "
+            "failed for long. Nothing is pruned; make one first."
+        )

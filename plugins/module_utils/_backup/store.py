@@ -1,0 +1,254 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""The folder of backups, and what is known of it elsewhere: which are there, and which should be."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .. import _durable
+from . import manifest, names
+from .errors import BackupError, BusyError, NotAuthenticError
+from .keyring import Keyring
+from .ledger import CREATED, PRUNED, Ledger, Record
+from .manifest import Manifest, Summary
+
+_POLL = 0.2  # seconds
+_TEMPORARY = ".new-"
+
+
+class State(enum.Enum):
+    """What a backup is, by its manifest and the ledger; its archive is another matter."""
+
+    GOOD = "good"
+    #: It should be there, and has no manifest.
+    MISSING = "missing"
+    #: Its manifest is not the one that was written down.
+    REPLACED = "replaced"
+    #: It was pruned, or never was this host's, and is there.
+    REPLAYED = "replayed"
+    #: Its manifest is not authentic.
+    FORGED = "forged"
+    #: Of the first format: nothing proves what it is.
+    OLD = "old"
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One that is there, or should be."""
+
+    name: str
+    state: State
+    summary: Summary | None = None
+    sha256: str = ""
+    problem: str = ""
+
+
+class Store:
+    """Backups in a folder that others may be able to write to; ledger and lock in one that only root can."""
+
+    def __init__(self, folder: Path, state_dir: Path, host: str, keys: Keyring) -> None:
+        self.folder = folder
+        self.state_dir = state_dir
+        self.host = host
+        self.keys = keys
+
+    @contextlib.contextmanager
+    def locked(self, wait: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[Ledger]:
+        """Keep all others out, and give the ledger. The kernel's lock: it falls with the process.
+
+        :param wait: seconds to wait for another one.
+        :raises BusyError: it has not ended by then.
+        :raises NotAuthenticError: the ledger is not what was written.
+        """
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + wait
+            while not _try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
+                    raise BusyError(f"another backup, restore or prune is at work (process {who or 'unknown'})")
+                sleep(_POLL)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            ledger = self.ledger()
+            self._adopt(ledger)
+            yield ledger
+        finally:
+            os.close(descriptor)
+
+    def ledger(self) -> Ledger:
+        """Read the ledger, without a lock: its lines only become more."""
+        return Ledger(self.state_dir / "ledger", self.keys)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[Manifest]:
+        """Open a manifest that is authentic, of this host and the one that was written down.
+
+        :raises BackupError: there is no such backup.
+        :raises NotAuthenticError: it is not what it says.
+        """
+        with self._open(name) as stream:
+            yield self._authentic(name, stream, self.ledger())
+
+    def backups(self) -> list[Backup]:
+        """Return all backups that are there or should be, oldest first."""
+        ledger = self.ledger()
+        expected = ledger.present()
+        there = {name for path in _files(self.folder) if (name := names.stem(path)) is not None}
+        with_manifest = {
+            path.removesuffix(names.MANIFEST) for path in _files(self.folder) if path.endswith(names.MANIFEST)
+        }
+        found = []
+        for name in sorted(there | set(expected)):
+            if name in with_manifest:
+                found.append(self._look_at(name, ledger))
+            elif name in expected:
+                found.append(Backup(name, State.MISSING, problem="it was not pruned, and its manifest is not there"))
+            elif names.is_old_name(name):
+                found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
+        return sorted(found, key=lambda backup: (backup.summary.seq if backup.summary else 0, backup.name))
+
+    def newest(self) -> Backup:
+        """Return the newest good backup.
+
+        :raises BackupError: there is none.
+        """
+        good = [backup for backup in self.backups() if backup.state is State.GOOD]
+        if not good:
+            raise BackupError(f"{self.folder}: there is no good backup; `panelctl backup list` says what there is")
+        return good[-1]
+
+    def path(self, name: str, suffix: str) -> Path:
+        """Return where a file of a backup is."""
+        return self.folder / f"{name}{suffix}"
+
+    def temporary(self, name: str, suffix: str) -> Path:
+        """Return where a file of a backup is until it is whole."""
+        return self.folder / f"{_TEMPORARY}{name}{suffix}"
+
+    def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
+        """Give the files of a backup, which are on the disk, their names: the manifest last, which makes it one."""
+        for suffix in (names.ARCHIVE, names.INFO):
+            self.temporary(summary.name, suffix).rename(self.path(summary.name, suffix))
+        _durable.sync(self.folder)
+        self.temporary(summary.name, names.MANIFEST).rename(self.path(summary.name, names.MANIFEST))
+        _durable.sync(self.folder)
+        ledger.append(_record(CREATED, summary, sha256))
+
+    def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
+        """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
+        if backup.summary is not None and backup.name in ledger.present():
+            ledger.append(Record(PRUNED, backup.summary.seq, backup.name, backup.sha256, at))
+        for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
+            self.path(backup.name, suffix).unlink(missing_ok=True)
+            _durable.sync(self.folder)
+
+    def sweep(self, ledger: Ledger) -> list[str]:
+        """Remove what died backups and prunes have left; returns the files. Under the lock, so nobody is at work."""
+        pruned = {record.name for record in ledger.records if record.event == PRUNED}
+        left = []
+        for file in _files(self.folder):
+            name = names.stem(file)
+            unfinished = name is not None and names.is_name(name) and not self.path(name, names.MANIFEST).exists()
+            if file.startswith(_TEMPORARY) or (unfinished and (name in pruned or name not in ledger.present())):
+                (self.folder / file).unlink()
+                left.append(file)
+        return left
+
+    def _adopt(self, ledger: Ledger) -> None:
+        """Write down a backup that was published by a run that died before it could."""
+        for file in _files(self.folder):
+            name = file.removesuffix(names.MANIFEST)
+            if name == file or not names.is_name(name) or ledger.created(name):
+                continue
+            with contextlib.suppress(BackupError), self._open(name) as stream:
+                found = manifest.read(stream, self.keys)
+                if self._continues(found.summary, ledger) and found.summary.name == name:
+                    ledger.append(_record(CREATED, found.summary, found.sha256))
+
+    def _continues(self, summary: Summary, ledger: Ledger) -> bool:
+        last = ledger.newest
+        expected = (last.seq + 1, last.manifest) if last else (1, "")
+        return summary.host == self.host and (summary.seq, summary.previous) == expected
+
+    def _look_at(self, name: str, ledger: Ledger) -> Backup:
+        try:
+            with self._open(name) as stream:
+                found = self._authentic(name, stream, ledger)
+        except _StateError as error:
+            return Backup(name, error.state, problem=str(error))
+        except BackupError as error:
+            return Backup(name, State.FORGED, problem=str(error))
+        return Backup(name, State.GOOD, found.summary, found.sha256)
+
+    def _authentic(self, name: str, stream: BinaryIO, ledger: Ledger) -> Manifest:
+        found = manifest.read(stream, self.keys)
+        summary = found.summary
+        if summary.name != name:
+            raise _StateError(State.REPLAYED, f"{name}: this is the manifest of {summary.name}")
+        if summary.host != self.host:
+            raise _StateError(State.REPLAYED, f"{name}: this is a backup of another installation ({summary.host})")
+        record = ledger.created(name)
+        if record is None:
+            if self._continues(summary, ledger):
+                return found
+            raise _StateError(State.REPLAYED, f"{name}: it is signed, but the ledger knows nothing of it")
+        if name not in ledger.present():
+            raise _StateError(State.REPLAYED, f"{name}: it was pruned; somebody brought it back")
+        if record.manifest != found.sha256:
+            raise _StateError(State.REPLACED, f"{name}: it is signed, but not the one that was written down")
+        return found
+
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Iterator[BinaryIO]:
+        path = self.path(name, names.MANIFEST)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is") from None
+        except OSError as error:
+            raise NotAuthenticError(f"{path}: {error.strerror}") from None
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise NotAuthenticError(f"{path}: this is no file")
+            yield stream
+
+
+class _StateError(NotAuthenticError):
+    def __init__(self, state: State, text: str) -> None:
+        super().__init__(text)
+        self.state = state
+
+
+def _record(event: str, summary: Summary, sha256: str) -> Record:
+    return Record(event, summary.seq, summary.name, sha256, summary.began)
+
+
+def _files(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Members of an archive, as they go in: each is digested while it is read, and gets its line of the manifest."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import BinaryIO
+
+from . import manifest, tar
+from .compression import Archive
+
+_CHUNK = 1 << 20  # bytes
+
+
+class Writer:
+    """Takes members.
+
+    :param archive: where they go.
+    :param lines: a file of no name, for the lines of the manifest.
+    """
+
+    def __init__(self, archive: Archive, lines: BinaryIO) -> None:
+        self._archive = archive
+        self._lines = lines
+        self.members = 0
+        self.content_size = 0
+        self.warnings: list[str] = []
+        self.partial = False
+
+    def warn(self, text: str, *, partial: bool = False) -> None:
+        """Say that something is not as one would expect.
+
+        :param partial: whether something that was asked for is missing or torn.
+        """
+        self.warnings.append(text)
+        self.partial |= partial
+
+    def folder(self, path: str, status: os.stat_result) -> None:
+        """Add a folder."""
+        member = _member(path, tar.FOLDER, status, size=0)
+        self._archive.write(tar.header(member))
+        self._note(member, "")
+
+    def file(self, path: str, descriptor: int) -> None:
+        """Add a file, from its beginning: as much as there is now, whatever is written to it meanwhile."""
+        status = os.fstat(descriptor)
+        member = _member(path, tar.FILE, status, size=status.st_size)
+        digest = sha256()
+        self._archive.write(tar.header(member))
+        left = member.size
+        while left:
+            data = os.read(descriptor, min(left, _CHUNK))
+            if not data:
+                # The header has promised so many.
+                self.warn(f"{path}: it became shorter while it was read; zeroes fill it up", partial=True)
+                data = bytes(min(left, _CHUNK))
+            digest.update(data)
+            self._archive.write(data)
+            left -= len(data)
+        self._archive.write(tar.padding(member.size))
+        after = os.fstat(descriptor)
+        if (after.st_mtime_ns, after.st_size) != (status.st_mtime_ns, status.st_size):
+            self.warn(f"{path}: it changed while it was read", partial=True)
+        self._note(member, digest.hexdigest())
+
+    def end(self) -> Iterator[bytes]:
+        """End the archive's content; gives the lines of the manifest."""
+        self._archive.write(tar.end(self._archive.written))
+        self._lines.seek(0)
+        return iter(self._lines)
+
+    def _note(self, member: tar.Member, digest: str) -> None:
+        self._lines.write(manifest.line(manifest.Entry(member, digest)))
+        self.members += 1
+        self.content_size += member.size
+
+
+def _member(path: str, kind: str, status: os.stat_result, *, size: int) -> tar.Member:
+    return tar.Member(
+        path=path,
+        kind=kind,
+        # Who runs what with whose rights is nothing that a backup should bring back.
+        mode=stat.S_IMODE(status.st_mode) & 0o777,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=size,
+        mtime=int(status.st_mtime),
+    )

@@ -1,0 +1,19 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import keyring
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
+
+
+@pytest.fixture
+def keys():
+    return keyring.new("2026-11-22")
+
+
+@pytest.fixture
+def store(tmp_path, keys):
+    return Store(tmp_path / "backups", tmp_path / "state", "host-1", keys)

@@ -1,0 +1,173 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""panelctl backup as it is installed: the package on its own, in a Python of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UTILS = Path(__file__).parents[5] / "plugins/module_utils"
+PROGRAM = """
+import sys
+sys.path.insert(0, {lib!r})
+from aapanel_host._backup.cli import main
+sys.exit(main({config!r}))
+"""
+COMMANDS = ["create", "list", "verify", "restore", "prune", "key-rotate"]
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A host with a folder and a database to back up, and no keys yet."""
+    code = tmp_path / "lib" / "aapanel_host"
+    shutil.copytree(UTILS / "_backup", code / "_backup", ignore=shutil.ignore_patterns("__pycache__"))
+    for shared in ("_durable.py", "_settings.py"):
+        shutil.copy(UTILS / shared, code)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("content\n")
+    with sqlite3.connect(tmp_path / "panel.db") as database:
+        database.execute("CREATE TABLE items (id INTEGER)")
+        database.execute("INSERT INTO items VALUES (1)")
+    settings = {
+        "folder": str(tmp_path / "backups"),
+        "state_dir": str(tmp_path / "state"),
+        "keyring": str(tmp_path / "keyring.json"),
+        "host": "an-installation",
+        "sources": [
+            {"kind": "files", "name": "data", "path": str(tmp_path / "data")},
+            {"kind": "sqlite", "name": "panel", "path": str(tmp_path / "panel.db")},
+        ],
+    }
+    (tmp_path / "backup.json").write_text(json.dumps(settings))
+    program = PROGRAM.format(lib=str(tmp_path / "lib"), config=str(tmp_path / "backup.json"))
+    (tmp_path / "panelctl.py").write_text(program)
+    return tmp_path
+
+
+def panelctl(host, *arguments, status=0):
+    done = subprocess.run(
+        [sys.executable, "-I", host / "panelctl.py", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout) if "--json" in arguments else done.stdout + done.stderr
+
+
+@pytest.fixture
+def with_backup(host):
+    panelctl(host, "key-rotate")
+    return host, panelctl(host, "create", "--json")["name"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, host):
+    assert "usage: panelctl backup" in panelctl(host, command, "--help")
+
+
+def test_from_nothing_to_a_backup_that_is_restored(host):
+    assert "key-rotate" in panelctl(host, "create", status=1)
+    assert "signs from now on" in panelctl(host, "key-rotate")
+    assert "there are none" in panelctl(host, "list")
+    made = panelctl(host, "create", "--json")
+    assert made["result"] == "created"
+    assert [found["state"] for found in panelctl(host, "list", "--json")] == ["good"]
+    assert panelctl(host, "verify", "--json") == [{"name": made["name"], "problem": "", "result": "good"}]
+    assert "is in" in panelctl(host, "restore", "--to", str(host / "restored"))
+    assert (host / "restored/files/data/file").read_text() == "content\n"
+    assert "already" in panelctl(host, "restore", "--to", str(host / "restored"), status=1)
+
+
+def test_what_was_changed_ends_with_four(with_backup):
+    host, name = with_backup
+    archive = host / "backups" / f"{name}.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    assert "not what was signed" in panelctl(host, "verify", status=4)
+    assert "not what was signed" in panelctl(host, "restore", name, "--to", str(host / "restored"), status=4)
+    panelctl(host, "verify", "--all", status=4)
+    assert not (host / "restored").exists()
+    (host / "backups" / f"{name}.manifest").unlink()
+    assert "MISSING" in panelctl(host, "list", status=4)
+
+
+def test_a_part_that_is_missing_ends_with_three(with_backup):
+    host, _ = with_backup
+    (host / "data" / "growing").write_bytes(b"x" * 50_000_000)
+    # It grows all the time, and so while it is read.
+    grow = "import sys\nwith open(sys.argv[1], 'ab', 0) as file:\n    while True: file.write(b'x')"
+    with subprocess.Popen([sys.executable, "-c", grow, host / "data" / "growing"]) as writer:
+        try:
+            told = panelctl(host, "create", "--json", status=3)
+        finally:
+            writer.kill()
+    assert told["result"] == "partial"
+    assert "changed while it was read" in told["warnings"][0]
+
+
+def test_two_at_once(with_backup):
+    host, _ = with_backup
+    with (host / "state" / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "at work" in panelctl(host, "create", "--wait", "0", status=5)
+    panelctl(host, "create")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_one_that_is_killed_leaves_nothing_that_looks_like_a_backup(number, with_backup):
+    host, name = with_backup
+    with (host / "data" / "large").open("wb") as large:
+        large.truncate(2 << 30)
+    with subprocess.Popen([sys.executable, "-I", host / "panelctl.py", "create"], stderr=subprocess.PIPE) as running:
+        while not list((host / "backups").glob(".new-*")):
+            assert running.poll() is None
+        running.send_signal(number)
+    assert [found["name"] for found in panelctl(host, "list", "--json")] == [name]
+    (host / "data" / "large").unlink()
+    panelctl(host, "create")
+    assert not list((host / "backups").glob(".new-*"))
+    assert len(list((host / "backups").iterdir())) == 6
+
+
+def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
+    host, first = with_backup
+    settings = json.loads((host / "backup.json").read_text())
+    rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
+    (host / "backup.json").write_text(json.dumps({**settings, "retention": rules}))
+    others = [panelctl(host, "create", "--json")["name"] for _ in range(2)]
+    archive = host / "backups" / f"{others[-1]}.tar.gz"
+    good = archive.read_bytes()
+    archive.write_bytes(good[:-1] + b"x")
+    assert "not what was signed" in panelctl(host, "prune", status=4)
+    archive.write_bytes(good)
+    assert f"{first}  would go" in panelctl(host, "prune", "--dry-run")
+    assert len(panelctl(host, "list", "--json")) == 3
+    assert panelctl(host, "prune", "--json")["removed"] == [first]
+    assert [found["name"] for found in panelctl(host, "list", "--json")] == others
+    assert panelctl(host, "prune", "--json")["removed"] == []
+    assert not list((host / "backups").glob(f"{first}*"))
+    # Numbers go on, whatever went.
+    assert panelctl(host, "create", "--json")["seq"] == 4
+
+
+def test_wrong_settings_say_what_and_where(host):
+    file = host / "backup.json"
+    good = json.loads(file.read_text())
+    for change, word in [
+        ({"folder": "relative"}, "absolute path"),
+        ({"folders": "/x"}, "folders, which nobody knows"),
+        ({"sources": [{"kind": "tape", "name": "x"}]}, "source 1: kind is 'tape'"),
+        ({"sources": [{"kind": "files", "name": "x"}]}, "path"),
+        ({"sources": good["sources"] * 2}, "two sources are called data, panel"),
+    ]:
+        file.write_text(json.dumps({**good, **change}))
+        assert word in panelctl(host, "list", status=1)

@@ -1,0 +1,82 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.retention import Made, Policy, decide
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
+counts = st.integers(0, 6)
+policies = st.builds(Policy, counts, counts, counts, counts, st.integers(1, 6))
+gaps = st.lists(st.integers(1, 60 * 24 * 40), max_size=40)
+
+
+def series(minutes):
+    """Backups so many minutes apart, newest first, as of NOW."""
+    found, age = [], 0
+    for number, gap in enumerate(minutes):
+        seq = len(minutes) - number
+        found.append(Made(f"b{seq:03}", seq, NOW - timedelta(minutes=age)))
+        age += gap
+    return found
+
+
+@given(gaps, policies, st.sets(st.integers(1, 40)))
+def test_what_stays_and_what_goes(minutes, policy, pinned):
+    made = series(minutes)
+    pins = {f"b{seq:03}" for seq in pinned}
+    found = decide(made, policy, NOW, pins)
+    names = [backup.name for backup in made]
+    assert set(found.keep) | set(found.remove) == set(names)
+    assert not set(found.keep) & set(found.remove)
+    assert set(names[: policy.newest]) <= set(found.keep)
+    assert pins & set(names) <= set(found.keep)
+    most = policy.hourly + policy.daily + policy.weekly + policy.monthly + policy.newest + len(pins)
+    assert len(found.keep) <= most
+    assert found.remove == sorted(found.remove)
+
+
+@given(gaps.filter(bool), policies)
+def test_a_second_prune_removes_nothing(minutes, policy):
+    made = series(minutes)
+    first = decide(made, policy, NOW)
+    left = [backup for backup in made if backup.name in first.keep]
+    assert decide(left, policy, NOW).remove == []
+
+
+def test_a_year_of_every_twenty_minutes():
+    made = series([20] * (3 * 24 * 365))
+    found = decide(made, Policy(), NOW)
+    kept = sorted((backup for backup in made if backup.name in found.keep), key=lambda backup: backup.seq)
+    rules = [rule for reasons in found.keep.values() for rule in reasons]
+    assert [rules.count(rule) for rule in ("hourly", "daily", "weekly", "monthly", "newest")] == [48, 14, 8, 12, 6]
+    assert NOW - kept[0].began > timedelta(days=300)
+
+
+@pytest.mark.parametrize("offset", [timedelta(days=365), timedelta(days=-365), timedelta(hours=1)])
+def test_a_clock_that_jumps_removes_nothing(offset):
+    made = series([20] * 100)
+    with pytest.raises(BackupError, match=r"clock|days old"):
+        decide(made, Policy(0, 0, 0, 0, 1), NOW + offset if offset.days else NOW - offset)
+    newest = Made("b101", 101, NOW + offset)
+    with pytest.raises(BackupError, match=r"clock|future|days old"):
+        decide([newest, *made], Policy(0, 0, 0, 0, 1), NOW)
+
+
+def test_one_that_was_made_with_a_wrong_clock_removes_nothing():
+    made = series([20] * 10)
+    wrong = [Made(b.name, b.seq, b.began - timedelta(days=365) if b.seq == 5 else b.began) for b in made]
+    with pytest.raises(BackupError, match="gone back"):
+        decide(wrong, Policy(0, 0, 0, 0, 1), NOW)
+
+
+def test_the_last_one_always_stays():
+    with pytest.raises(BackupError, match="newest"):
+        decide(series([20]), Policy(newest=0), NOW)

@@ -1,0 +1,321 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From files and a database to an archive and back; whatever is done to it on the way is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
+    compression,
+    create,
+    extract,
+    manifest,
+    names,
+    sources,
+)
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
+
+
+@pytest.fixture
+def data(tmp_path):
+    root = tmp_path / "data"
+    (root / "empty").mkdir(parents=True)
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "deep" / "er" / "file").write_bytes(os.urandom(3000))
+    (root / "deep" / "private").write_text("x" * 100_000)
+    (root / "deep" / "private").chmod(0o600)
+    (root / os.fsdecode(b"no utf-8 \xff")).write_text("y")
+    (root / "none").touch()
+    (root / "locked").mkdir(mode=0o500)
+    (root / "link").symlink_to("none")
+    os.mkfifo(root / "pipe")
+    (root / "cache").mkdir()
+    (root / "cache" / "left.out").write_text("z")
+    (root / "tool").write_text("#!/bin/sh\n")
+    (root / "tool").chmod(0o4755)
+    return root
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "panel.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, amount INTEGER)")
+        connection.executemany("INSERT INTO accounts (amount) VALUES (?)", [(100,)] * 50)
+    return path
+
+
+@pytest.fixture
+def origins(data, database):
+    return [sources.Files("data", data, exclude=("cache",)), sources.Sqlite("panel", database)]
+
+
+def tree(folder):
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mode & 0o777, path.read_bytes() if path.is_file() else None)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def restore(store, name, to):
+    with extract.verified(store, name) as (found, archive):
+        extract.extract(found, archive, to)
+
+
+def test_what_comes_back_is_what_went_in(store, origins, data, database, tmp_path):
+    summary = create.create(store, origins)
+    assert [backup.state for backup in store.backups()] == [State.GOOD]
+    assert store.newest().summary == summary
+    restore(store, summary.name, tmp_path / "restored")
+    expected = tree(data)
+    for gone in ("link", "pipe", "cache", "cache/left.out"):
+        del expected[gone]
+    expected["tool"] = (0o755, b"#!/bin/sh\n")
+    assert tree(tmp_path / "restored/files/data") == expected
+    assert (tmp_path / "restored/files/data/none").stat().st_mtime == int((data / "none").stat().st_mtime)
+    with sqlite3.connect(tmp_path / "restored/sqlite/panel.sqlite3") as copy:
+        assert copy.execute("SELECT count(*), sum(amount) FROM accounts").fetchone() == (50, 5000)
+    assert summary.sources[1].rows == {"accounts": 50}
+    # What was left out is told of, and is no failure: nobody can restore a pipe.
+    assert [warning.split(": ")[0] for warning in summary.warnings] == [str(data / "link"), str(data / "pipe")]
+    assert not summary.partial
+
+
+def test_people_can_read_it_with_their_own_tools(store, origins):
+    summary = create.create(store, origins)
+    archive = store.path(summary.name, names.ARCHIVE)
+    info = dict(line.split(": ", 1) for line in store.path(summary.name, names.INFO).read_text().splitlines())
+    assert info["Format"] == "v2"
+    assert info["SHA256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    with tarfile.open(archive) as other:
+        assert len(other.getmembers()) == summary.members == int(info["Members"])
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in store.folder.iterdir())
+
+
+@pytest.mark.parametrize("tools", [(), (("pigz", "-1", "--stdout"),), (("igzip", "-1", "--stdout"),)])
+def test_whatever_compresses(tools, store, origins, tmp_path, monkeypatch):
+    if tools and not shutil.which(tools[0][0]):
+        pytest.skip(f"{tools[0][0]} is not installed")
+    readers = [(tool[0], "--decompress", "--stdout") for tool in tools]
+    monkeypatch.setattr(compression.Archive.__init__, "__defaults__", (tools,))
+    monkeypatch.setattr(compression.Reader.__init__, "__defaults__", (readers,))
+    summary = create.create(store, origins)
+    restore(store, summary.name, tmp_path / "restored")
+
+
+def test_backups_follow_each_other(store, origins):
+    made = [create.create(store, origins) for _ in range(3)]
+    found = store.backups()
+    assert [backup.summary for backup in found] == made
+    assert [backup.summary.previous for backup in found] == ["", found[0].sha256, found[1].sha256]
+
+
+def test_a_database_that_is_written_to_is_a_moment_of_it(store, database, tmp_path):
+    """Money moves from account to account all the time; there is always the same amount of it."""
+    stop = threading.Event()
+
+    def move():
+        connection = sqlite3.connect(database, timeout=30, isolation_level=None)
+        moves = 0
+        while not stop.is_set():
+            connection.execute("BEGIN IMMEDIATE")
+            for number, amount in ((moves % 50 + 1, -7), ((moves * 3 + 1) % 50 + 1, 7)):
+                connection.execute("UPDATE accounts SET amount = amount + ? WHERE id = ?", (amount, number))
+            connection.execute("COMMIT")
+            moves += 1
+        connection.close()
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        made = [create.create(store, [sources.Sqlite("panel", database)]) for _ in range(5)]
+    finally:
+        stop.set()
+        mover.join()
+    for number, summary in enumerate(made):
+        restore(store, summary.name, tmp_path / str(number))
+        with sqlite3.connect(tmp_path / str(number) / "sqlite/panel.sqlite3") as copy:
+            assert copy.execute("SELECT sum(amount) FROM accounts").fetchone() == (5000,)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database" * 100])
+def test_a_database_that_is_none_makes_no_backup(content, store, tmp_path, origins):
+    good = create.create(store, origins)
+    broken = tmp_path / "broken.db"
+    if content is not None:
+        broken.write_bytes(content)
+    if content == b"":
+        # That is an empty database to SQLite, and a lost one to everybody else.
+        assert create.create(store, [sources.Sqlite("broken", broken)]).sources[0].rows == {}
+        return
+    with pytest.raises(BackupError, match=r"broken\.db"):
+        create.create(store, [*origins, sources.Sqlite("broken", broken)])
+    assert not broken.exists() or content is not None
+    assert [backup.name for backup in store.backups()] == [good.name]
+    assert len(list(store.folder.iterdir())) == 3
+
+
+def test_a_file_that_changes_is_told_of(store, data, monkeypatch):
+    read = os.read
+
+    def slow(descriptor, size):
+        if descriptor > 2 and Path(f"/proc/self/fd/{descriptor}").readlink() == data / "deep" / "private":
+            os.truncate(data / "deep" / "private", 50_000)
+        return read(descriptor, size)
+
+    monkeypatch.setattr(os, "read", slow)
+    summary = create.create(store, [sources.Files("data", data)])
+    assert summary.partial
+    assert any("became shorter" in warning for warning in summary.warnings)
+
+
+@pytest.fixture
+def small(store, tmp_path):
+    root = tmp_path / "small"
+    root.mkdir()
+    (root / "file").write_text("content\n")
+    return create.create(store, [sources.Files("small", root)])
+
+
+def untouched(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refused(store, name, tmp_path):
+    with pytest.raises(NotAuthenticError):
+        restore(store, name, tmp_path / "restored")
+    assert not (tmp_path / "restored").exists(), "something was read before it was verified"
+
+
+@pytest.mark.parametrize("suffix", [names.ARCHIVE, names.MANIFEST])
+def test_a_flipped_bit_is_found_at_every_byte(suffix, store, small, tmp_path):
+    path = store.path(small.name, suffix)
+    good = path.read_bytes()
+    for place in range(len(good)):
+        broken = bytearray(good)
+        broken[place] ^= 1 << place % 8
+        path.write_bytes(broken)
+        refused(store, small.name, tmp_path)
+    path.write_bytes(good)
+    restore(store, small.name, tmp_path / "restored")
+
+
+@pytest.mark.parametrize("suffix", [names.ARCHIVE, names.MANIFEST])
+def test_a_cut_is_found_wherever_it_is(suffix, store, small, tmp_path):
+    path = store.path(small.name, suffix)
+    good = path.read_bytes()
+    for size in (*range(len(good)), len(good) + 1):
+        path.write_bytes((good + b"\n")[:size])
+        refused(store, small.name, tmp_path)
+
+
+def test_a_manifest_in_another_place_is_refused(store, small, origins, tmp_path, keys):
+    other = create.create(store, origins)
+    for suffix in names.SUFFIXES:
+        shutil.copy(store.path(other.name, suffix), store.path(small.name, suffix))
+    refused(store, small.name, tmp_path)
+    assert {backup.name: backup.state for backup in store.backups()} == {
+        small.name: State.REPLAYED,
+        other.name: State.GOOD,
+    }
+    # Another installation that happens to have the same key.
+    elsewhere = Store(tmp_path / "elsewhere", tmp_path / "elsewhere-state", "host-2", keys)
+    theirs = create.create(elsewhere, origins)
+    for suffix in names.SUFFIXES:
+        shutil.copy(elsewhere.path(theirs.name, suffix), store.path(theirs.name, suffix))
+    refused(store, theirs.name, tmp_path)
+
+
+def test_what_was_pruned_does_not_come_back(store, small, origins, tmp_path):
+    kept = untouched(store.folder)
+    create.create(store, origins)
+    with store.locked() as ledger:
+        store.remove(store.backups()[0], ledger, "2026-11-22T00:00:00Z")
+    for name, content in kept.items():
+        (store.folder / name).write_bytes(content)
+    refused(store, small.name, tmp_path)
+    assert store.backups()[0].state is State.REPLAYED
+
+
+def test_what_somebody_deletes_is_missed(store, small):
+    for path in store.folder.iterdir():
+        path.unlink()
+    assert [(backup.name, backup.state) for backup in store.backups()] == [(small.name, State.MISSING)]
+
+
+def test_a_forged_ledger_is_refused(store, small, origins, tmp_path):
+    create.create(store, origins)
+    ledger = store.state_dir / "ledger"
+    good = ledger.read_bytes()
+    first, second = good.splitlines(keepends=True)
+    for forged in (second, second + first, first + first, first + second.replace(b"created", b"pruned ")):
+        ledger.write_bytes(forged)
+        refused(store, small.name, tmp_path)
+    # A line that a crash has torn was never acknowledged.
+    ledger.write_bytes(first + second[:-5])
+    assert [backup.state for backup in store.backups()] == [State.GOOD, State.GOOD]
+    with store.locked():
+        pass
+    assert len(store.ledger().records) == 2
+
+
+def test_a_wrong_key_and_an_old_one(store, small, tmp_path, keys):
+    rotated = keys.rotated("2026-11-23")
+    after = Store(store.folder, store.state_dir, store.host, rotated)
+    restore(after, small.name, tmp_path / "restored")
+    shutil.rmtree(tmp_path / "restored")
+    gone = Store(
+        store.folder,
+        store.state_dir,
+        store.host,
+        type(keys)(rotated.signer, {rotated.signer: rotated.masters[rotated.signer]}),
+    )
+    refused(gone, small.name, tmp_path)
+
+
+def test_the_file_never_chooses_its_algorithm(store, small, tmp_path):
+    path = store.path(small.name, names.MANIFEST)
+    good = path.read_bytes()
+    for word in (b"signature none ", b"signature md5 ", b"signature  "):
+        path.write_bytes(good.replace(b"signature ", word))
+        refused(store, small.name, tmp_path)
+
+
+def test_nothing_is_restored_over_something_else(store, small, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(BackupError, match="already"):
+        restore(store, small.name, tmp_path / "there")
+
+
+def test_a_link_in_the_place_of_an_archive_is_not_followed(store, small, tmp_path):
+    path = store.path(small.name, names.ARCHIVE)
+    path.rename(tmp_path / "aside")
+    path.symlink_to(tmp_path / "aside")
+    refused(store, small.name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "/x", "a/../b", "a//b", "./a", "a/", "", "a\0b", "/".join(["d"] * 200), "n" * 5000]
+)
+def test_a_path_that_leads_elsewhere_is_refused(path):
+    with pytest.raises(NotAuthenticError):
+        extract.check_path(path)
+
+
+def test_a_manifest_says_what_it_is_in_its_first_line(store, small):
+    with store.path(small.name, names.MANIFEST).open("rb") as stream:
+        found = manifest.read(stream, store.keys)
+        assert found.summary == small
+        assert [entry.member.path for entry in found.entries()] == ["files/small", "files/small/file"]
