@@ -193,7 +193,7 @@ def test_everybody_is_told(hosts: list[Host]) -> None:
     for host in hosts:
         found = host.status()
         assert f"{found['live']} is live with {found['release']}: healthy" in table.output
-        assert "SLOT" in table.output
+        assert re.search(rf"{found['live']} .*{found['release']} .*live .*healthy .*\d s", table.output)
         assert "WHEN" in table.output
         sound(host)
 

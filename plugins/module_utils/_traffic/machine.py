@@ -69,6 +69,9 @@ class Machine(Protocol):
     def running(self, slot: str) -> bool:
         """Whether the slot's service is up, healthy or not."""
 
+    def uptime(self, slot: str) -> float | None:
+        """Seconds for which the slot's service has been up; None where it is not."""
+
     def crashed(self, slot: str) -> bool:
         """Whether the slot's service gave up, or dies again and again."""
 
@@ -148,6 +151,10 @@ class Host:
         finally:
             os.close(descriptor)
         return False
+
+    def uptime(self, slot: str) -> float | None:
+        started = start_time(self._services.pid(slot))
+        return None if started is None else self.now() - started / os.sysconf("SC_CLK_TCK")
 
     def ready(self, slot: str) -> Answer:
         return probe.get(self._connect(slot), self._settings.domain, probe.READY)

@@ -43,11 +43,12 @@ def status(found: Mapping[str, Any]) -> str:
         lines.append(f"traffic moved {_span(found['since_switch'])} ago")
     if found["maintenance"]:
         lines.append("maintenance is on: visitors get its page (`panelctl maintenance off`)")
-    rows = [("SLOT", "RELEASE", "STATE", "HEALTH", "CONNECTIONS")]
+    rows = [("SLOT", "RELEASE", "STATE", "HEALTH", "UP", "CONNECTIONS")]
     for name, slot in found["slots"].items():
         state = "live" if slot["live"] else "warm" if slot["listening"] else "stopped"
         health = "healthy" if slot["healthy"] else "no" if slot["listening"] else "-"
-        rows.append((name, slot["release"] or "-", state, health, str(slot["connections"])))
+        up = "-" if slot["uptime"] is None else _span(slot["uptime"])
+        rows.append((name, slot["release"] or "-", state, health, up, str(slot["connections"])))
     lines += ["", *_table(rows)]
     if operation := found["operation"]:
         lines += [
@@ -112,6 +113,9 @@ def _short(text: str) -> str:
 def _span(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -51,6 +51,9 @@ class Systemd:
     def running(self, slot: str) -> bool:
         return self._show(slot, "ActiveState") in ("active", "activating", "reloading")
 
+    def pid(self, slot: str) -> int:
+        return int(self._show(slot, "MainPID") or 0)
+
     def crashed(self, slot: str) -> bool:
         return self._show(slot, "ActiveState") == "failed" or int(self._show(slot, "NRestarts") or 0) >= _CRASHES
 
@@ -103,6 +106,10 @@ class Supervisor:
 
     def running(self, slot: str) -> bool:
         return any(word in self._status(slot) for word in ("RUNNING", "STARTING", "BACKOFF"))
+
+    def pid(self, slot: str) -> int:
+        said = _run([*self._control, "pid", f"aapanel-{slot}"]).stdout.strip()
+        return int(said) if said.isdigit() else 0
 
     def crashed(self, slot: str) -> bool:
         return "FATAL" in self._status(slot)

@@ -29,8 +29,10 @@ def describe(engine: Engine, history: int = 5) -> dict[str, Any]:
         # Counted before we ask, because we are a client too.
         connections = engine.machine.connections(name) if slot.listening else 0
         ready = engine.machine.ready(name) if slot.listening else Answer(0, text="it does not listen")
+        up = engine.machine.uptime(name) if slot.listening else None
         slots[name] = {
             "release": slot.release,
+            "uptime": None if up is None else round(up, 1),
             "live": name == traffic.live,
             "listening": slot.listening,
             "healthy": ready.ok,

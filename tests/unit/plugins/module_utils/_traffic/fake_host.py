@@ -391,6 +391,9 @@ class Process:
             bad = self.world.mode(service.release) != "good"
             return Answer(500 if bad else 200, service.release, live[0])
 
+    def uptime(self, slot: str) -> float | None:
+        return 90_061.0 if slot in self.world.services else None
+
     def connections(self, slot: str) -> int:
         return self.world.connections.get(slot, 0) if slot in self.world.services else 0
 

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves, render
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import (
@@ -624,9 +624,14 @@ def test_the_status_tells_what_is_observed(served: World) -> None:
     assert 0 < told["operation"]["confirm_within"] <= 60
     assert told["slots"]["blue"] == {
         "release": "1-good",
+        "uptime": 90_061.0,
         "live": False,
         "listening": True,
         "healthy": True,
         "connections": 0,
         "health": "200 from release 1-good in slot blue: empty",
     }
+    lines = render.status(told).splitlines()
+    assert lines[0] == "green is live with 2-good: healthy"
+    assert ["blue", "1-good", "warm", "healthy", "1", "d", "1", "h", "0"] in [line.split() for line in lines]
+    assert any("goes back in" in line for line in lines)
