@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import json
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-UTILS = Path(__file__).parents[5] / "plugins/module_utils"
-PROGRAM = """
-import sys
-sys.path.insert(0, {lib!r})
-from aapanel_host._backup.cli import main
-sys.exit(main({config!r}))
-"""
 COMMANDS = ["create", "list", "verify", "restore", "prune", "key-rotate"]
 
 
 @pytest.fixture
-def host(tmp_path):
+def host(tmp_path, install):
     """A host with a folder and a database to back up, and no keys yet."""
-    code = tmp_path / "lib" / "aapanel_host"
-    shutil.copytree(UTILS / "_backup", code / "_backup", ignore=shutil.ignore_patterns("__pycache__"))
-    for shared in ("_durable.py", "_settings.py"):
-        shutil.copy(UTILS / shared, code)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content\n")
     with sqlite3.connect(tmp_path / "panel.db") as database:
@@ -49,9 +36,7 @@ def host(tmp_path):
             {"kind": "sqlite", "name": "panel", "path": str(tmp_path / "panel.db")},
         ],
     }
-    (tmp_path / "backup.json").write_text(json.dumps(settings))
-    program = PROGRAM.format(lib=str(tmp_path / "lib"), config=str(tmp_path / "backup.json"))
-    (tmp_path / "panelctl.py").write_text(program)
+    install("_backup", settings)
     return tmp_path
 
 
@@ -140,9 +125,9 @@ def test_one_that_is_killed_leaves_nothing_that_looks_like_a_backup(number, with
 
 def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
     host, first = with_backup
-    settings = json.loads((host / "backup.json").read_text())
+    settings = json.loads((host / "settings.json").read_text())
     rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
-    (host / "backup.json").write_text(json.dumps({**settings, "retention": rules}))
+    (host / "settings.json").write_text(json.dumps({**settings, "retention": rules}))
     others = [panelctl(host, "create", "--json")["name"] for _ in range(2)]
     archive = host / "backups" / f"{others[-1]}.tar.gz"
     good = archive.read_bytes()
@@ -160,7 +145,7 @@ def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
 
 
 def test_wrong_settings_say_what_and_where(host):
-    file = host / "backup.json"
+    file = host / "settings.json"
     good = json.loads(file.read_text())
     for change, word in [
         ({"folder": "relative"}, "absolute path"),

@@ -14,13 +14,6 @@ from pathlib import Path
 
 import pytest
 
-UTILS = Path(__file__).parents[5] / "plugins/module_utils"
-PROGRAM = """
-import sys
-sys.path.insert(0, {lib!r})
-from aapanel_host._traffic.cli import main
-sys.exit(main({config!r}))
-"""
 COMMANDS = [
     "status",
     "switch",
@@ -36,20 +29,13 @@ COMMANDS = [
 
 
 @pytest.fixture
-def host(tmp_path):
+def host(tmp_path, install):
     """A host with one slot under supervisord, and nothing deployed."""
-    code = tmp_path / "lib" / "aapanel_host"
-    shutil.copytree(UTILS / "_traffic", code / "_traffic", ignore=shutil.ignore_patterns("__pycache__"))
-    for shared in ("_durable.py", "_settings.py"):
-        shutil.copy(UTILS / shared, code)
     folders = {f"{name}_dir": str(tmp_path / name) for name in ("base", "config", "data", "run")}
     for folder in folders.values():
         Path(folder).mkdir()
     settings = {**folders, "service": "supervisor", "two_colours": False, "supervisor_bin_dir": str(tmp_path)}
-    (tmp_path / "panelctl.json").write_text(json.dumps(settings))
-    (tmp_path / "panelctl.py").write_text(
-        PROGRAM.format(lib=str(tmp_path / "lib"), config=str(tmp_path / "panelctl.json"))
-    )
+    install("_traffic", settings)
     return tmp_path
 
 
@@ -105,7 +91,7 @@ def test_what_cannot_be_has_its_own_status(arguments, status, words, host):
     ],
 )
 def test_settings_that_cannot_be_read_are_named(content, words, host):
-    config = host / "panelctl.json"
+    config = host / "settings.json"
     config.unlink()
     if content is not None:
         config.write_text(content)

@@ -1,0 +1,36 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+UTILS = Path(__file__).parents[4] / "plugins/module_utils"
+PROGRAM = """
+import sys
+sys.path.insert(0, {lib!r})
+from aapanel_host.{package}.cli import main
+sys.exit(main({config!r}))
+"""
+
+
+@pytest.fixture
+def install(tmp_path):
+    """Install a package with its front and its settings, as on a host; gives the program."""
+
+    def install_package(package, settings):
+        code = tmp_path / "lib" / "aapanel_host"
+        shutil.copytree(UTILS / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for shared in ("_durable.py", "_settings.py"):
+            shutil.copy(UTILS / shared, code)
+        config, program = tmp_path / "settings.json", tmp_path / "panelctl.py"
+        config.write_text(json.dumps(settings))
+        program.write_text(PROGRAM.format(lib=str(tmp_path / "lib"), package=package, config=str(config)))
+        return program
+
+    return install_package
