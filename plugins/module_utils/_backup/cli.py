@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--all", action="store_true", help="of all backups")
     restore = commands.add_parser("restore", parents=[shared], help="bring a backup back, after verifying it")
     restore.add_argument("name", nargs="?", default=_NEWEST, help="which one (newest)")
+    restore.add_argument(
+        "--unproven", action="store_true", help="an archive of the first format, which anybody may have made"
+    )
     restore.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a folder that is not there yet")
     prune = commands.add_parser("prune", parents=[shared, waiting], help="remove those that retention does not keep")
     prune.add_argument("--dry-run", action="store_true", help="only say which")
@@ -102,6 +106,8 @@ def _verify(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _restore(settings: Settings, options: argparse.Namespace) -> int:
+    if options.unproven:
+        return _restore_unproven(settings, options)
     name = _named(settings, options.name)
     with extract.verified(settings.store(), name) as (found, archive):
         extract.extract(found, archive, options.to)
@@ -109,6 +115,15 @@ def _restore(settings: Settings, options: argparse.Namespace) -> int:
     lines = [f"{name} of {summary.began} is in {options.to}", *_warnings(summary.warnings)]
     _say(options, {"result": "restored", "to": str(options.to), **asdict(summary)}, lines)
     return PARTIAL if summary.partial else OK
+
+
+def _restore_unproven(settings: Settings, options: argparse.Namespace) -> int:
+    with extract.unproven(settings.store(), options.name) as archive:
+        room = extract.Limits(size=shutil.disk_usage(options.to.parent).free)
+        extract.extract_unproven(archive, options.to, room)
+    lines = [f"{options.name} is in {options.to}; nothing proves what it is: look at it before anybody uses it"]
+    _say(options, {"result": "restored", "to": str(options.to), "name": options.name, "proven": False}, lines)
+    return OK
 
 
 def _prune(settings: Settings, options: argparse.Namespace) -> int:

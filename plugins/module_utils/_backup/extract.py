@@ -9,10 +9,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import hmac
 import os
+import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,6 +30,17 @@ _DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What an archive that nobody signed may come to; beyond that it is a bomb.
+
+    :param size: bytes of all members.
+    """
+
+    members: int = 1_000_000
+    size: int = 1 << 40
+
+
 @contextlib.contextmanager
 def verified(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
     """Open a backup whose every byte is what was signed; gives its manifest and the descriptor of its archive.
@@ -38,21 +52,58 @@ def verified(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
     """
     with store.open(name) as found:
         path = store.path(name, names.ARCHIVE)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise NotAuthenticError(f"{path}: {error.strerror}; its manifest says that there is one") from None
-        try:
+        with _opened(path) as descriptor:
             _verify(path, descriptor, found)
             yield found, descriptor
-        finally:
-            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def unproven(store: Store, name: str) -> Iterator[int]:
+    """Open an archive of the first format, of which nothing proves what it is; gives its descriptor.
+
+    :raises BackupError: there is none.
+    :raises NotAuthenticError: that name is, or was, one of a signed backup; or its own digest does not fit.
+    """
+    if not names.is_old_name(name) or store.path(name, names.MANIFEST).exists() or store.ledger().created(name):
+        raise NotAuthenticError(
+            f"{name}: this is no backup of the first format; it is restored with its proof or not at all"
+        )
+    try:
+        info = store.path(name, names.INFO).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise BackupError(f"{name}: there is no such backup: {error.strerror}") from None
+    digests = dict(re.findall(r"^(MD5|SHA256): *([0-9a-f]+)\s*$", info, re.MULTILINE))
+    path = store.path(name, names.ARCHIVE)
+    with _opened(path) as descriptor:
+        for kind, expected in digests.items():
+            # MD5 finds what broke by itself; against people nothing here helps.
+            found = hashlib.new(kind.lower(), usedforsecurity=False)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            while data := os.read(descriptor, _CHUNK):
+                found.update(data)
+            if found.hexdigest() != expected:
+                raise NotAuthenticError(f"{path}: its {kind} is not the one that its .info has")
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotAuthenticError(f"{path}: {error.strerror}; there should be an archive") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAuthenticError(f"{path}: this is no file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _verify(path: Path, descriptor: int, found: Manifest) -> None:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size != found.summary.size:
-        raise NotAuthenticError(f"{path}: it has {status.st_size} bytes; {found.summary.size} were signed")
+    size = os.fstat(descriptor).st_size
+    if size != found.summary.size:
+        raise NotAuthenticError(f"{path}: it has {size} bytes; {found.summary.size} were signed")
     digest = sha256()
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     while data := os.read(descriptor, _CHUNK):
@@ -67,6 +118,36 @@ def extract(found: Manifest, archive: int, folder: Path) -> None:
     :raises BackupError: the folder is there already, or cannot be written.
     :raises NotAuthenticError: the archive has something else than its manifest.
     """
+    with _reading(archive, folder) as (reader, place):
+        _extract(found, reader, place)
+
+
+def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
+    """Write all members of an archive that nobody signed below a folder that is made for that.
+
+    :raises BackupError: the folder is there already, or cannot be written.
+    :raises NotAuthenticError: the archive has something that no backup has, or more than the limits allow.
+    """
+    members = size = 0
+    with _reading(archive, folder) as (reader, place):
+        for member, content in tar.members(reader.read):
+            members, size = members + 1, size + member.size
+            if members > limits.members or size > limits.size:
+                raise NotAuthenticError(f"the archive has more than {limits.members} members or {limits.size} bytes")
+            # What people pack by hand begins with a dot.
+            path = member.path.removeprefix("./")
+            if path == ".":
+                continue
+            check_path(path)
+            plain = replace(member, path=path)
+            if member.kind == tar.FOLDER:
+                place.add_folder(plain)
+            else:
+                place.add_file(Entry(plain), content)
+
+
+@contextlib.contextmanager
+def _reading(archive: int, folder: Path) -> Iterator[tuple[Reader, _Place]]:
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
@@ -74,7 +155,7 @@ def extract(found: Manifest, archive: int, folder: Path) -> None:
     reader, whole = Reader(archive), False
     try:
         with _Place(folder, owners=os.geteuid() == 0) as place:
-            _extract(found, reader, place)
+            yield reader, place
             whole = True
     finally:
         reader.close(whole=whole)
@@ -150,7 +231,7 @@ class _Place:
             for data in content:
                 digest.update(data)
                 write_all(descriptor, data)
-            if not hmac.compare_digest(digest.hexdigest(), entry.sha256):
+            if entry.sha256 and not hmac.compare_digest(digest.hexdigest(), entry.sha256):
                 raise NotAuthenticError(f"the content of {member.path!r} is not what was signed")
             self._dress(descriptor, member)
         finally:

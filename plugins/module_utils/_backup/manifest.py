@@ -223,6 +223,8 @@ def _parse_entry(text: bytes) -> Entry:
         entry = Entry(tar.Member(**content), sha256)
     except (TypeError, KeyError) as error:
         raise NotAuthenticError(f"a member of the manifest is none: {error}") from None
+    if entry.member.kind == tar.FILE and not _DIGEST.fullmatch(entry.sha256):
+        raise NotAuthenticError(f"the manifest has no digest of {entry.member.path!r}")
     return entry
 
 
