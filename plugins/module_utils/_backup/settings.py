@@ -14,11 +14,14 @@ from typing import Any
 from .. import _settings
 from . import keyring
 from .errors import BackupError
+from .mysql import MYSQL, Mysql
+from .postgresql import POSTGRESQL, Postgresql
 from .retention import Policy
 from .sources import FILES, SQLITE, Files, Origin, Sqlite
 from .store import Store
 
-_KINDS: dict[str, type[Files] | type[Sqlite]] = {FILES: Files, SQLITE: Sqlite}
+_Known = Files | Sqlite | Postgresql | Mysql
+_KINDS: dict[str, type[_Known]] = {FILES: Files, SQLITE: Sqlite, POSTGRESQL: Postgresql, MYSQL: Mysql}
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def load(path: Path) -> Settings:
     return Settings(paths, origins, retention)
 
 
-def _origin(given: Mapping[str, Any], where: str) -> Files | Sqlite:
+def _origin(given: Mapping[str, Any], where: str) -> _Known:
     content = dict(given)
     kind = content.pop("kind", None)
     if kind not in _KINDS:

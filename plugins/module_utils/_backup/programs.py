@@ -1,0 +1,120 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Programs of a database, which find what they need to know in their environment or in files, not in arguments."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import IO, BinaryIO, cast
+
+from .errors import BackupError
+
+_LINES = 5  # of what a program complained about that a message shows
+
+
+def run(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
+) -> str:
+    """Run a program to its end; returns what it printed, unless that goes into a file.
+
+    :param env: added to what this process has.
+    :param stdin: a file to read from its beginning.
+    :raises BackupError: it failed, or is not there; with its last words.
+    """
+    if stdin is not None:
+        stdin.seek(0)
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            done = subprocess.run(
+                command,
+                env=_environment(env),
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=subprocess.PIPE if stdout is None else stdout,
+                stderr=complaints,
+                check=False,
+            )
+        except OSError as error:
+            raise BackupError(f"cannot run {command[0]}: {error.strerror}") from None
+        if done.returncode:
+            raise BackupError(f"{command[0]} failed with status {done.returncode}: {_last_words(complaints)}")
+    return "" if done.stdout is None else done.stdout.decode("utf-8", "replace")
+
+
+class Session:
+    """A program that is asked one thing after the other, in one connection, which lasts as long.
+
+    :param echo: what makes the program print a word; ``{}`` stands for that.
+    """
+
+    _END = "--aapanel-end-of-answer--"
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], echo: str) -> None:
+        self._name = command[0]
+        self._echo = echo.format(self._END)
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=_environment(env),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._complaints,
+                text=True,
+            )
+        except OSError as error:
+            self._complaints.close()
+            raise BackupError(f"cannot run {self._name}: {error.strerror}") from None
+        self._in, self._out = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._in, self._out, self._complaints):
+            stream.close()
+
+    def ask(self, text: str) -> list[str]:
+        """Ask, and return the lines of the answer.
+
+        :raises BackupError: it ended instead; with its last words.
+        """
+        lines: list[str] = []
+        try:
+            self._in.write(f"{text}\n{self._echo}\n")
+            self._in.flush()
+            for line in self._out:
+                if line.rstrip("\n") == self._END:
+                    return lines
+                lines.append(line.rstrip("\n"))
+        except BrokenPipeError:
+            pass
+        self._process.wait()
+        raise BackupError(f"{self._name} ended, status {self._process.returncode}: {_last_words(self._complaints)}")
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    # Messages in one language; nothing of the operator's own configuration of these programs.
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "MYSQL"))}
+    return {**mine, "LC_ALL": "C.UTF-8", **more}
+
+
+def _last_words(complaints: IO[bytes]) -> str:
+    complaints.seek(0)
+    lines = complaints.read().decode("utf-8", "replace").split("\n")
+    return "; ".join([line.strip() for line in lines if line.strip()][-_LINES:]) or "it said nothing"

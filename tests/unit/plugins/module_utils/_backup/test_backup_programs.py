@@ -1,0 +1,66 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import io
+import tempfile
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import mysql
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import Session, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def test_a_program_that_fails_says_why():
+    with pytest.raises(BackupError, match="sh failed with status 3: out of luck"):
+        run(["sh", "-c", "echo out of luck >&2; exit 3"], {})
+    with pytest.raises(BackupError, match="cannot run no-such-program"):
+        run(["no-such-program"], {})
+
+
+def test_what_the_operator_configured_for_himself_does_not_count(monkeypatch):
+    monkeypatch.setenv("PGHOST", "elsewhere")
+    monkeypatch.setenv("MYSQL_HOST", "elsewhere")
+    assert run(["sh", "-c", "echo $PGHOST $MYSQL_HOST $MINE"], {"MINE": "mine"}) == "mine\n"
+
+
+def test_a_file_is_read_from_its_beginning():
+    with tempfile.TemporaryFile() as file:
+        file.write(b"content")
+        assert run(["cat"], {}, stdin=file) == "content"
+
+
+def test_a_session_is_asked_one_thing_after_the_other():
+    with Session(["sh"], {}, "echo {}") as session:
+        assert session.ask("x=1; echo a; echo b") == ["a", "b"]
+        assert session.ask("echo $x") == ["1"]
+        assert session.ask(":") == []
+        with pytest.raises(BackupError, match="sh ended, status 4: broken"):
+            session.ask("echo broken >&2; exit 4")
+
+
+# As mariadb-dump writes them: a row a line, and line ends inside of values as two characters.
+values = st.text(alphabet="ab()`,'\\", max_size=400).map(lambda text: text.encode())
+tables = st.lists(
+    st.tuples(st.text(alphabet="ab`é ", min_size=1, max_size=64), st.lists(values, max_size=8)), max_size=5
+)
+
+
+@given(tables, st.integers(400, 4000))
+def test_rows_are_counted_in_the_dump_wherever_it_is_cut(found, chunk):
+    dump, expected = b"-- MariaDB dump\n", {}
+    for name, rows in found:
+        quoted = name.replace("`", "``").encode()
+        dump += b"LOCK TABLES `%s` WRITE;\n" % quoted
+        if rows:
+            dump += b"INSERT INTO `%s` VALUES\n" % quoted + b",\n".join(b"(" + row + b")" for row in rows) + b";\n"
+            expected[name] = expected.get(name, 0) + len(rows)
+        dump += b"UNLOCK TABLES;\n"
+    dump += b"CREATE PROCEDURE p() SELECT\n(1)\n;;\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mysql, "_CHUNK", chunk)
+        assert mysql._count(io.BytesIO(dump)) == expected
