@@ -18,10 +18,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import create, extract, keyring, retention
+from . import create, extract, keyring, names, retention
 from .errors import BackupError
 from .settings import Settings, load
-from .store import Backup, State
+from .store import Backup, State, Store
 
 OK, FAILED = 0, 1
 PARTIAL, NOT_AUTHENTIC = 3, 4
@@ -91,7 +91,7 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
 
 def _verify(settings: Settings, options: argparse.Namespace) -> int:
     store = settings.store()
-    wanted = [backup.name for backup in store.backups()] if options.all else [_named(settings, options.name)]
+    wanted = [backup.name for backup in store.backups()] if options.all else [_named(store, options.name)]
     results, status = [], OK
     for name in wanted:
         problem = ""
@@ -108,8 +108,9 @@ def _verify(settings: Settings, options: argparse.Namespace) -> int:
 def _restore(settings: Settings, options: argparse.Namespace) -> int:
     if options.unproven:
         return _restore_unproven(settings, options)
-    name = _named(settings, options.name)
-    with extract.verified(settings.store(), name) as (found, archive):
+    store = settings.store()
+    name = _named(store, options.name)
+    with extract.verified(store, name) as (found, archive):
         extract.extract(found, archive, options.to)
         summary = found.summary
     lines = [f"{name} of {summary.began} is in {options.to}", *_warnings(summary.warnings)]
@@ -129,14 +130,14 @@ def _restore_unproven(settings: Settings, options: argparse.Namespace) -> int:
 def _prune(settings: Settings, options: argparse.Namespace) -> int:
     store = settings.store()
     with store.locked(options.wait) as ledger:
-        good = {found.name: found for found in store.backups() if found.state is State.GOOD}
+        good = {found.name: found for found in store.good()}
         # Nothing old goes before something new has shown that it is whole.
-        with extract.verified(store, store.newest().name):
+        with extract.verified(store, list(good)[-1]):
             now = datetime.now(timezone.utc)
         made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
         decision = retention.decide(made, settings.retention, now)
         for name in () if options.dry_run else decision.remove:
-            store.remove(good[name], ledger, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            store.remove(good[name], ledger, names.stamp(now))
     lines = [
         *(f"{name}  {'would go' if options.dry_run else 'removed'}" for name in decision.remove),
         *(f"{name}  stays: {', '.join(reasons)}" for name, reasons in decision.keep.items()),
@@ -170,8 +171,8 @@ _COMMANDS = {
 }
 
 
-def _named(settings: Settings, name: str) -> str:
-    return settings.store().newest().name if name == _NEWEST else name
+def _named(store: Store, name: str) -> str:
+    return store.good()[-1].name if name == _NEWEST else name
 
 
 def _line(backup: Backup) -> str:

@@ -66,7 +66,7 @@ def _create(store: Store, origins: Sequence[Origin], ledger: Ledger, say: Progre
             seq=seq,
             previous=newest.manifest if newest else "",
             key=store.keys.signer,
-            began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            began=names.stamp(began),
             sources=sources,
             members=writer.members,
             content_size=writer.content_size,

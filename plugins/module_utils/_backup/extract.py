@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -23,7 +22,7 @@ from . import names, tar
 from .compression import Reader, write_all
 from .errors import BackupError, NotAuthenticError
 from .manifest import Entry, Manifest
-from .store import Store
+from .store import Store, opened
 
 _CHUNK = 1 << 20  # bytes
 _DEPTH_MAX = 128  # folders in each other
@@ -52,7 +51,7 @@ def verified(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
     """
     with store.open(name) as found:
         path = store.path(name, names.ARCHIVE)
-        with _opened(path) as descriptor:
+        with _archive(path) as descriptor:
             _verify(path, descriptor, found)
             yield found, descriptor
 
@@ -74,41 +73,34 @@ def unproven(store: Store, name: str) -> Iterator[int]:
         raise BackupError(f"{name}: there is no such backup: {error.strerror}") from None
     digests = dict(re.findall(r"^(MD5|SHA256): *([0-9a-f]+)\s*$", info, re.MULTILINE))
     path = store.path(name, names.ARCHIVE)
-    with _opened(path) as descriptor:
+    with _archive(path) as descriptor:
         for kind, expected in digests.items():
             # MD5 finds what broke by itself; against people nothing here helps.
-            found = hashlib.new(kind.lower(), usedforsecurity=False)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            while data := os.read(descriptor, _CHUNK):
-                found.update(data)
-            if found.hexdigest() != expected:
+            if _digest(descriptor, kind.lower()) != expected:
                 raise NotAuthenticError(f"{path}: its {kind} is not the one that its .info has")
         yield descriptor
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise NotAuthenticError(f"{path}: {error.strerror}; there should be an archive") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotAuthenticError(f"{path}: this is no file")
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _archive(path: Path) -> Iterator[int]:
+    with opened(path, NotAuthenticError(f"{path}: there should be an archive, and is none")) as stream:
+        yield stream.fileno()
+
+
+def _digest(descriptor: int, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    while data := os.read(descriptor, _CHUNK):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _verify(path: Path, descriptor: int, found: Manifest) -> None:
     size = os.fstat(descriptor).st_size
     if size != found.summary.size:
         raise NotAuthenticError(f"{path}: it has {size} bytes; {found.summary.size} were signed")
-    digest = sha256()
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    while data := os.read(descriptor, _CHUNK):
-        digest.update(data)
-    if not hmac.compare_digest(digest.hexdigest(), found.summary.sha256):
+    if not hmac.compare_digest(_digest(descriptor, "sha256"), found.summary.sha256):
         raise NotAuthenticError(f"{path}: its content is not what was signed")
 
 
@@ -139,11 +131,7 @@ def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
             if path == ".":
                 continue
             check_path(path)
-            plain = replace(member, path=path)
-            if member.kind == tar.FOLDER:
-                place.add_folder(plain)
-            else:
-                place.add_file(Entry(plain), content)
+            place.add(Entry(replace(member, path=path)), content)
 
 
 @contextlib.contextmanager
@@ -169,10 +157,7 @@ def _extract(found: Manifest, reader: Reader, place: _Place) -> None:
         if entry is None or entry.member != member:
             raise NotAuthenticError(f"the archive has {member.path!r} where its manifest has something else")
         check_path(member.path)
-        if member.kind == tar.FOLDER:
-            place.add_folder(member)
-        else:
-            place.add_file(entry, content)
+        place.add(entry, content)
     if next(signed, None) is not None:
         raise NotAuthenticError("the archive ends before its manifest does")
 
@@ -210,7 +195,13 @@ class _Place:
             self._close()
             os.close(self._root)
 
-    def add_folder(self, member: tar.Member) -> None:
+    def add(self, entry: Entry, content: Iterator[bytes]) -> None:
+        if entry.member.kind == tar.FOLDER:
+            self._add_folder(entry.member)
+        else:
+            self._add_file(entry, content)
+
+    def _add_folder(self, member: tar.Member) -> None:
         parent, name = self._parent(member.path)
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
@@ -219,7 +210,7 @@ class _Place:
             os.close(self._descend(member.path))
         self._folders.append(member)
 
-    def add_file(self, entry: Entry, content: Iterator[bytes]) -> None:
+    def _add_file(self, entry: Entry, content: Iterator[bytes]) -> None:
         member, digest = entry.member, sha256()
         parent, name = self._parent(member.path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

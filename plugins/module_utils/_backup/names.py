@@ -16,6 +16,7 @@ SUFFIXES = (ARCHIVE, INFO, MANIFEST)
 _NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
 _OLD_NAME = re.compile(r"backup_[0-9]{8}_[0-9]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
+_STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def name(moment: datetime, seq: int) -> str:
@@ -25,6 +26,19 @@ def name(moment: datetime, seq: int) -> str:
     :param seq: its number on this host; what makes the name unique, whatever the clock says.
     """
     return f"backup_{moment.astimezone(timezone.utc).strftime(_TIME)}_{seq:06d}"
+
+
+def stamp(moment: datetime) -> str:
+    """Write a moment down as manifests and the ledger have it: in UTC, to the second."""
+    return moment.astimezone(timezone.utc).strftime(_STAMP)
+
+
+def moment_of(stamp: str) -> datetime:
+    """Read what `stamp` wrote.
+
+    :raises ValueError: it is no moment.
+    """
+    return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
 
 
 def is_name(text: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from . import names
 from .errors import BackupError
 from .manifest import Summary
 
@@ -45,7 +46,7 @@ class Made:
     @classmethod
     def of(cls, summary: Summary) -> Made:
         """Return what counts of a backup here."""
-        return cls(summary.name, summary.seq, datetime.fromisoformat(summary.began.replace("Z", "+00:00")))
+        return cls(summary.name, summary.seq, names.moment_of(summary.began))
 
 
 @dataclass(frozen=True)

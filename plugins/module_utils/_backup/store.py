@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -67,7 +67,7 @@ class Store:
         self.keys = keys
 
     @contextlib.contextmanager
-    def locked(self, wait: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[Ledger]:
+    def locked(self, wait: float = 0.0) -> Iterator[Ledger]:
         """Keep all others out, and give the ledger. The kernel's lock: it falls with the process.
 
         :param wait: seconds to wait for another one.
@@ -82,7 +82,7 @@ class Store:
                 if time.monotonic() >= deadline:
                     who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
                     raise BusyError(f"another backup, restore or prune is at work (process {who or 'unknown'})")
-                sleep(_POLL)
+                time.sleep(_POLL)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
             ledger = self.ledger()
@@ -109,13 +109,11 @@ class Store:
         """Return all backups that are there or should be, oldest first."""
         ledger = self.ledger()
         expected = ledger.present()
-        there = {name for path in _files(self.folder) if (name := names.stem(path)) is not None}
-        with_manifest = {
-            path.removesuffix(names.MANIFEST) for path in _files(self.folder) if path.endswith(names.MANIFEST)
-        }
+        files = set(_files(self.folder))
+        there = {name for file in files if (name := names.stem(file)) is not None}
         found = []
         for name in sorted(there | set(expected)):
-            if name in with_manifest:
+            if f"{name}{names.MANIFEST}" in files:
                 found.append(self._look_at(name, ledger))
             elif name in expected:
                 found.append(Backup(name, State.MISSING, problem="it was not pruned, and its manifest is not there"))
@@ -123,15 +121,15 @@ class Store:
                 found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
         return sorted(found, key=lambda backup: (backup.summary.seq if backup.summary else 0, backup.name))
 
-    def newest(self) -> Backup:
-        """Return the newest good backup.
+    def good(self) -> list[Backup]:
+        """Return the good backups, oldest first.
 
         :raises BackupError: there is none.
         """
         good = [backup for backup in self.backups() if backup.state is State.GOOD]
         if not good:
             raise BackupError(f"{self.folder}: there is no good backup; `panelctl backup list` says what there is")
-        return good[-1]
+        return good
 
     def path(self, name: str, suffix: str) -> Path:
         """Return where a file of a backup is."""
@@ -160,12 +158,11 @@ class Store:
 
     def sweep(self, ledger: Ledger) -> list[str]:
         """Remove what died backups and prunes have left; returns the files. Under the lock, so nobody is at work."""
-        pruned = {record.name for record in ledger.records if record.event == PRUNED}
-        left = []
+        present, left = ledger.present(), []
         for file in _files(self.folder):
             name = names.stem(file)
             unfinished = name is not None and names.is_name(name) and not self.path(name, names.MANIFEST).exists()
-            if file.startswith(_TEMPORARY) or (unfinished and (name in pruned or name not in ledger.present())):
+            if file.startswith(_TEMPORARY) or (unfinished and name not in present):
                 (self.folder / file).unlink()
                 left.append(file)
         return left
@@ -216,17 +213,28 @@ class Store:
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:
-        path = self.path(name, names.MANIFEST)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is") from None
-        except OSError as error:
-            raise NotAuthenticError(f"{path}: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise NotAuthenticError(f"{path}: this is no file")
+        missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
+        with opened(self.path(name, names.MANIFEST), missing) as stream:
             yield stream
+
+
+@contextlib.contextmanager
+def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
+    """Open a file of a backup; somebody else may have put something else there.
+
+    :param missing: what is raised where there is nothing.
+    :raises NotAuthenticError: it is a link, a pipe, a device, or cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise missing from None
+    except OSError as error:
+        raise NotAuthenticError(f"{path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAuthenticError(f"{path}: this is no file")
+        yield stream
 
 
 class _StateError(NotAuthenticError):
