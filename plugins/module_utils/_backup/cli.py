@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     waiting.add_argument("--wait", type=float, default=10.0, metavar="S", help="seconds to wait for others (10)")
     parser = argparse.ArgumentParser(prog="panelctl backup", description=__doc__, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("create", parents=[shared, waiting], help="make a backup")
+    create_ = commands.add_parser("create", parents=[shared, waiting], help="make a backup")
+    create_.add_argument("set", nargs="?", default=names.FULL, help=f"which set of sources ({names.FULL}: all of them)")
     commands.add_parser("list", parents=[shared], help="which there are, and which should be")
     verify = commands.add_parser("verify", parents=[shared], help="read every byte of a backup and compare")
     verify.add_argument("name", nargs="?", default=_NEWEST, help="which one (newest)")
@@ -77,7 +78,8 @@ def _create(settings: Settings, options: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             sys.stderr.write(f"backing up {text}\n")
 
-    summary = create.create(settings.store(), settings.origins, wait=options.wait, say=say)
+    origins = settings.of(options.set)
+    summary = create.create(settings.store(), origins, options.set, wait=options.wait, say=say)
     lines = [f"{summary.name}: {summary.members} members, {_size(summary.size)}", *_warnings(summary.warnings)]
     _say(options, {"result": "partial" if summary.partial else "created", **asdict(summary)}, lines)
     return PARTIAL if summary.partial else OK
@@ -135,7 +137,7 @@ def _prune(settings: Settings, options: argparse.Namespace) -> int:
         with extract.verified(store, list(good)[-1]):
             now = datetime.now(timezone.utc)
         made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
-        decision = retention.decide(made, settings.retention, now)
+        decision = retention.decide(made, {name: found.retention for name, found in settings.sets.items()}, now)
         for name in () if options.dry_run else decision.remove:
             store.remove(good[name], ledger, names.stamp(now))
     lines = [

@@ -30,9 +30,17 @@ _ROOM = 64 << 20  # bytes that are left to everybody else
 Progress = Callable[[str], None]
 
 
-def create(store: Store, origins: Sequence[Origin], *, wait: float = 0.0, say: Progress = lambda _: None) -> Summary:
+def create(
+    store: Store,
+    origins: Sequence[Origin],
+    name: str = names.FULL,
+    *,
+    wait: float = 0.0,
+    say: Progress = lambda _: None,
+) -> Summary:
     """Back up.
 
+    :param name: of the set that these are.
     :param wait: seconds to wait for another one that is at work.
     :param say: is told what is being done.
     :raises BackupError: something could not be backed up; there is no backup then, and those before are untouched.
@@ -41,10 +49,10 @@ def create(store: Store, origins: Sequence[Origin], *, wait: float = 0.0, say: P
         store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store.sweep(ledger)
         _check_room(store.folder, origins)
-        return _create(store, origins, ledger, say)
+        return _create(store, origins, name, ledger, say)
 
 
-def _create(store: Store, origins: Sequence[Origin], ledger: Ledger, say: Progress) -> Summary:
+def _create(store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress) -> Summary:
     began = datetime.now(timezone.utc)
     newest = ledger.newest
     seq = newest.seq + 1 if newest else 1
@@ -62,6 +70,7 @@ def _create(store: Store, origins: Sequence[Origin], ledger: Ledger, say: Progre
         os.fsync(archive_file)
         summary = Summary(
             host=store.host,
+            set=set_,
             name=name,
             seq=seq,
             previous=newest.manifest if newest else "",

@@ -64,6 +64,7 @@ class Summary:
     """The first line.
 
     :param host: which installation made it; not its host name, which another one may have.
+    :param set: what is backed up and kept together: this one is an older or newer version of the others of its set.
     :param previous: SHA-256 of the manifest before it, in hexadecimal; empty for the first.
     :param began: when the snapshot began, in UTC: what is newer than this is not in it.
     :param size: bytes of the archive.
@@ -72,6 +73,7 @@ class Summary:
     """
 
     host: str
+    set: str
     name: str
     seq: int
     previous: str
@@ -206,6 +208,7 @@ def _is_sane(summary: Summary) -> bool:
     try:
         return bool(
             names.is_name(summary.name)
+            and names.is_set(summary.set)
             and summary.name.endswith(f"_{summary.seq:06d}")
             and _TIME.fullmatch(summary.began)
             and _DIGEST.fullmatch(summary.sha256)

@@ -13,6 +13,9 @@ from datetime import datetime, timezone
 
 ARCHIVE, INFO, MANIFEST = ".tar.gz", ".info", ".manifest"
 SUFFIXES = (ARCHIVE, INFO, MANIFEST)
+#: The set of all sources, which every host has.
+FULL = "full"
+_SET = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
 _OLD_NAME = re.compile(r"backup_[0-9]{8}_[0-9]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -44,6 +47,11 @@ def moment_of(stamp: str) -> datetime:
 def is_name(text: str) -> bool:
     """Tell whether this is the name of a backup."""
     return _NAME.fullmatch(text) is not None
+
+
+def is_set(text: str) -> bool:
+    """Tell whether a set of sources may be called so."""
+    return _SET.fullmatch(text) is not None
 
 
 def is_old_name(text: str) -> bool:

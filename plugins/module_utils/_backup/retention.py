@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -42,11 +42,12 @@ class Made:
     name: str
     seq: int
     began: datetime
+    set: str = names.FULL
 
     @classmethod
     def of(cls, summary: Summary) -> Made:
         """Return what counts of a backup here."""
-        return cls(summary.name, summary.seq, names.moment_of(summary.began))
+        return cls(summary.name, summary.seq, names.moment_of(summary.began), summary.set)
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,38 @@ _BUCKETS: dict[str, Callable[[datetime], tuple[int, ...]]] = {
 }
 
 
-def decide(made: Sequence[Made], policy: Policy, now: datetime, pins: Collection[str] = ()) -> Decision:
+def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, pins: Collection[str] = ()) -> Decision:
     """Decide, without touching anything.
 
     :param made: the good backups; what is not good is nobody's to remove here.
+    :param policies: by set; backups of a set that has none stay.
     :param pins: names of those that stay, whatever their age.
-    :raises BackupError: a clock has jumped, so that ages say nothing, or the policy would keep none.
+    :raises BackupError: a clock has jumped, so that ages say nothing, or a policy would keep none.
     """
-    if policy.newest < 1:
-        raise BackupError("retention: `newest` must be at least 1, or a day without a backup would remove the last one")
     newest_first = sorted(made, key=lambda backup: backup.seq, reverse=True)
     _check_clock(newest_first, now)
     keep: dict[str, list[str]] = {}
+    for name in {backup.set for backup in made}:
+        of_set = [backup for backup in newest_first if backup.set == name]
+        if name in policies:
+            _keep(of_set, name, policies[name], keep)
+        else:
+            keep |= {backup.name: [f"there is no set {name} any more"] for backup in of_set}
+    for backup in newest_first:
+        if backup.name in pins:
+            keep.setdefault(backup.name, []).append("pinned")
+    oldest_first = newest_first[::-1]
+    return Decision(
+        {backup.name: keep[backup.name] for backup in oldest_first if backup.name in keep},
+        [backup.name for backup in oldest_first if backup.name not in keep],
+    )
+
+
+def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[str, list[str]]) -> None:
+    if policy.newest < 1:
+        raise BackupError(
+            f"set {name}: `newest` must be at least 1, or a day without a backup would remove the last one"
+        )
     for backup in newest_first[: policy.newest]:
         keep.setdefault(backup.name, []).append("newest")
     for rule, bucket in _BUCKETS.items():
@@ -85,10 +106,6 @@ def decide(made: Sequence[Made], policy: Policy, now: datetime, pins: Collection
             if len(seen) < getattr(policy, rule) and bucket(backup.began) not in seen:
                 seen.add(bucket(backup.began))
                 keep.setdefault(backup.name, []).append(rule)
-    for backup in newest_first:
-        if backup.name in pins:
-            keep.setdefault(backup.name, []).append("pinned")
-    return Decision(keep, [backup.name for backup in reversed(newest_first) if backup.name not in keep])
 
 
 def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:

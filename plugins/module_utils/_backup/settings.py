@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import _settings
-from . import keyring
+from . import keyring, names
 from .errors import BackupError
 from .mysql import MYSQL, Mysql
 from .postgresql import POSTGRESQL, Postgresql
@@ -38,12 +38,33 @@ class Paths:
 
 
 @dataclass(frozen=True)
+class Set:
+    """What is backed up together, as often as the others of its kind, and kept as long.
+
+    :param sources: names of the sources; empty for all.
+    """
+
+    sources: tuple[str, ...] = ()
+    retention: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the commands have to know of their host."""
 
     paths: Paths
     origins: tuple[Origin, ...]
-    retention: Policy
+    sets: Mapping[str, Set]
+
+    def of(self, name: str) -> tuple[Origin, ...]:
+        """Return what belongs to a set.
+
+        :raises BackupError: there is no such set.
+        """
+        if name not in self.sets:
+            raise BackupError(f"there is no set {name!r}; there are {', '.join(sorted(self.sets))}")
+        wanted = self.sets[name].sources
+        return tuple(origin for origin in self.origins if not wanted or origin.name in wanted)
 
     def store(self) -> Store:
         """Open the store, with the keys that there are.
@@ -62,15 +83,28 @@ def load(path: Path) -> Settings:
     try:
         content = _settings.load(path)
         given = content.pop("sources", [])
-        retention = _settings.build(Policy, content.pop("retention", {}), f"{path}, retention")
+        sets = {name: _set(name, given, f"{path}, set {name}") for name, given in content.pop("sets", {}).items()}
         paths = _settings.build(Paths, content, str(path))
         origins = tuple(_origin(source, f"{path}, source {number}") for number, source in enumerate(given, 1))
     except _settings.SettingsError as error:
         raise BackupError(str(error)) from error
-    names = [origin.name for origin in origins]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    called = [origin.name for origin in origins]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
         raise BackupError(f"{path}: two sources are called {', '.join(twice)}; their backups would be one")
-    return Settings(paths, origins, retention)
+    for name, found in sets.items():
+        if unknown := sorted(set(found.sources) - set(called)):
+            raise BackupError(
+                f"{path}, set {name}: there is no source {', '.join(unknown)}; there are {', '.join(called)}"
+            )
+    return Settings(paths, origins, {names.FULL: Set(), **sets})
+
+
+def _set(name: str, given: Mapping[str, Any], where: str) -> Set:
+    content = dict(given)
+    if not names.is_set(name):
+        raise _settings.SettingsError(f"{where}: its name has other characters than small letters, digits, - and _")
+    retention = _settings.build(Policy, content.pop("retention", {}), f"{where}, retention")
+    return replace(_settings.build(Set, content, where), retention=retention)
 
 
 def _origin(given: Mapping[str, Any], where: str) -> _Known:

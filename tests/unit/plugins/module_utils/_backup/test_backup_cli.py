@@ -129,7 +129,7 @@ def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
     host, first = with_backup
     settings = json.loads((host / "settings.json").read_text())
     rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
-    (host / "settings.json").write_text(json.dumps({**settings, "retention": rules}))
+    (host / "settings.json").write_text(json.dumps({**settings, "sets": {"full": {"retention": rules}}}))
     others = [panelctl(host, "create", "--json")["name"] for _ in range(2)]
     archive = host / "backups" / f"{others[-1]}.tar.gz"
     good = archive.read_bytes()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -32,7 +33,7 @@ def series(minutes):
 def test_what_stays_and_what_goes(minutes, policy, pinned):
     made = series(minutes)
     pins = {f"b{seq:03}" for seq in pinned}
-    found = decide(made, policy, NOW, pins)
+    found = decide(made, {"full": policy}, NOW, pins)
     names = [backup.name for backup in made]
     assert set(found.keep) | set(found.remove) == set(names)
     assert not set(found.keep) & set(found.remove)
@@ -46,14 +47,14 @@ def test_what_stays_and_what_goes(minutes, policy, pinned):
 @given(gaps.filter(bool), policies)
 def test_a_second_prune_removes_nothing(minutes, policy):
     made = series(minutes)
-    first = decide(made, policy, NOW)
+    first = decide(made, {"full": policy}, NOW)
     left = [backup for backup in made if backup.name in first.keep]
-    assert decide(left, policy, NOW).remove == []
+    assert decide(left, {"full": policy}, NOW).remove == []
 
 
 def test_a_year_of_every_twenty_minutes():
     made = series([20] * (3 * 24 * 365))
-    found = decide(made, Policy(), NOW)
+    found = decide(made, {"full": Policy()}, NOW)
     kept = sorted((backup for backup in made if backup.name in found.keep), key=lambda backup: backup.seq)
     rules = [rule for reasons in found.keep.values() for rule in reasons]
     assert [rules.count(rule) for rule in ("hourly", "daily", "weekly", "monthly", "newest")] == [48, 14, 8, 12, 6]
@@ -64,19 +65,29 @@ def test_a_year_of_every_twenty_minutes():
 def test_a_clock_that_jumps_removes_nothing(offset):
     made = series([20] * 100)
     with pytest.raises(BackupError, match=r"clock|days old"):
-        decide(made, Policy(0, 0, 0, 0, 1), NOW + offset if offset.days else NOW - offset)
+        decide(made, {"full": Policy(0, 0, 0, 0, 1)}, NOW + offset if offset.days else NOW - offset)
     newest = Made("b101", 101, NOW + offset)
     with pytest.raises(BackupError, match=r"clock|future|days old"):
-        decide([newest, *made], Policy(0, 0, 0, 0, 1), NOW)
+        decide([newest, *made], {"full": Policy(0, 0, 0, 0, 1)}, NOW)
 
 
 def test_one_that_was_made_with_a_wrong_clock_removes_nothing():
     made = series([20] * 10)
     wrong = [Made(b.name, b.seq, b.began - timedelta(days=365) if b.seq == 5 else b.began) for b in made]
     with pytest.raises(BackupError, match="gone back"):
-        decide(wrong, Policy(0, 0, 0, 0, 1), NOW)
+        decide(wrong, {"full": Policy(0, 0, 0, 0, 1)}, NOW)
 
 
 def test_the_last_one_always_stays():
     with pytest.raises(BackupError, match="newest"):
-        decide(series([20]), Policy(newest=0), NOW)
+        decide(series([20]), {"full": Policy(newest=0)}, NOW)
+
+
+def test_each_set_has_its_own_rules():
+    daily = [replace(backup, began=backup.began - timedelta(hours=9)) for backup in series([24 * 60] * 10)]
+    often = [
+        replace(backup, name=f"o{backup.seq}", seq=100 + backup.seq, set="databases") for backup in series([20] * 9)
+    ]
+    gone = [Made("x", 0, NOW - timedelta(days=11), "gone")]
+    found = decide([*gone, *daily, *often], {"full": Policy(0, 3, 0, 0, 1), "databases": Policy(2, 0, 0, 0, 1)}, NOW)
+    assert list(found.keep) == ["x", "b008", "b009", "b010", "o6", "o9"]
