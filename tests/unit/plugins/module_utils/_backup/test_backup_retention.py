@@ -90,4 +90,4 @@ def test_each_set_has_its_own_rules():
     ]
     gone = [Made("x", 0, NOW - timedelta(days=11), "gone")]
     found = decide([*gone, *daily, *often], {"full": Policy(0, 3, 0, 0, 1), "databases": Policy(2, 0, 0, 0, 1)}, NOW)
-    assert list(found.keep) == ["x", "b008", "b009", "b010", "o6", "o9"]
+    assert list(found.keep) == ["x", "b008", "b009", "b010", "o8", "o9"]
