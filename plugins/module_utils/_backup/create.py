@@ -12,13 +12,15 @@ import contextlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from . import compression, keyring, manifest, names
 from .compression import Archive, Digest
-from .errors import BackupError
+from .errors import AbsentError, BackupError
 from .ledger import Ledger
 from .manifest import Source, Summary
 from .sources import Origin
@@ -46,13 +48,18 @@ def create(
     :raises BackupError: something could not be backed up; there is no backup then, and those before are untouched.
     """
     with store.locked(wait) as ledger:
-        store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store.sweep(ledger)
-        _check_room(store.folder, origins)
-        return _create(store, origins, name, ledger, say)
+        return create_locked(store, origins, name, ledger, say)
 
 
-def _create(store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress) -> Summary:
+def create_locked(
+    store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress = lambda _: None
+) -> Summary:
+    """Back up, for who holds the lock; see `create`."""
+    store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store.sweep(ledger)
+    _check_room(store.folder, origins)
+    canary = str(uuid.uuid4())
+    unmarked = _mark(origins, canary)
     began = datetime.now(timezone.utc)
     newest = ledger.newest
     seq = newest.seq + 1 if newest else 1
@@ -61,7 +68,12 @@ def _create(store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, 
         archive = Archive(archive_file, store.keys.mac(keyring.ARCHIVE))
         writer = Writer(archive, lines)
         try:
-            sources = _add_all(origins, writer, store.state_dir, say)
+            for problem in filter(None, unmarked.values()):
+                writer.warn(f"no canary could be written, so that a drill cannot look for it: {problem}")
+            sources = tuple(
+                source if source.name in unmarked else replace(source, canary=canary)
+                for source in _add_all(origins, writer, store, say)
+            )
             entries = writer.end()
             digest = archive.close()
         except BaseException:
@@ -96,12 +108,34 @@ def _create(store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, 
     return summary
 
 
-def _add_all(origins: Sequence[Origin], writer: Writer, scratch: Path, say: Progress) -> tuple[Source, ...]:
-    found = []
+def _mark(origins: Sequence[Origin], canary: str) -> dict[str, str]:
+    """Write the canary into all of them; returns why not, by name, of those that cannot be written to."""
+    problems = {}
+    for origin in origins:
+        if not origin.in_place:
+            problems[origin.name] = ""
+            continue
+        try:
+            origin.mark(canary)
+        except BackupError as error:
+            problems[origin.name] = str(error)
+    return problems
+
+
+def _add_all(origins: Sequence[Origin], writer: Writer, store: Store, say: Progress) -> Iterator[Source]:
     for origin in origins:
         say(origin.name)
-        found.append(origin.add(writer, scratch))
-    return tuple(found)
+        try:
+            yield origin.add(writer, store.state_dir)
+        except AbsentError as error:
+            if not origin.optional or _was_there(origin, store):
+                raise
+            writer.warn(f"{error}, and there never was")
+
+
+def _was_there(origin: Origin, store: Store) -> bool:
+    summaries = [found.summary for found in store.backups() if found.summary]
+    return any(origin.name == source.name for summary in summaries for source in summary.sources)
 
 
 def _check_room(folder: Path, origins: Sequence[Origin]) -> None:

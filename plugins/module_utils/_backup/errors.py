@@ -14,10 +14,8 @@ class BackupError(Exception):
     status = 1
 
 
-class PartialError(BackupError):
-    """A backup was made, but not of all that was asked for."""
-
-    status = 3
+class AbsentError(BackupError):
+    """What is to be backed up is not there."""
 
 
 class NotAuthenticError(BackupError):

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -104,14 +104,15 @@ def _verify(path: Path, descriptor: int, found: Manifest) -> None:
         raise NotAuthenticError(f"{path}: its content is not what was signed")
 
 
-def extract(found: Manifest, archive: int, folder: Path) -> None:
-    """Write all members of a verified archive below a folder that is made for that. Root gives them their owners.
+def extract(found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None) -> None:
+    """Write the members of a verified archive below a folder that is made for that. Root gives them their owners.
 
+    :param only: members that are wanted, with what is below them; all, where there is none.
     :raises BackupError: the folder is there already, or cannot be written.
     :raises NotAuthenticError: the archive has something else than its manifest.
     """
     with _reading(archive, folder) as (reader, place):
-        _extract(found, reader, place)
+        _extract(found, reader, place, only)
 
 
 def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
@@ -149,7 +150,7 @@ def _reading(archive: int, folder: Path) -> Iterator[tuple[Reader, _Place]]:
         reader.close(whole=whole)
 
 
-def _extract(found: Manifest, reader: Reader, place: _Place) -> None:
+def _extract(found: Manifest, reader: Reader, place: _Place, only: Sequence[str] | None) -> None:
     signed = found.entries()
     for member, content in tar.members(reader.read):
         # In lockstep: what is not in the manifest is not there, and nothing can be there twice.
@@ -157,7 +158,8 @@ def _extract(found: Manifest, reader: Reader, place: _Place) -> None:
         if entry is None or entry.member != member:
             raise NotAuthenticError(f"the archive has {member.path!r} where its manifest has something else")
         check_path(member.path)
-        place.add(entry, content)
+        if only is None or any(f"{member.path}/".startswith(f"{path}/") for path in only):
+            place.add(entry, content)
     if next(signed, None) is not None:
         raise NotAuthenticError("the archive ends before its manifest does")
 

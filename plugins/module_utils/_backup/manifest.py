@@ -42,6 +42,7 @@ class Source:
     :param tool: what made the dump, and its version.
     :param rows: number of rows by table, where it is a database.
     :param member: path of the dump in the archive; of files the folder that they are below.
+    :param canary: a word that was written into it just before; empty where none could be.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Source:
     member: str
     tool: str = ""
     rows: Mapping[str, int] = field(default_factory=dict)
+    canary: str = ""
 
 
 @dataclass(frozen=True)

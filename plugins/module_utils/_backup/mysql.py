@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from .. import _durable
 from .errors import BackupError
 from .manifest import Source
 from .programs import run
+from .sources import CANARY, compare, kept, note_absence, was_absent
 from .writer import Writer
 
 MYSQL = "mysql"
@@ -27,10 +29,19 @@ _TRAILER = b"-- Dump completed"
 _TRAILER_ROOM = 256  # bytes at the end of a dump
 # One row a line, since MariaDB 10.7; in a value a line's end is written as two characters.
 _ROWS = re.compile(rb"\n(?:INSERT INTO `((?:[^`]|``)+)` VALUES|(\()|UNLOCK TABLES;)")
-_INNODB_ONLY = (
-    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' "
-    "AND engine NOT IN ('InnoDB', 'SEQUENCE')"
+_TABLES = (
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
 )
+_NOT_INNODB = f"{_TABLES} AND engine NOT IN ('InnoDB', 'SEQUENCE')"
+_CHARSET = (
+    "SELECT concat('CHARACTER SET ', default_character_set_name, ' COLLATE ', default_collation_name) "
+    "FROM information_schema.schemata WHERE schema_name = {}"
+)
+_MARK = (
+    "CREATE TABLE IF NOT EXISTS {0} (id varchar(64) NOT NULL PRIMARY KEY) ENGINE=InnoDB; "
+    "START TRANSACTION; DELETE FROM {0}; INSERT INTO {0} VALUES ({1}); COMMIT;"
+)
+_COUNT = "SELECT count(*) FROM {}"
 _SIZE = (
     "SELECT coalesce(sum(data_length + index_length), 0) FROM information_schema.tables WHERE table_schema = DATABASE()"
 )
@@ -49,33 +60,116 @@ class Mysql:
     database: str
     defaults_file: Path
 
+    optional = False
+    is_database = True
+    in_place = True
+
     def size(self) -> int:
         """As the server says."""
-        return int(self._ask(_SIZE))
+        return int(self._ask(_SIZE, self.database))
+
+    def mark(self, canary: str) -> None:
+        """Write the word into a table of its own."""
+        self._ask(_MARK.format(CANARY, _text(canary)), self.database)
 
     def add(self, out: Writer, scratch: Path) -> Source:
         """Dump it, see that the dump is whole, count its rows."""
-        member = f"{MYSQL}/{self.name}.sql"
-        if others := self._ask(_INNODB_ONLY).split():
+        if others := self._ask(_NOT_INNODB, self.database).split():
             out.warn(
                 f"{self.name}: {', '.join(others)} may be torn: they are not InnoDB, so no transaction keeps them",
                 partial=True,
             )
-        dump = _program("mariadb-dump", "mysqldump")
-        options = ["--single-transaction", "--quick", "--routines", "--events", "--triggers", "--no-tablespaces"]
         with tempfile.TemporaryFile(dir=scratch) as spool:
-            run([dump, self._defaults, *options, "--default-character-set=utf8mb4", self.database], {}, stdout=spool)
-            if not _is_whole(spool):
-                raise BackupError(f"{self.name}: the dump of {self.database} does not end as one that is whole")
-            tool = run([dump, "--version"], {}).strip()
+            tool = self._dump(spool)
             rows = _count(spool) if "MariaDB" in tool else {}
             spool.seek(0)
-            out.file(member, spool.fileno())
-        return Source(MYSQL, self.name, member, tool, rows)
+            member = self._member(Path())
+            out.file(str(member), spool.fileno())
+        return Source(MYSQL, self.name, str(member), tool, rows)
 
-    def _ask(self, query: str) -> str:
-        client = _program("mariadb", "mysql")
-        return run([client, self._defaults, "--batch", "--skip-column-names", "-e", query, self.database], {}).strip()
+    def present(self) -> bool:
+        """Whether the server has it."""
+        return bool(self._charset())
+
+    def staging(self, default: Path) -> Path:
+        """Return any folder: it is loaded from there."""
+        return default
+
+    def load(self, source: Source, staging: Path) -> None:
+        """Load it into another database, and compare."""
+        self._load(self._member(staging), self.scratch)
+        rows = {table: int(self._ask(_COUNT.format(_name(table)), self.scratch)) for table in self._tables()}
+        canary = self._ask(f"SELECT id FROM {CANARY}", self.scratch) if CANARY in rows else ""  # noqa: S608 (ours)
+        # Those of MySQL's dumps cannot be counted.
+        compare(self.name, source, rows if "MariaDB" in source.tool else source.rows, canary)
+
+    def swap(self, staging: Path) -> None:
+        """Dump the present one, and load the other in its place: no server of this kind can rename a database."""
+        if self.present():
+            self._keep(staging)
+        else:
+            note_absence(self.name, staging)
+        self._load(self._member(staging), self.database)
+
+    def put_back(self, staging: Path) -> None:
+        """Load what was dumped of the present one."""
+        if self._kept(staging).exists():
+            self._load(self._kept(staging), self.database)
+        elif was_absent(self.name, staging):
+            self._ask(f"DROP DATABASE IF EXISTS {_name(self.database)}")
+
+    def forget(self) -> None:
+        """Do nothing: its dump is in the staging."""
+
+    def drop(self) -> None:
+        """Remove what was loaded beside it."""
+        self._ask(f"DROP DATABASE IF EXISTS {_name(self.scratch)}")
+
+    @property
+    def scratch(self) -> str:
+        """Name of the database that it is loaded into."""
+        return f"{self.database}_scratch"
+
+    def _member(self, staging: Path) -> Path:
+        return staging / MYSQL / f"{self.name}.sql"
+
+    def _kept(self, staging: Path) -> Path:
+        return kept(staging, f"{self.name}.sql")
+
+    def _keep(self, staging: Path) -> None:
+        unfinished = kept(staging, f"{self.name}.new")
+        with unfinished.open("w+b") as dump:
+            self._dump(dump)
+            os.fsync(dump.fileno())
+        unfinished.rename(self._kept(staging))
+        _durable.sync(unfinished.parent)
+
+    def _dump(self, out: BinaryIO) -> str:
+        """Dump the present one; returns what with."""
+        dump = _program("mariadb-dump", "mysqldump")
+        options = ["--single-transaction", "--quick", "--routines", "--events", "--triggers", "--no-tablespaces"]
+        run([dump, self._defaults, *options, "--default-character-set=utf8mb4", self.database], {}, stdout=out)
+        if not _is_whole(out):
+            raise BackupError(f"{self.name}: the dump of {self.database} does not end as one that is whole")
+        return run([dump, "--version"], {}).strip()
+
+    def _load(self, file: Path, database: str) -> None:
+        """Fill a database, which is made anew, from a dump."""
+        charset = self._charset() or "CHARACTER SET utf8mb4"
+        self._ask(f"DROP DATABASE IF EXISTS {_name(database)}; CREATE DATABASE {_name(database)} {charset}")
+        with file.open("rb") as dump:
+            client = [_program("mariadb", "mysql"), self._defaults, "--batch", "--binary-mode"]
+            run([*client, "--default-character-set=utf8mb4", database], {}, stdin=dump)
+
+    def _charset(self) -> str:
+        return self._ask(_CHARSET.format(_text(self.database)))
+
+    def _tables(self) -> list[str]:
+        return self._ask(_TABLES, self.scratch).splitlines()
+
+    def _ask(self, query: str, database: str = "") -> str:
+        client = [_program("mariadb", "mysql"), self._defaults, "--batch", "--skip-column-names", "-e", query]
+        return run([*client, database] if database else client, {}).strip()
 
     @property
     def _defaults(self) -> str:
@@ -121,3 +215,11 @@ def _pieces(spool: BinaryIO) -> Iterator[bytes]:
         yield data[:cut]
         rest = data[cut:]
     yield rest
+
+
+def _name(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -15,6 +15,8 @@ ARCHIVE, INFO, MANIFEST = ".tar.gz", ".info", ".manifest"
 SUFFIXES = (ARCHIVE, INFO, MANIFEST)
 #: The set of all sources, which every host has.
 FULL = "full"
+#: The set of what there was before something was brought back.
+BEFORE_RESTORE = "before-restore"
 _SET = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
 _OLD_NAME = re.compile(r"backup_[0-9]{8}_[0-9]{6}")

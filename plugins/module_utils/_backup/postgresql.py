@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,13 @@ from pathlib import Path
 from .errors import BackupError
 from .manifest import Source
 from .programs import Session, run
+from .sources import CANARY, compare, note_absence, was_absent
 from .writer import Writer
 
 POSTGRESQL = "postgresql"
+#: Where one asks for things of the whole server.
+_SERVER = "postgres"
+_JOBS = 4  # connections that load
 # All in one statement, and so in one snapshot even where nobody began a transaction.
 _COUNT = """
 SELECT coalesce(json_object_agg(name, rows), '{}')
@@ -27,6 +32,18 @@ FROM (SELECT name, (xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FR
             WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema'))
            AS names) AS counts;
 """
+_MARK = (
+    "CREATE SCHEMA IF NOT EXISTS {0}; CREATE TABLE IF NOT EXISTS {0}.{0} (id text NOT NULL); "
+    "DELETE FROM {0}.{0}; INSERT INTO {0}.{0} VALUES ({1});"
+)
+_DISCONNECT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pg_has_role(usesysid, 'MEMBER') AND datname = {};"
+)
+# As JSON, because the columns are not the same in all versions.
+_DESCRIBE = (
+    "SELECT to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding)) FROM pg_database d "
+    "WHERE datname = {};"
+)
 _PSQL = ("psql", "--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 
 
@@ -37,6 +54,9 @@ class Postgresql:
     Rows are counted in the very moment that the dump shows, by a session that exports its snapshot to pg_dump.
     https://www.postgresql.org/docs/current/app-pgdump.html
 
+    :param user: has to be able to read all of it and, to bring it back, to create databases and to be a member of the
+        owner.
+    :param owner: role that owns the database and what is in it; empty for the user.
     :param host: a folder with a socket, or a name; empty for the folder of Debian.
     :param passfile: as libpq reads it; empty where the server asks for no password.
     """
@@ -44,35 +64,147 @@ class Postgresql:
     name: str
     database: str
     user: str
+    owner: str = ""
     host: str = ""
     port: int = 5432
     passfile: Path | None = None
 
+    optional = False
+    is_database = True
+    in_place = True
+
     def size(self) -> int:
         """As the server says; what is dumped has no indexes and is smaller."""
-        with Session(_PSQL, self._env, "\\echo {}") as session:
-            return int(session.ask("SELECT pg_database_size(current_database());")[0])
+        return int(self._ask(self.database, "SELECT pg_database_size(current_database());"))
+
+    def mark(self, canary: str) -> None:
+        """Write the word into a table of a schema of its own."""
+        self._ask(self.database, _MARK.format(CANARY, _text(canary)))
 
     def add(self, out: Writer, scratch: Path) -> Source:
         """Dump it, see that the dump can be read, count its rows."""
         member = f"{POSTGRESQL}/{self.name}.dump"
+        env = self._env(self.database)
         with tempfile.TemporaryFile(dir=scratch) as spool:
-            with Session(_PSQL, self._env, "\\echo {}") as session:
+            with Session(_PSQL, env, "\\echo {}") as session:
                 begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();"
                 snapshot = session.ask(begin)[0]
-                rows = {str(name): int(count) for name, count in json.loads("".join(session.ask(_COUNT))).items()}
+                rows = _rows("".join(session.ask(_COUNT)))
                 # Compressed with all the rest.
                 options = ["--format=custom", "--compress=0", "--no-password", f"--snapshot={snapshot}"]
-                run(["pg_dump", *options], self._env, stdout=spool)
-            if ";" not in run(["pg_restore", "--list"], self._env, stdin=spool):
+                run(["pg_dump", *options], env, stdout=spool)
+            if ";" not in run(["pg_restore", "--list"], env, stdin=spool):
                 raise BackupError(f"{self.name}: pg_restore finds nothing in the dump of {self.database}")
             spool.seek(0)
             out.file(member, spool.fileno())
-        return Source(POSTGRESQL, self.name, member, run(["pg_dump", "--version"], self._env).strip(), rows)
+        return Source(POSTGRESQL, self.name, member, run(["pg_dump", "--version"], env).strip(), rows)
+
+    def present(self) -> bool:
+        """Whether the server has it."""
+        return self._exists(self.database)
+
+    def staging(self, default: Path) -> Path:
+        """Return any folder: it is loaded from there."""
+        return default
+
+    def load(self, source: Source, staging: Path) -> None:
+        """Load it into another database, have the server analyze that, and compare."""
+        if self._exists(self._kept):
+            raise BackupError(
+                f"{self.name}: there is a database {self._kept} already, and the present one would be kept there: look "
+                "at it, and drop it"
+            )
+        self.drop()
+        owner = _name(self.owner or self.user)
+        self._ask(_SERVER, f"CREATE DATABASE {_name(self.scratch)} OWNER {owner} TEMPLATE template0 {self._like()};")
+        self._ask(_SERVER, f"REVOKE ALL ON DATABASE {_name(self.scratch)} FROM PUBLIC;")
+        options = ["--no-owner", f"--role={self.owner or self.user}", "--exit-on-error", "--no-password"]
+        jobs = f"--jobs={min(os.cpu_count() or 1, _JOBS)}"
+        env = self._env(self.scratch)
+        run(["pg_restore", *options, jobs, f"--dbname={self.scratch}", str(staging / source.member)], env)
+        self._ask(self.scratch, "ANALYZE;")
+        rows = _rows(self._ask(self.scratch, _COUNT))
+        canary = self._ask(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if source.canary else ""  # noqa: S608 (ours)
+        compare(self.name, source, rows, canary)
+
+    def swap(self, staging: Path) -> None:
+        """Exchange the names of the two databases, in one transaction."""
+        if self.present():
+            self._rename((self.database, self._kept), (self.scratch, self.database))
+        else:
+            note_absence(self.name, staging)
+            self._rename((self.scratch, self.database))
+
+    def put_back(self, staging: Path) -> None:
+        """Exchange them again, if they were."""
+        if self._exists(self._kept):
+            loaded = [(self.database, self.scratch)] if self.present() else []
+            self._rename(*loaded, (self._kept, self.database))
+        elif was_absent(self.name, staging) and self.present():
+            self._rename((self.database, self.scratch))
+
+    def forget(self) -> None:
+        """Remove the one that was there before."""
+        self._remove(self._kept)
+
+    def drop(self) -> None:
+        """Remove the one that was loaded."""
+        self._remove(self.scratch)
 
     @property
-    def _env(self) -> dict[str, str]:
+    def scratch(self) -> str:
+        """Name of the database that it is loaded into."""
+        return f"{self.database}_scratch"
+
+    @property
+    def _kept(self) -> str:
+        return f"{self.database}_before"
+
+    def _rename(self, *names: tuple[str, str]) -> None:
+        for name, _ in names:
+            # Whom we may not disconnect is named by the server, when it refuses.
+            self._ask(_SERVER, _DISCONNECT.format(_text(name)))
+        # Sent together they are one transaction.
+        self._ask(_SERVER, " ".join(f"ALTER DATABASE {_name(old)} RENAME TO {_name(new)};" for old, new in names))
+
+    def _remove(self, name: str) -> None:
+        if self._exists(name):
+            self._ask(_SERVER, f"DROP DATABASE {_name(name)} WITH (FORCE);")
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._ask(_SERVER, f"SELECT 1 FROM pg_database WHERE datname = {_text(name)};"))  # noqa: S608 (quoted)
+
+    def _like(self) -> str:
+        """Encoding and locale of the present one, so that what is loaded sorts as it did."""
+        found = self._ask(_SERVER, _DESCRIBE.format(_text(self.database)))
+        if not found:
+            return "ENCODING 'UTF8'"
+        like = json.loads(found)
+        options = f"ENCODING {_text(like['encoding'])}"
+        options += f" LC_COLLATE {_text(like['datcollate'])} LC_CTYPE {_text(like['datctype'])}"
+        if like.get("datlocprovider") == "i":
+            options += f" LOCALE_PROVIDER icu ICU_LOCALE {_text(like.get('datlocale') or like.get('daticulocale'))}"
+        return options
+
+    def _ask(self, database: str, query: str) -> str:
+        return run([*_PSQL, "--command", query], self._env(database)).strip()
+
+    def _env(self, database: str) -> dict[str, str]:
         # In the environment rather than in arguments, where all programs of libpq find it.
-        env = {"PGDATABASE": self.database, "PGUSER": self.user, "PGPORT": str(self.port), "PGCONNECT_TIMEOUT": "10"}
+        env = {"PGDATABASE": database, "PGUSER": self.user, "PGPORT": str(self.port), "PGCONNECT_TIMEOUT": "10"}
+        # What we ask for is no news.
+        env |= {"PGOPTIONS": "-c client_min_messages=warning"}
         env |= {"PGHOST": self.host} if self.host else {}
         return env | ({"PGPASSFILE": str(self.passfile)} if self.passfile else {})
+
+
+def _rows(answer: str) -> dict[str, int]:
+    return {str(name): int(count) for name, count in json.loads(answer).items()}
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

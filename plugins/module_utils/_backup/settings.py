@@ -13,11 +13,14 @@ from typing import Any
 
 from .. import _settings
 from . import keyring, names
+from .drill import Limits
 from .errors import BackupError
+from .files import FILES, Files
 from .mysql import MYSQL, Mysql
 from .postgresql import POSTGRESQL, Postgresql
 from .retention import Policy
-from .sources import FILES, SQLITE, Files, Origin, Sqlite
+from .sources import Origin
+from .sqlite import SQLITE, Sqlite
 from .store import Store
 
 _Known = Files | Sqlite | Postgresql | Mysql
@@ -29,12 +32,16 @@ class Paths:
     """Where things are on this host; the names are those of the keys of ``backup.json``.
 
     :param host: names this installation in each manifest, for ever.
+    :param panelctl: stops and starts the app where its data is exchanged; empty where none runs here.
+    :param textfile_dir: where Prometheus' node_exporter looks for text files; empty for no figures.
     """
 
     folder: Path
     state_dir: Path
     keyring: Path
     host: str
+    panelctl: Path | None = None
+    textfile_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,9 @@ class Set:
     retention: Policy = field(default_factory=Policy)
 
 
+_KEPT = Set(retention=Policy(hourly=0, daily=7, weekly=4, monthly=0, newest=3))
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the commands have to know of their host."""
@@ -55,6 +65,7 @@ class Settings:
     paths: Paths
     origins: tuple[Origin, ...]
     sets: Mapping[str, Set]
+    limits: Limits
 
     def of(self, name: str) -> tuple[Origin, ...]:
         """Return what belongs to a set.
@@ -84,6 +95,7 @@ def load(path: Path) -> Settings:
         content = _settings.load(path)
         given = content.pop("sources", [])
         sets = {name: _set(name, given, f"{path}, set {name}") for name, given in content.pop("sets", {}).items()}
+        limits = _settings.build(Limits, content.pop("limits", {}), f"{path}, limits")
         paths = _settings.build(Paths, content, str(path))
         origins = tuple(_origin(source, f"{path}, source {number}") for number, source in enumerate(given, 1))
     except _settings.SettingsError as error:
@@ -96,7 +108,7 @@ def load(path: Path) -> Settings:
             raise BackupError(
                 f"{path}, set {name}: there is no source {', '.join(unknown)}; there are {', '.join(called)}"
             )
-    return Settings(paths, origins, {names.FULL: Set(), **sets})
+    return Settings(paths, origins, {names.FULL: Set(), names.BEFORE_RESTORE: _KEPT, **sets}, limits)
 
 
 def _set(name: str, given: Mapping[str, Any], where: str) -> Set:

@@ -4,166 +4,142 @@
 
 # Private to this collection: may change in any release.
 
-"""What there is to back up: folders, and databases by their own means."""
+"""What there is to back up, and to bring back: folders, and databases by their own means."""
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import sqlite3
-import stat
-import tempfile
-import urllib.parse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from .. import _durable
 from .errors import BackupError
 from .manifest import Source
 from .writer import Writer
 
-FILES, SQLITE = "files", "sqlite"
+#: Name of the table, schema or file that a canary is in.
+CANARY = "aapanel_canary"
 
 
 class Origin(Protocol):
-    """Something that can be backed up."""
+    """Something that can be backed up, and brought back.
+
+    Bringing back is: `load` beside the present, `swap`, `forget` the present, `drop` what is left over; or `put_back`
+    instead of forgetting. Each of them finds out itself how far a run that died has come, so that it can be repeated.
+    """
 
     @property
     def name(self) -> str:
         """What it is called; no other one of the host is."""
 
+    @property
+    def is_database(self) -> bool:
+        """Whether it is a database."""
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may not be there yet; once it was backed up, it has to be."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it can be brought back to where it came from; otherwise only elsewhere."""
+
+    @property
+    def database(self) -> str:
+        """Name of the database of a server; empty where it is none."""
+
+    @property
+    def scratch(self) -> str:
+        """Name of the database of a server that it is loaded into; empty where there is none."""
+
     def size(self) -> int:
         """About how many bytes it is, and so how much room its backup may need."""
+
+    def mark(self, canary: str) -> None:
+        """Write a word into it, as any client of it would: the backup that follows has to have it.
+
+        :raises BackupError: it cannot be written to.
+        """
 
     def add(self, out: Writer, scratch: Path) -> Source:
         """Back it up.
 
         :param scratch: a folder for what has to be written before it can be read; nobody else's.
+        :raises AbsentError: there is none.
         :raises BackupError: it cannot be, or what came of it is none.
         """
 
+    def present(self) -> bool:
+        """Whether there is one at its place.
 
-@dataclass(frozen=True)
-class Files:
-    """A folder, with what is below it.
+        :raises BackupError: that cannot be found out.
+        """
 
-    :param exclude: names, or paths below the folder, with shell wildcards.
+    def staging(self, default: Path) -> Path:
+        """Return the folder that it has to be extracted to: one from where it can get to its place by a rename."""
+
+    def load(self, source: Source, staging: Path) -> None:
+        """Bring it back beside the present, and see that it is what went in.
+
+        :param staging: where the members of its backup are.
+        :raises BackupError: it cannot be, or it is not sound, or has other rows or another canary.
+        """
+
+    def swap(self, staging: Path) -> None:
+        """Put what was loaded in the place of the present, which is kept.
+
+        :raises BackupError: it cannot be.
+        """
+
+    def put_back(self, staging: Path) -> None:
+        """Give the present its place again, wherever a swap has stopped.
+
+        :raises BackupError: it cannot be.
+        """
+
+    def forget(self) -> None:
+        """Remove the present that was kept outside of the staging.
+
+        :raises BackupError: it cannot be.
+        """
+
+    def drop(self) -> None:
+        """Remove what was loaded outside of the staging.
+
+        :raises BackupError: it cannot be.
+        """
+
+
+def compare(name: str, source: Source, rows: Mapping[str, int], canary: str) -> None:
+    """See that what was loaded is what went in.
+
+    :raises BackupError: it is not.
     """
-
-    name: str
-    path: Path
-    exclude: tuple[str, ...] = ()
-
-    def size(self) -> int:
-        """Sum of the files."""
-        return sum(
-            entry.stat(follow_symlinks=False).st_size
-            for _, entry in self._walk()
-            if entry.is_file(follow_symlinks=False)
+    if wrong := sorted(table for table in {*rows, *source.rows} if rows.get(table, 0) != source.rows.get(table, 0)):
+        table = wrong[0]
+        raise BackupError(
+            f"{name}: {table} has {rows.get(table, 0)} rows after loading, and had {source.rows.get(table, 0)}; so "
+            f"{len(wrong)} tables"
+        )
+    if source.canary and canary != source.canary:
+        raise BackupError(
+            f"{name}: the canary that was written before the backup, {source.canary}, is not in it; there is "
+            f"{canary or 'none'}"
         )
 
-    def add(self, out: Writer, scratch: Path) -> Source:  # noqa: ARG002 (files need none)
-        """Add all files and folders; what is neither is told of."""
-        prefix = f"{FILES}/{self.name}"
-        try:
-            out.folder(prefix, self.path.stat())
-        except OSError as error:
-            raise BackupError(f"{self.path}: {error.strerror}") from None
-        for path, entry in self._walk():
-            member = f"{prefix}/{path}"
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    out.folder(member, entry.stat(follow_symlinks=False))
-                elif entry.is_file(follow_symlinks=False):
-                    self._add_file(out, member, entry.path)
-                else:
-                    out.warn(f"{entry.path}: it is no file and no folder, and was left out")
-            except FileNotFoundError:
-                out.warn(f"{entry.path}: it went away meanwhile")
-            except PermissionError as error:
-                out.warn(f"{entry.path}: {error.strerror}", partial=True)
-        return Source(FILES, self.name, prefix)
 
-    def _add_file(self, out: Writer, member: str, path: str) -> None:
-        # Not through what somebody puts there in this moment, and not waiting for a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                out.file(member, descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _walk(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        waiting = [("", os.fspath(self.path))]
-        while waiting:
-            below, folder = waiting.pop()
-            try:
-                with os.scandir(folder) as listing:
-                    entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-            except FileNotFoundError:
-                continue
-            deeper = []
-            for entry in entries:
-                path = f"{below}{entry.name}"
-                if _matches(path, entry.name, self.exclude):
-                    continue
-                yield path, entry
-                if entry.is_dir(follow_symlinks=False):
-                    deeper.append((f"{path}/", entry.path))
-            waiting += reversed(deeper)
+def kept(staging: Path, name: str) -> Path:
+    """Return where a copy of the present is kept while another one takes its place."""
+    folder = staging / "kept"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / name
 
 
-@dataclass(frozen=True)
-class Sqlite:
-    """A database in a file, copied by SQLite's own backup: consistent, with what is in its write-ahead log.
-
-    https://www.sqlite.org/backup.html
-    """
-
-    name: str
-    path: Path
-
-    def size(self) -> int:
-        """Of the file and its log; twice, because it is copied first."""
-        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
-        return 2 * sum(file.stat().st_size for file in files if file.exists())
-
-    def add(self, out: Writer, scratch: Path) -> Source:
-        """Copy it, check the copy, count its rows."""
-        member = f"{SQLITE}/{self.name}.sqlite3"
-        with tempfile.NamedTemporaryFile(dir=scratch, prefix="sqlite-") as copy:
-            try:
-                rows = self._copy(copy.name)
-            except sqlite3.Error as error:
-                raise BackupError(f"{self.path}: {error}") from None
-            out.file(member, copy.fileno())
-        return Source(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
-
-    def _copy(self, target: str) -> dict[str, int]:
-        # Read only: a database that is not there must not be made, and then be backed up as an empty one.
-        origin = sqlite3.connect(f"file:{urllib.parse.quote(os.fspath(self.path))}?mode=ro", uri=True, timeout=60)
-        copy = sqlite3.connect(target)
-        try:
-            # All in one step: between two of them somebody may write, and it would begin again.
-            origin.backup(copy)
-            problems = [str(row[0]) for row in copy.execute("PRAGMA integrity_check(5)")]
-            if problems != ["ok"]:
-                raise BackupError(f"{self.path}: its copy is not sound: {'; '.join(problems)}")
-            return count_rows(copy)
-        finally:
-            copy.close()
-            origin.close()
+def note_absence(name: str, staging: Path) -> None:
+    """Write down that there was none at its place."""
+    _durable.write(kept(staging, f"{name}.none"), "")
 
 
-def count_rows(database: sqlite3.Connection) -> dict[str, int]:
-    """Return the number of rows of each table of a SQLite database."""
-    tables = database.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
-    )
-    quoted = {str(name): str(name).replace('"', '""') for (name,) in tables}
-    return {name: int(database.execute(f'SELECT count(*) FROM "{q}"').fetchone()[0]) for name, q in quoted.items()}  # noqa: S608 (quoted)
-
-
-def _matches(path: str, name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern.strip("/")) for pattern in patterns)
+def was_absent(name: str, staging: Path) -> bool:
+    """Whether there was none at its place."""
+    return kept(staging, f"{name}.none").exists()

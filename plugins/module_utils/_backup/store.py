@@ -74,22 +74,10 @@ class Store:
         :raises BusyError: it has not ended by then.
         :raises NotAuthenticError: the ledger is not what was written.
         """
-        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = time.monotonic() + wait
-            while not _try_lock(descriptor):
-                if time.monotonic() >= deadline:
-                    who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
-                    raise BusyError(f"another backup, restore or prune is at work (process {who or 'unknown'})")
-                time.sleep(_POLL)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        with lock(self.state_dir, "lock", "backup, restore or prune", wait):
             ledger = self.ledger()
             self._adopt(ledger)
             yield ledger
-        finally:
-            os.close(descriptor)
 
     def ledger(self) -> Ledger:
         """Read the ledger, without a lock: its lines only become more."""
@@ -216,6 +204,30 @@ class Store:
         missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
         with opened(self.path(name, names.MANIFEST), missing) as stream:
             yield stream
+
+
+@contextlib.contextmanager
+def lock(folder: Path, name: str, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Keep all others out that hold a lock of this name; it falls with the process.
+
+    :param what: what the others are, in words.
+    :param wait: seconds to wait for another one.
+    :raises BusyError: it has not ended by then.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + wait
+        while not _try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
+                raise BusyError(f"another {what} is at work (process {who or 'unknown'})")
+            time.sleep(_POLL)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

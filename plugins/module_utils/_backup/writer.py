@@ -49,10 +49,13 @@ class Writer:
         self._archive.write(tar.header(member))
         self._note(member, "")
 
-    def file(self, path: str, descriptor: int) -> None:
-        """Add a file, from its beginning: as much as there is now, whatever is written to it meanwhile."""
+    def file(self, path: str, descriptor: int, dress: os.stat_result | None = None) -> None:
+        """Add a file, from its beginning: as much as there is now, whatever is written to it meanwhile.
+
+        :param dress: whose mode, owner and time it gets, where it is a copy.
+        """
         status = os.fstat(descriptor)
-        member = _member(path, tar.FILE, status, size=status.st_size)
+        member = _member(path, tar.FILE, dress or status, size=status.st_size)
         digest = sha256()
         self._archive.write(tar.header(member))
         left = member.size

@@ -19,9 +19,10 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
     compression,
     create,
     extract,
+    files,
     manifest,
     names,
-    sources,
+    sqlite,
 )
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
@@ -59,7 +60,7 @@ def database(tmp_path):
 
 @pytest.fixture
 def origins(data, database):
-    return [sources.Files("data", data, exclude=("cache",)), sources.Sqlite("panel", database)]
+    return [files.Files("data", data, exclude=("cache",)), sqlite.Sqlite("panel", database)]
 
 
 def tree(folder):
@@ -87,7 +88,7 @@ def test_what_comes_back_is_what_went_in(store, origins, data, database, tmp_pat
     assert (tmp_path / "restored/files/data/none").stat().st_mtime == int((data / "none").stat().st_mtime)
     with sqlite3.connect(tmp_path / "restored/sqlite/panel.sqlite3") as copy:
         assert copy.execute("SELECT count(*), sum(amount) FROM accounts").fetchone() == (50, 5000)
-    assert summary.sources[1].rows == {"accounts": 50}
+    assert summary.sources[1].rows == {"accounts": 50, "aapanel_canary": 1}
     # What was left out is told of, and is no failure: nobody can restore a pipe.
     assert [warning.split(": ")[0] for warning in summary.warnings] == [str(data / "link"), str(data / "pipe")]
     assert not summary.partial
@@ -140,7 +141,7 @@ def test_a_database_that_is_written_to_is_a_moment_of_it(store, database, tmp_pa
     mover = threading.Thread(target=move)
     mover.start()
     try:
-        made = [create.create(store, [sources.Sqlite("panel", database)]) for _ in range(5)]
+        made = [create.create(store, [sqlite.Sqlite("panel", database)]) for _ in range(5)]
     finally:
         stop.set()
         mover.join()
@@ -158,10 +159,10 @@ def test_a_database_that_is_none_makes_no_backup(content, store, tmp_path, origi
         broken.write_bytes(content)
     if content == b"":
         # That is an empty database to SQLite, and a lost one to everybody else.
-        assert create.create(store, [sources.Sqlite("broken", broken)]).sources[0].rows == {}
+        assert create.create(store, [sqlite.Sqlite("broken", broken)]).sources[0].rows == {}
         return
     with pytest.raises(BackupError, match=r"broken\.db"):
-        create.create(store, [*origins, sources.Sqlite("broken", broken)])
+        create.create(store, [*origins, sqlite.Sqlite("broken", broken)])
     assert not broken.exists() or content is not None
     assert [backup.name for backup in store.backups()] == [good.name]
     assert len(list(store.folder.iterdir())) == 3
@@ -176,7 +177,7 @@ def test_a_file_that_changes_is_told_of(store, data, monkeypatch):
         return read(descriptor, size)
 
     monkeypatch.setattr(os, "read", slow)
-    summary = create.create(store, [sources.Files("data", data)])
+    summary = create.create(store, [files.Files("data", data)])
     assert summary.partial
     assert any("became shorter" in warning for warning in summary.warnings)
 
@@ -186,7 +187,7 @@ def small(store, tmp_path):
     root = tmp_path / "small"
     root.mkdir()
     (root / "file").write_text("content\n")
-    return create.create(store, [sources.Files("small", root)])
+    return create.create(store, [files.Files("small", root)])
 
 
 def untouched(folder):
@@ -318,4 +319,8 @@ def test_a_manifest_says_what_it_is_in_its_first_line(store, small):
     with store.path(small.name, names.MANIFEST).open("rb") as stream:
         found = manifest.read(stream, store.keys)
         assert found.summary == small
-        assert [entry.member.path for entry in found.entries()] == ["files/small", "files/small/file"]
+        assert [entry.member.path for entry in found.entries()] == [
+            "files/small",
+            "files/small/.aapanel_canary",
+            "files/small/file",
+        ]

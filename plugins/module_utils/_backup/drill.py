@@ -1,0 +1,239 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Prove that the newest backups restore, from archive and key alone, beside the panel that serves on.
+
+What it took is the recovery time (RTO), and the age of the data the recovery point (RPO). The report is signed.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import canonical, keyring, names, restore
+from .app import App
+from .errors import BackupError, NotAuthenticError
+from .files import Files
+from .keyring import Keyring
+from .manifest import Source
+from .sources import Origin
+from .sqlite import Sqlite
+from .store import Store
+
+_STAGING = "drill"
+_REPORTS = "drills"
+PASSED, FAILED = "passed", "failed"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a drill may come to, in seconds.
+
+    :param rto_max: from its beginning until the panel is healthy on what was restored.
+    :param rpo_max: age of the newest backup of each database.
+    :param files_max: age of the newest backup of each folder.
+    """
+
+    rto_max: int = 900
+    rpo_max: int = 3600
+    files_max: int = 27 * 3600
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What was found of a source.
+
+    :param age: seconds from its backup to the drill.
+    :param canary: the word that was written before the backup, and was in it; empty where none was written.
+    """
+
+    backup: str
+    age: int
+    seconds: int
+    tables: int
+    rows: int
+    canary: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a drill went. All durations are in whole seconds, rounded up.
+
+    :param health: empty where the panel was healthy on what was restored; otherwise why it was not asked.
+    :param problem: why it failed; empty where it passed.
+    """
+
+    host: str
+    began: str
+    rto: int = 0
+    rpo: int = 0
+    files_age: int = 0
+    sources: dict[str, Any] = field(default_factory=dict)
+    health: str = ""
+    problem: str = ""
+
+    @property
+    def result(self) -> str:
+        """PASSED or FAILED."""
+        return FAILED if self.problem else PASSED
+
+
+def drill(
+    store: Store,
+    origins: Sequence[Origin],
+    app: App,
+    limits: Limits,
+    *,
+    say: Say = lambda _: None,
+) -> Report:
+    """Drill, and write the report down.
+
+    :raises BusyError: a restore or another drill is at work.
+    :raises BackupError: there is nothing to drill with, or the report cannot be written. What a drill finds is in the
+        report.
+    """
+    with restore.scratch(store):
+        if restore.unfinished(store):
+            raise BackupError("a restore died, and what it left is not settled: `panelctl backup settle` first")
+        report = _drill(store, origins, app, say)
+        report = replace(report, problem=report.problem or _verdict(report, limits))
+        _append(store, report)
+    return report
+
+
+def reports(store: Store) -> list[Report]:
+    """Return the reports that there are, oldest first.
+
+    :raises NotAuthenticError: one is not what was signed.
+    """
+    file = store.state_dir / _REPORTS
+    if not file.exists():
+        return []
+    return [_parse(line, store.keys, f"{file}, line {n}") for n, line in enumerate(file.read_bytes().splitlines(), 1)]
+
+
+def _drill(store: Store, origins: Sequence[Origin], app: App, say: Say) -> Report:
+    now, started = datetime.now(timezone.utc), time.monotonic()
+    report = Report(store.host, names.stamp(now))
+    wanted = restore.plan(store, origins)
+    backups = {origin.name: name for name, group in wanted.items() for origin in group}
+    chosen = [origin for origin in origins if origin.name in backups]
+    sources: dict[str, Any] = {}
+    try:
+        with _place(store, chosen) as staging:
+            found = restore.bring(store, wanted, dict.fromkeys(backups, staging), say)
+            for origin in chosen:
+                say(f"loading {origin.name}")
+                began = time.monotonic()
+                origin.load(found[origin.name], staging)
+                age = _age(backups[origin.name], store, now)
+                sources[origin.name] = asdict(_proven(found[origin.name], backups[origin.name], age, began))
+            _furnish(chosen, found, staging)
+            say("asking the panel for its health on it")
+            health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
+    except BackupError as error:
+        return replace(report, sources=sources, rto=_since(started), problem=str(error))
+    ages = {kind: [sources[o.name]["age"] for o in chosen if o.is_database is kind] for kind in (True, False)}
+    return replace(
+        report,
+        rto=_since(started),
+        rpo=max(ages[True], default=0),
+        files_age=max(ages[False], default=0),
+        sources=sources,
+        health=health,
+    )
+
+
+@contextmanager
+def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
+    """Give a fresh folder, and leave nothing behind."""
+    staging = store.state_dir / _STAGING
+    if staging.exists():
+        # Of a drill that was killed.
+        shutil.rmtree(staging)
+    staging.mkdir(mode=0o700)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging)
+        for origin in chosen:
+            origin.drop()
+
+
+def _furnish(chosen: Sequence[Origin], found: dict[str, Source], staging: Path) -> None:
+    """Put databases that are files where the panel looks for them: into the folder that they were backed up beside."""
+    folders = [origin for origin in chosen if isinstance(origin, Files)]
+    for database in chosen:
+        if not isinstance(database, Sqlite):
+            continue
+        for folder in folders:
+            if database.path.is_relative_to(folder.path):
+                target = staging / found[folder.name].member / database.path.relative_to(folder.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (staging / found[database.name].member).rename(target)
+                break
+
+
+def _verdict(report: Report, limits: Limits) -> str:
+    checks = (
+        ("RTO", report.rto, limits.rto_max),
+        ("RPO", report.rpo, limits.rpo_max),
+        ("the age of the files", report.files_age, limits.files_max),
+    )
+    return "; ".join(
+        f"{what} is {value} s, and has to be below {most}" for what, value, most in checks if value >= most
+    )
+
+
+def _proven(source: Source, backup: str, age: int, began: float) -> Proven:
+    return Proven(backup, age, _since(began), len(source.rows), sum(source.rows.values()), source.canary)
+
+
+def _age(backup: str, store: Store, now: datetime) -> int:
+    with store.open(backup) as found:
+        return max(0, math.ceil((now - names.moment_of(found.summary.began)).total_seconds()))
+
+
+def _since(started: float) -> int:
+    return math.ceil(time.monotonic() - started)
+
+
+def _append(store: Store, report: Report) -> None:
+    text = canonical.encode({"format": 1, **asdict(report)})
+    line = b"%s %s %s\n" % (text, store.keys.signer.encode("ascii"), _sign(text, store.keys, store.keys.signer))
+    with (store.state_dir / _REPORTS).open("ab") as file:
+        (store.state_dir / _REPORTS).chmod(0o600)
+        file.write(line)
+
+
+def _parse(line: bytes, keys: Keyring, where: str) -> Report:
+    try:
+        text, key, signature = line.rsplit(b" ", 2)
+    except ValueError:
+        raise NotAuthenticError(f"{where}: this is no report") from None
+    if not hmac.compare_digest(_sign(text, keys, key.decode("ascii", "replace")), signature):
+        raise NotAuthenticError(f"{where}: the signature of this report is wrong")
+    content = canonical.decode(text)
+    if content.pop("format") != 1:
+        raise NotAuthenticError(f"{where}: this is a report of another format")
+    return Report(**content)
+
+
+def _sign(text: bytes, keys: Keyring, key: str) -> bytes:
+    mac = keys.mac(keyring.DRILL, key)
+    mac.update(text)
+    return mac.hexdigest().encode("ascii")

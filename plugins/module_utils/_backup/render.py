@@ -1,0 +1,111 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What people and their tools are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .drill import Report
+from .status import Status
+from .store import Backup
+
+
+class Screen:
+    """Prints results, as lines or as JSON, and what is being done where a person watches."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+        self._watched = sys.stderr.isatty() and not json
+
+    def say(self, text: str) -> None:
+        """Say what is being done."""
+        if self._watched:
+            sys.stderr.write(f"{text}\n")
+
+    def show(self, value: Mapping[str, Any] | Sequence[Any], lines: Sequence[str]) -> None:
+        """Print a result."""
+        if self._json:
+            json.dump(value, sys.stdout, indent=2, sort_keys=True)
+            sys.stdout.write("\n")
+        else:
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+    def ask(self, question: str) -> bool:
+        """Ask a person; False where there is none."""
+        if self._json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        sys.stderr.write(f"{question} [yes/no] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() == "yes"
+
+    def failed(self, text: str, status: int) -> int:
+        """Print why a command failed; returns the exit status."""
+        if self._json:
+            self.show({"result": "failed", "error": text}, [])
+        else:
+            sys.stderr.write(f"panelctl: {text}\n")
+        return status
+
+
+def line(backup: Backup) -> str:
+    """One line of a list."""
+    if backup.summary is None:
+        return f"{backup.name}  {backup.state.value.upper()}: {backup.problem}"
+    summary = backup.summary
+    notes = "  PARTIAL" if summary.partial else ""
+    return f"{backup.name}  {backup.state.value}  {summary.set}  {size(summary.size)}{notes}"
+
+
+def plain(backup: Backup) -> dict[str, Any]:
+    """A backup, for JSON."""
+    summary = None if backup.summary is None else asdict(backup.summary)
+    return {"name": backup.name, "state": backup.state.value, "problem": backup.problem, "summary": summary}
+
+
+def warnings(texts: Sequence[str]) -> list[str]:
+    """What is not as one would expect."""
+    return [f"warning: {text}" for text in texts]
+
+
+def status(found: Status) -> list[str]:
+    """Lines for a person."""
+    lines = [f"{found.backups} good backups, {size(found.size)}"]
+    for name, source in found.sources.items():
+        newest = f"{source['newest']}, {duration(source['age'])} old" if source["newest"] else "never backed up"
+        lines.append(f"  {name}: {newest}{', PARTIAL' if source['partial'] else ''}")
+    lines += (
+        drill(Report(**{k: v for k, v in found.drill.items() if k != "result"})) if found.drill else ["no drill yet"]
+    )
+    return [*lines, *(f"PROBLEM: {text}" for text in found.problems)]
+
+
+def drill(report: Report) -> list[str]:
+    """Lines for a person."""
+    times = f"RTO {duration(report.rto)}, RPO {duration(report.rpo)}, files {duration(report.files_age)} old"
+    lines = [f"drill of {report.began}: {report.result}; {times}"]
+    for name, found in report.sources.items():
+        lines.append(f"  {name}: {found['backup']}, {found['rows']} rows in {found['tables']} tables")
+    health = f"not asked: {report.health}" if report.health else "healthy on it"
+    return [*lines, f"  {report.problem}" if report.problem else f"  the panel: {health}"]
+
+
+def size(count: int) -> str:
+    """Bytes, for a person."""
+    return f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: int) -> str:
+    """A time, for a person."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds} s"

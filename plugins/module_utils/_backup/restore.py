@@ -1,0 +1,306 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Bring backups back to where they came from: loaded and proven beside the present, which is kept until all is well.
+
+What a run that dies leaves is undone by whoever comes next: the journal says how far it may have come, and each origin
+finds out how far it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from .. import _durable
+from . import create, extract, names
+from .app import App
+from .errors import BackupError
+from .ledger import Ledger
+from .manifest import Source, Summary
+from .sources import Origin
+from .store import State, Store, lock
+
+_JOURNAL = "restore.json"
+_STAGING = "restore"
+_ROOM = 64 << 20  # bytes that are left to everybody else
+#: How far a run may have come: nothing but loaded beside the present; taking its place; done, but for tidying up.
+_LOADING, _SWAPPING, _DONE = "loading", "swapping", "done"
+
+Say = Callable[[str], None]
+#: What is brought back from which backup.
+Plan = Mapping[str, Sequence[Origin]]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was brought back.
+
+    :param sources: which backup each one came from, by its name.
+    :param snapshot: name of the backup of what there was before; empty where there was nothing, or none was wanted.
+    """
+
+    sources: dict[str, str]
+    snapshot: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """What whoever comes next has to know.
+
+    :param staging: the folder of each origin, by its name, in the order in which they take their places.
+    :param stopped: whether the panel was running, and has to again.
+    """
+
+    phase: str
+    staging: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
+
+
+def plan(store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = ()) -> Plan:
+    """Decide what is brought back from which backup.
+
+    :param name: of a backup; empty for the newest one of each origin.
+    :param only: names of the origins that are wanted; all, where there are none.
+    :raises BackupError: there is no such backup or origin, or none that could be brought back.
+    """
+    if unknown := sorted(set(only) - {origin.name for origin in origins}):
+        known = ", ".join(origin.name for origin in origins)
+        raise BackupError(f"there is no source {', '.join(unknown)}; there are {known}")
+    wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place)]
+    if refused := [origin.name for origin in wanted if not origin.in_place]:
+        raise BackupError(f"{', '.join(refused)}: this is brought back with --to only, and what you need of it by hand")
+    good = [found for found in store.backups() if found.state is State.GOOD and found.summary]
+    if name:
+        good = [found for found in good if found.name == name]
+    else:
+        good = [found for found in good if found.summary and found.summary.set != names.BEFORE_RESTORE]
+    found: dict[str, list[Origin]] = {}
+    for origin in wanted:
+        having = [backup.name for backup in good if backup.summary and _has(backup.summary.sources, origin)]
+        if having:
+            found.setdefault(having[-1], []).append(origin)
+        elif only:
+            raise BackupError(f"{origin.name}: {'it is not in ' + name if name else 'no good backup has it'}")
+    if not found:
+        # Says what is wrong with the one that was asked for.
+        with store.open(name) if name else contextlib.nullcontext():
+            pass
+        raise BackupError(f"{store.folder}: no good backup has what could be brought back; `panelctl backup list`")
+    return found
+
+
+class Restorer:
+    """Brings back, and undoes what an earlier run has left.
+
+    :param origins: all of this host.
+    """
+
+    def __init__(self, store: Store, origins: Sequence[Origin], app: App, say: Say = lambda _: None) -> None:
+        self._store = store
+        self._origins = origins
+        self._app = app
+        self._say = say
+
+    def restore(self, wanted: Plan, *, snapshot: bool = True, wait: float = 0.0) -> Restored:
+        """Bring back.
+
+        :param snapshot: whether to back up first what there is; it is kept in any case until the panel is healthy.
+        :param wait: seconds to wait for another run.
+        :raises BackupError: it cannot be; the present is in its place again.
+        """
+        with self._store.locked(wait) as ledger, scratch(self._store, wait):
+            self.settle_locked()
+            attempt = _Attempt(self._store, wanted, self._app, self._say)
+            try:
+                attempt.load()
+                return attempt.take_over(ledger, snapshot=snapshot)
+            except BaseException as error:
+                self._say("putting the present back")
+                try:
+                    self.settle_locked()
+                except BackupError as another:
+                    raise BackupError(
+                        f"{error}. And the present could not be put back: {another}. Mend that, and then "
+                        "`panelctl backup settle`."
+                    ) from error
+                raise
+
+    def settle(self, *, wait: float = 0.0) -> str:
+        """Undo what a restore that died has left, or tidy up behind it; returns what was done, in words.
+
+        :raises BackupError: the present cannot be put back; it can be tried again.
+        """
+        if not unfinished(self._store):
+            return ""
+        with self._store.locked(wait), scratch(self._store, wait):
+            return self.settle_locked()
+
+    def settle_locked(self) -> str:
+        """Settle, for who holds both locks; see `settle`."""
+        journal = _read(self._store)
+        if journal is None:
+            return ""
+        known = {origin.name: origin for origin in self._origins}
+        if gone := sorted(set(journal.staging) - set(known)):
+            raise BackupError(
+                f"a restore of {', '.join(gone)} died, and the settings have no such source any more: put it back there"
+            )
+        mine = [(known[name], Path(folder)) for name, folder in journal.staging.items()]
+        if journal.phase == _SWAPPING:
+            for origin, staging in reversed(mine):
+                origin.put_back(staging)
+            # Or the next one would put back what was tidied up by then.
+            _write(self._store, replace(journal, phase=_LOADING))
+        _tidy(mine, forget=journal.phase == _DONE)
+        if journal.stopped:
+            self._app.start()
+        _end(self._store)
+        return "put the present back" if journal.phase == _SWAPPING else "removed what was left over"
+
+
+@contextlib.contextmanager
+def scratch(store: Store, wait: float = 0.0) -> Iterator[None]:
+    """Keep all others away from what databases are loaded into.
+
+    :raises BusyError: somebody else is at it.
+    """
+    with lock(store.state_dir, "scratch.lock", "restore or drill", wait):
+        yield
+
+
+def unfinished(store: Store) -> bool:
+    """Whether a restore died, and nobody has settled that yet."""
+    return (store.state_dir / _JOURNAL).exists()
+
+
+def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Say) -> dict[str, Source]:
+    """Verify the backups of a plan, and extract what is wanted of them; returns the sources by name.
+
+    :param staging: the folder for each origin, by its name.
+    :raises NotAuthenticError: one is not what was signed.
+    """
+    found = {}
+    for name, origins in wanted.items():
+        say(f"verifying {name}")
+        with extract.verified(store, name) as (manifest, archive):
+            sources = {source.name: source for source in manifest.summary.sources}
+            for root in {staging[origin.name] for origin in origins}:
+                say(f"extracting {name}")
+                members = [sources[origin.name].member for origin in origins if staging[origin.name] == root]
+                _check_room(root, manifest.summary.content_size)
+                extract.extract(manifest, archive, root / name, members)
+                for member in members:
+                    (root / member).parent.mkdir(mode=0o700, exist_ok=True)
+                    (root / name / member).rename(root / member)
+                shutil.rmtree(root / name)
+            found.update({origin.name: sources[origin.name] for origin in origins})
+    return found
+
+
+class _Attempt:
+    """One restore, which holds both locks."""
+
+    def __init__(self, store: Store, wanted: Plan, app: App, say: Say) -> None:
+        self._store = store
+        self._plan = wanted
+        self._app = app
+        self._say = say
+        # Databases last: the file of one may be in a folder that takes its place before.
+        self._origins = sorted((o for group in wanted.values() for o in group), key=lambda origin: origin.is_database)
+        default = store.state_dir / _STAGING
+        self._staging = {origin.name: origin.staging(default) for origin in self._origins}
+
+    def load(self) -> None:
+        """Bring all beside the present, and see that it is what went in."""
+        self._note(_LOADING)
+        for root in set(self._staging.values()):
+            root.mkdir(mode=0o700)
+        sources = bring(self._store, self._plan, self._staging, self._say)
+        for origin in self._origins:
+            self._say(f"loading {origin.name}")
+            origin.load(sources[origin.name], self._staging[origin.name])
+
+    def take_over(self, ledger: Ledger, *, snapshot: bool) -> Restored:
+        """Exchange them with the present, while the panel stands still."""
+        self._say("stopping the panel")
+        # Written down before, because whoever comes next has to start it if this dies in between.
+        self._note(_LOADING, stopped=True)
+        stopped = self._app.stop()
+        self._note(_LOADING, stopped=stopped)
+        before = self._snapshot(ledger) if snapshot else None
+        self._note(_SWAPPING, stopped=stopped)
+        for origin in self._origins:
+            self._say(f"exchanging {origin.name}")
+            origin.swap(self._staging[origin.name])
+        if stopped:
+            self._say("starting the panel")
+            self._app.start()
+        self._note(_DONE)
+        _tidy([(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
+        _end(self._store)
+        sources = {origin.name: name for name, group in self._plan.items() for origin in group}
+        return Restored(sources, before.name, before.warnings) if before else Restored(sources)
+
+    def _snapshot(self, ledger: Ledger) -> Summary | None:
+        present = [origin for origin in self._origins if origin.present()]
+        if not present:
+            return None
+        self._say("backing up the present")
+        return create.create_locked(self._store, present, names.BEFORE_RESTORE, ledger)
+
+    def _note(self, phase: str, *, stopped: bool = False) -> None:
+        staging = {origin.name: str(self._staging[origin.name]) for origin in self._origins}
+        _write(self._store, _Journal(phase, staging, stopped))
+
+
+def _read(store: Store) -> _Journal | None:
+    file = store.state_dir / _JOURNAL
+    try:
+        return _Journal(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise BackupError(
+            f"{file} is not what a restore wrote ({error}); look at it, and at the folders it names"
+        ) from None
+
+
+def _write(store: Store, journal: _Journal) -> None:
+    _durable.write(store.state_dir / _JOURNAL, json.dumps(asdict(journal)))
+
+
+def _end(store: Store) -> None:
+    (store.state_dir / _JOURNAL).unlink()
+    _durable.sync(store.state_dir)
+
+
+def _tidy(mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> None:
+    for origin, _ in mine:
+        if forget:
+            origin.forget()
+        origin.drop()
+    for root in {staging for _, staging in mine}:
+        if root.exists():
+            shutil.rmtree(root)
+
+
+def _has(sources: Sequence[Source], origin: Origin) -> bool:
+    return any(source.name == origin.name for source in sources)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _ROOM:
+        raise BackupError(
+            f"{folder}: {free >> 20} MiB are free, and what is to be loaded beside the present needs "
+            f"{(needed + _ROOM) >> 20}. Make room, or restore elsewhere with --to."
+        )

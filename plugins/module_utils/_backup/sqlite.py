@@ -1,0 +1,210 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""A database in a file, copied by SQLite's own backup: consistent, with what is in its write-ahead log.
+
+https://www.sqlite.org/backup.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import _durable
+from .errors import AbsentError, BackupError
+from .manifest import Source
+from .sources import CANARY, compare, kept, note_absence, was_absent
+from .writer import Writer
+
+SQLITE = "sqlite"
+#: What a database begins with. https://www.sqlite.org/fileformat.html
+MAGIC = b"SQLite format 3\0"
+#: What SQLite keeps beside a database.
+COMPANIONS = ("-wal", "-shm", "-journal")
+_TIMEOUT = 60.0  # seconds to wait for whoever writes
+_MARK_TIMEOUT = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Sqlite:
+    """A database in a file.
+
+    :param optional: it may not be there yet; once it was backed up, it has to be.
+    """
+
+    name: str
+    path: Path
+    optional: bool = False
+
+    database = scratch = ""
+    is_database = True
+    in_place = True
+
+    def size(self) -> int:
+        """Of the file and its log; twice, because it is copied first."""
+        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return 2 * sum(file.stat().st_size for file in files if file.exists())
+
+    def mark(self, canary: str) -> None:
+        """Write the word into a table of its own."""
+        with _told(self.path), _opened(self.path, "mode=rw", _MARK_TIMEOUT) as database, database:
+            if not _count_rows(database):
+                raise BackupError(f"{self.path}: it has no table, and what is no database yet is not made one")
+            database.execute(f"CREATE TABLE IF NOT EXISTS {CANARY} (id TEXT NOT NULL)")
+            database.execute(f"DELETE FROM {CANARY}")  # noqa: S608 (ours)
+            database.execute(f"INSERT INTO {CANARY} VALUES (?)", (canary,))  # noqa: S608 (ours)
+
+    def add(self, out: Writer, scratch: Path) -> Source:
+        """Copy it, check the copy, count its rows."""
+        member = f"{SQLITE}/{self.name}.sqlite3"
+        if not self.present():
+            raise AbsentError(f"{self.path}: there is no such database")
+        with copied(self.path, scratch) as (descriptor, rows):
+            out.file(member, descriptor, self.path.stat())
+        return Source(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
+
+    def present(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
+    def staging(self, default: Path) -> Path:
+        """Return any folder: it is copied into its place."""
+        return default
+
+    def load(self, source: Source, staging: Path) -> None:
+        """Check its integrity, and compare."""
+        file = staging / source.member
+        rows = inspect(file)
+        with _told(file), _opened(file, "immutable=1") as database:
+            canary = database.execute(f"SELECT max(id) FROM {CANARY}").fetchone()[0] if CANARY in rows else ""  # noqa: S608 (ours)
+        compare(self.name, source, rows, canary)
+
+    def swap(self, staging: Path) -> None:
+        """Copy it over the present one, in one transaction; whoever has that open sees the change."""
+        if self.present():
+            _keep(self.path, self._kept(staging))
+        else:
+            note_absence(self.name, staging)
+        _put(staging / SQLITE / f"{self.name}.sqlite3", self.path)
+
+    def put_back(self, staging: Path) -> None:
+        """Copy the kept one over what is there."""
+        if self._kept(staging).exists():
+            _put(self._kept(staging), self.path)
+        elif was_absent(self.name, staging):
+            for suffix in ("", *COMPANIONS):
+                self.path.with_name(f"{self.path.name}{suffix}").unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Do nothing: it is in the staging."""
+
+    def drop(self) -> None:
+        """Do nothing: it is in the staging."""
+
+    def _kept(self, staging: Path) -> Path:
+        return kept(staging, f"{self.name}.sqlite3")
+
+
+@contextlib.contextmanager
+def copied(path: Path, scratch: Path) -> Iterator[tuple[int, dict[str, int]]]:
+    """Copy a database, and check the copy; gives its descriptor and the rows of each table.
+
+    :raises BackupError: it cannot be read, or is not sound.
+    """
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix="sqlite-") as copy:
+        _copy(path, Path(copy.name))
+        rows = inspect(Path(copy.name))
+        yield copy.fileno(), rows
+
+
+def inspect(path: Path) -> dict[str, int]:
+    """Check a database that nobody writes to; returns the number of rows of each of its tables.
+
+    :raises BackupError: it is not sound.
+    """
+    with _told(path), _opened(path, "immutable=1") as database:
+        problems = [str(row[0]) for row in database.execute("PRAGMA integrity_check(5)")]
+        if problems != ["ok"]:
+            raise BackupError(f"{path}: this copy is not sound: {'; '.join(problems)}")
+        return _count_rows(database)
+
+
+def _copy(origin: Path, target: Path) -> None:
+    # Read only: a database that is not there must not be made, and then be backed up as an empty one.
+    with _told(origin), _opened(origin, "mode=ro") as present, contextlib.closing(sqlite3.connect(target)) as copy:
+        # All in one step: between two of them somebody may write, and it would begin again.
+        present.backup(copy)
+
+
+def _keep(path: Path, file: Path) -> None:
+    """Copy the present one aside; what has that name is whole."""
+    unfinished = file.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    _copy(path, unfinished)
+    shutil.copystat(path, unfinished)
+    status = path.stat()
+    os.chown(unfinished, status.st_uid, status.st_gid)
+    _sync(unfinished)
+    unfinished.rename(file)
+    _durable.sync(file.parent)
+
+
+def _put(file: Path, path: Path) -> None:
+    if path.exists():
+        with _told(path), _opened(file, "immutable=1") as loaded, _opened(path, "mode=rw") as present:
+            loaded.backup(present)
+        return
+    # Its companions would be applied to a database that they do not belong to.
+    for suffix in COMPANIONS:
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    unfinished = path.with_name(f".{path.name}.restored")
+    unfinished.unlink(missing_ok=True)
+    shutil.copy2(file, unfinished)
+    status = file.stat()
+    os.chown(unfinished, status.st_uid, status.st_gid)
+    _sync(unfinished)
+    unfinished.rename(path)
+    _durable.sync(path.parent)
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, mode: str, timeout: float = _TIMEOUT) -> Iterator[sqlite3.Connection]:
+    address = f"file:{urllib.parse.quote(os.fsencode(path))}?{mode}"
+    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=timeout)) as database:
+        yield database
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say which database an error is about."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise BackupError(f"{path}: {error}") from None
+
+
+def _count_rows(database: sqlite3.Connection) -> dict[str, int]:
+    tables = database.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+    )
+    quoted: Mapping[str, str] = {str(name): str(name).replace('"', '""') for (name,) in tables}
+    return {name: int(database.execute(f'SELECT count(*) FROM "{q}"').fetchone()[0]) for name, q in quoted.items()}  # noqa: S608 (quoted)

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Whether the backups are what they should be: there, young enough, verified, and proven to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from . import drill, names, restore, runs
+from .drill import Limits
+from .manifest import Summary
+from .sources import Origin
+from .store import State, Store
+
+
+@dataclass(frozen=True)
+class Status:
+    """What there is to know.
+
+    :param sources: of each source, its newest backup and its age in seconds.
+    :param problems: what somebody should look at.
+    """
+
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    backups: int = 0
+    size: int = 0
+    runs: dict[str, Any] = field(default_factory=dict)
+    drill: dict[str, Any] | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str, runs.Run]) -> Status:
+    """Look at all of it; changes nothing.
+
+    :raises BackupError: the books cannot be read.
+    """
+    now = datetime.now(timezone.utc)
+    found = store.backups()
+    good = [backup.summary for backup in found if backup.state is State.GOOD and backup.summary]
+    problems = [f"{b.name}: {b.problem}" for b in found if b.state not in (State.GOOD, State.OLD)]
+    sources = {origin.name: _newest(origin, good, now) for origin in origins}
+    for origin in origins:
+        most = limits.rpo_max if origin.is_database else limits.files_max
+        age = sources[origin.name]["age"]
+        if age is None:
+            problems += [] if origin.optional else [f"{origin.name}: it was never backed up"]
+        elif age >= most:
+            problems.append(f"{origin.name}: its newest backup is {age} s old, and should be younger than {most} s")
+    reports = drill.reports(store)
+    if reports and reports[-1].problem:
+        problems.append(f"the last drill failed: {reports[-1].problem}")
+    if restore.unfinished(store):
+        problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
+    problems += [f"the last `{kind}` failed: {run.problem}" for kind, run in last.items() if run.problem]
+    return Status(
+        sources,
+        len(good),
+        sum(summary.size for summary in good),
+        {kind: asdict(run) for kind, run in last.items()},
+        {**asdict(reports[-1]), "result": reports[-1].result} if reports else None,
+        problems,
+    )
+
+
+def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
+    having = [summary for summary in good if any(origin.name == source.name for source in summary.sources)]
+    if not having:
+        return {"newest": None, "age": None, "partial": False}
+    newest = having[-1]
+    age = int((now - names.moment_of(newest.began)).total_seconds())
+    return {"newest": newest.name, "age": age, "partial": newest.partial}
