@@ -48,6 +48,13 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
         return _failed("interrupted; what there was before is untouched", FAILED, options)
 
 
+def words() -> list[str]:
+    """Return the words of all commands, for the completion."""
+    commands = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    options = {word for command in commands.choices.values() for word in command._option_string_actions}
+    return [*commands.choices, *sorted(options)]
+
+
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON")
