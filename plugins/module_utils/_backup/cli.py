@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="panelctl backup", description=__doc__, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     create_ = commands.add_parser("create", parents=[shared, waiting], help="make a backup")
+    create_.add_argument("--prune", action="store_true", help="and then remove those that retention does not keep")
     create_.add_argument("set", nargs="?", default=names.FULL, help=f"which set of sources ({names.FULL}: all of them)")
     commands.add_parser("list", parents=[shared], help="which there are, and which should be")
     verify = commands.add_parser("verify", parents=[shared], help="read every byte of a backup and compare")
@@ -87,9 +88,19 @@ def _create(settings: Settings, options: argparse.Namespace) -> int:
 
     origins = settings.of(options.set)
     summary = create.create(settings.store(), origins, options.set, wait=options.wait, say=say)
+    told = {"result": "partial" if summary.partial else "created", **asdict(summary)}
     lines = [f"{summary.name}: {summary.members} members, {_size(summary.size)}", *_warnings(summary.warnings)]
-    _say(options, {"result": "partial" if summary.partial else "created", **asdict(summary)}, lines)
-    return PARTIAL if summary.partial else OK
+    status = PARTIAL if summary.partial else OK
+    if options.prune:
+        try:
+            told["removed"] = _pruned(settings, options.wait).remove
+            lines += [f"{name}  removed" for name in told["removed"]]
+        except BackupError as error:
+            # There is one more, all the same.
+            told["prune_error"], status = str(error), error.status
+            lines.append(f"not pruned: {error}")
+    _say(options, told, lines)
+    return status
 
 
 def _list(settings: Settings, options: argparse.Namespace) -> int:
@@ -137,22 +148,27 @@ def _restore_unproven(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _prune(settings: Settings, options: argparse.Namespace) -> int:
-    store = settings.store()
-    with store.locked(options.wait) as ledger:
-        good = {found.name: found for found in store.good()}
-        # Nothing old goes before something new has shown that it is whole.
-        with extract.verified(store, list(good)[-1]):
-            now = datetime.now(timezone.utc)
-        made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
-        decision = retention.decide(made, {name: found.retention for name, found in settings.sets.items()}, now)
-        for name in () if options.dry_run else decision.remove:
-            store.remove(good[name], ledger, names.stamp(now))
+    decision = _pruned(settings, options.wait, dry_run=options.dry_run)
     lines = [
         *(f"{name}  {'would go' if options.dry_run else 'removed'}" for name in decision.remove),
         *(f"{name}  stays: {', '.join(reasons)}" for name, reasons in decision.keep.items()),
     ]
     _say(options, {"removed": decision.remove, "kept": decision.keep, "dry_run": options.dry_run}, lines)
     return OK
+
+
+def _pruned(settings: Settings, wait: float, *, dry_run: bool = False) -> retention.Decision:
+    store = settings.store()
+    with store.locked(wait) as ledger:
+        good = {found.name: found for found in store.good()}
+        # Nothing old goes before something new has shown that it is whole.
+        with extract.verified(store, list(good)[-1]):
+            now = datetime.now(timezone.utc)
+        made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
+        decision = retention.decide(made, {name: found.retention for name, found in settings.sets.items()}, now)
+        for name in () if dry_run else decision.remove:
+            store.remove(good[name], ledger, names.stamp(now))
+    return decision
 
 
 def _rotate(settings: Settings, options: argparse.Namespace) -> int:

@@ -49,11 +49,13 @@ class Files:
     """A folder, with what is below it.
 
     :param exclude: names, or paths below the folder, with shell wildcards.
+    :param in_place: whether a restore in place brings it back.
     """
 
     name: str
     path: Path
     exclude: tuple[str, ...] = ()
+    in_place: bool = True
 
     def size(self) -> int:
         """Sum of the files."""
@@ -119,10 +121,13 @@ class Sqlite:
     """A database in a file, copied by SQLite's own backup: consistent, with what is in its write-ahead log.
 
     https://www.sqlite.org/backup.html
+
+    :param optional: whether a host may not have it yet.
     """
 
     name: str
     path: Path
+    optional: bool = False
 
     def size(self) -> int:
         """Of the file and its log; twice, because it is copied first."""
