@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
+from typing import Any
 
 from . import create, drill, extract, keyring, names, pins, render, restore, retention, status
 from .app import App
@@ -37,18 +38,20 @@ def _create(settings: Settings, options: argparse.Namespace, screen: Screen) -> 
         _restorer(settings, screen).settle(wait=options.wait)
         summary = create.create(store, origins, options.set, wait=options.wait, say=say)
         note(summary.size)
-    removed = []
+    told: dict[str, Any] = {"result": "partial" if summary.partial else "created", **asdict(summary)}
+    lines = [f"{summary.name}: {summary.members} members, {render.size(summary.size)}"]
+    lines += render.warnings(summary.warnings)
+    worst = PARTIAL if summary.partial else OK
     if options.prune:
-        with _noted(settings, "prune"):
-            removed = _do_prune(settings, options.wait, dry_run=False).remove
-    lines = [
-        f"{summary.name}: {summary.members} members, {render.size(summary.size)}",
-        *render.warnings(summary.warnings),
-        *(f"{name}  removed" for name in removed),
-    ]
-    result = "partial" if summary.partial else "created"
-    screen.show({"result": result, **asdict(summary), "removed": removed}, lines)
-    return PARTIAL if summary.partial else OK
+        try:
+            told["removed"] = _do_prune(settings, options.wait, dry_run=False).remove
+            lines += [f"{name}  removed" for name in told["removed"]]
+        except BackupError as error:
+            # There is one more, all the same.
+            told["prune_error"], worst = str(error), error.status
+            lines.append(f"not pruned: {error}")
+    screen.show(told, lines)
+    return worst
 
 
 def _list(settings: Settings, _options: argparse.Namespace, screen: Screen) -> int:
@@ -147,8 +150,7 @@ def _drill(settings: Settings, options: argparse.Namespace, screen: Screen) -> i
 
 
 def _prune(settings: Settings, options: argparse.Namespace, screen: Screen) -> int:
-    with _noted(settings, "prune"):
-        decision = _do_prune(settings, options.wait, dry_run=options.dry_run)
+    decision = _do_prune(settings, options.wait, dry_run=options.dry_run)
     lines = [
         *(f"{name}  {'would go' if options.dry_run else 'removed'}" for name in decision.remove),
         *(f"{name}  stays: {', '.join(reasons)}" for name, reasons in decision.keep.items()),
@@ -159,7 +161,7 @@ def _prune(settings: Settings, options: argparse.Namespace, screen: Screen) -> i
 
 def _do_prune(settings: Settings, wait: float, *, dry_run: bool) -> retention.Decision:
     store = settings.store()
-    with store.locked(wait) as ledger:
+    with _noted(settings, "prune"), store.locked(wait) as ledger:
         good = {found.name: found for found in store.good()}
         # Nothing old goes before something new has shown that it is whole.
         with extract.verified(store, list(good)[-1]):

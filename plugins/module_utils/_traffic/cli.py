@@ -13,7 +13,8 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,28 @@ exit status: 0 done, or nothing to do; 1 it failed; 2 wrong usage; 3 unhealthy (
 5 somebody else is at work. `panelctl COMMAND --help` tells more."""
 
 
-def main(config: str, arguments: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Other:
+    """A command that is not this package's; for the help and the completion.
+
+    :param words: gives what may follow it.
+    """
+
+    help: str
+    words: Callable[[], Sequence[str]]
+
+
+def main(config: str, arguments: Sequence[str] | None = None, others: Mapping[str, Other] | None = None) -> int:
     """Run a command.
 
     :param config: path of the settings of this host.
+    :param others: commands that the caller runs itself.
     :returns: the exit status, see `EXIT`.
     """
-    options = _parser().parse_args(arguments)
+    others = others or {}
+    options = _parser(others).parse_args(arguments)
     if options.command == "completion":
-        sys.stdout.write(render.completion(_words()))
+        sys.stdout.write(render.completion({**_words(), **{name: other.words() for name, other in others.items()}}))
         return EXIT["ok"]
     try:
         settings = load(Path(config))
@@ -68,7 +82,7 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
         return EXIT["failed"]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(others: Mapping[str, Other]) -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON")
     acting = argparse.ArgumentParser(add_help=False)
@@ -90,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("--lines", "-n", type=int, default=20, metavar="N", help="how many of the last (20; 0: all)")
     pause = commands.add_parser("maintenance", parents=[shared], help="a page of ours for visitors; health stays open")
     pause.add_argument("wish", choices=("on", "off", "show"), nargs="?", default="show")
+    for name, other in others.items():
+        commands.add_parser(name, help=other.help)
     commands.add_parser("completion", parents=[shared], help="print completions for bash")
     # For the host's own units.
     commands.add_parser("settle", parents=[shared], help="end what a dead owner left, or nobody confirmed")
@@ -198,7 +214,7 @@ _COMMANDS = {
 
 def _words() -> dict[str, list[str]]:
     """Each command's words, for the completion."""
-    parser = _parser()
+    parser = _parser({})
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     words = {}
     for name, command in commands.choices.items():
