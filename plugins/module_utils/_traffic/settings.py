@@ -77,6 +77,11 @@ class Settings:
         """What is backed up on this host; not there where nothing is."""
         return self.config_dir / "backup.json"
 
+    @property
+    def rehearsal_dir(self) -> Path:
+        """Where a drill's panel has its settings and its socket."""
+        return self.run_dir.with_name(f"{self.run_dir.name}-drill")
+
     def slot_dir(self, slot: str) -> Path:
         """The folder of a slot, with the links to its release and its socket."""
         return self.base_dir / "slots" / slot
