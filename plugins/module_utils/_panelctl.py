@@ -8,15 +8,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ._traffic import cli as traffic
-
 _BACKUP = "backup"
-_OTHERS = {_BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _backup().words())}
 
 
 def main(config_dir: str, arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +26,12 @@ def main(config_dir: str, arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     config = Path(config_dir)
     if given[:1] == [_BACKUP]:
-        status: int = _backup().main(str(config / "backup.json"), given[1:])
-        return status
-    return traffic.main(str(config / "panelctl.json"), given, _OTHERS)
+        return int(_cli("_backup").main(str(config / "backup.json"), given[1:]))
+    traffic = _cli("_traffic")
+    others = {_BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _cli("_backup").words())}
+    return int(traffic.main(str(config / "panelctl.json"), given, others))
 
 
-def _backup() -> ModuleType:
-    # Where it is asked for: the host's own timer asks for something else every few seconds.
-    from ._backup import cli  # noqa: PLC0415
-
-    return cli
+def _cli(package: str) -> ModuleType:
+    # One of them, where it is asked for: the host's own timer asks every few seconds.
+    return importlib.import_module(f".{package}.cli", __package__)

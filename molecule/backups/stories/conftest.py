@@ -32,6 +32,12 @@ def server(request: pytest.FixtureRequest) -> Host:
 
 
 @pytest.fixture
+def servers() -> list[Host]:
+    """Both of them."""
+    return [POSTGRESQL, MARIADB]
+
+
+@pytest.fixture
 def mariadb() -> Host:
     """The host with MariaDB."""
     return MARIADB

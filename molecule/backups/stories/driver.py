@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +80,11 @@ class Host:
         """A property of a unit."""
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
 
+    def last_operation(self) -> dict[str, Any]:
+        """The last line of the journal of deploys."""
+        (found,) = json.loads(self.run("panelctl", "history", "--json", "--lines=1").stdout)
+        return dict(found)
+
     def back_up(self, set_: str) -> dict[str, Any]:
         """Do what the timer does, or cron; returns the summary of what came of it."""
         before = {backup["name"] for backup in self.backups()}
@@ -135,10 +140,10 @@ class Host:
         return self.run("python3", "-c", code, f"{folder}/sqlite/database.sqlite3", query).stdout.strip()
 
 
-def play(playbook: str, host: Host, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Run a playbook on a host to its end, good or bad; `variables` win over the inventory's."""
+def play(playbook: str, hosts: Sequence[Host], **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run a playbook on hosts to its end, good or bad; `variables` win over the inventory's."""
     command = ["ansible-playbook", str(ROOT / f"playbooks/{playbook}.yml"), "--inventory", str(SCRATCH / "inventory")]
-    command += ["--limit", host.name, "--extra-vars", json.dumps(variables)]
+    command += ["--limit", ",".join(host.name for host in hosts), "--extra-vars", json.dumps(variables)]
     env = {**os.environ, "ANSIBLE_CONFIG": str(SCRATCH / "ansible.cfg"), "MOLECULE_FILE": str(SCRATCH / "molecule.yml")}
     return subprocess.run(
         command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

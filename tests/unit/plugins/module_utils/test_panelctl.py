@@ -20,7 +20,7 @@ import sys
 sys.path.insert(0, {lib!r})
 from aapanel_host._panelctl import main
 status = main({config!r})
-print(*sorted(name for name in sys.modules if name.startswith("aapanel_host._backup")), file=sys.stderr)
+print(*sorted(name for name in sys.modules if name.startswith("aapanel_host.")), file=sys.stderr)
 sys.exit(status)
 """
 
@@ -51,10 +51,11 @@ def test_backup_is_the_other_package_s(host):
     assert "usage: panelctl backup create" in panelctl(host, "backup", "create", "--help").stdout
 
 
-def test_all_the_rest_does_not_even_load_it(host):
+def test_what_is_not_asked_for_is_not_even_loaded(host):
     done = panelctl(host, "history")
     assert (done.returncode, done.stdout) == (0, "nothing was done yet\n")
-    assert "_backup" not in done.stderr
+    assert "aapanel_host._backup" not in done.stderr
+    assert "aapanel_host._traffic" not in panelctl(host, "backup", "list").stderr
 
 
 def test_help_and_completion_know_it(host):
