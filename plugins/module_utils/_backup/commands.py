@@ -70,16 +70,8 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
         return _restore_in_place(backups, options, screen)
     if options.unproven:
         return _restore_unproven(backups, options, screen)
-    store = backups.store
-    name = options.name or store.good()[-1].name
-    with extract.verified(store, name) as (found, archive):
-        summary = found.summary
-        members = {source.name: source.member for source in summary.sources}
-        if unknown := sorted(set(options.only) - set(members)):
-            raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
-        screen.say(f"extracting {name}")
-        extract.extract(found, archive, options.to, [members[source] for source in options.only or members])
-    lines = [f"{name} of {summary.began} is in {options.to}", *render.warnings(summary.warnings)]
+    summary = backups.extract(options.name, options.to, options.only)
+    lines = [f"{summary.name} of {summary.began} is in {options.to}", *render.warnings(summary.warnings)]
     screen.show({"result": "restored", "to": str(options.to), **asdict(summary)}, lines)
     return PARTIAL if summary.partial else OK
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 from . import create, drill, extract, keyring, names, pins, restore, retention, status
 from .app import App
@@ -112,6 +113,29 @@ class Backups:
         with self._noted("restore"):
             return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
 
+    def members(self, name: str = "", only: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
+        """Return the name of a backup, and the member of each of its sources.
+
+        :param name: empty for the newest one.
+        :param only: names of the sources; all, where there are none.
+        :raises BackupError: there is no such backup or source.
+        """
+        store = self.store
+        name = name or store.good()[-1].name
+        with store.open(name) as found:
+            members = {source.name: source.member for source in found.summary.sources}
+        if unknown := sorted(set(only) - set(members)):
+            raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
+        return name, {source: members[source] for source in only or members}
+
+    def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> Summary:
+        """Verify a backup, and write what it has below a folder that is made for that; see `members`."""
+        name, members = self.members(name, only)
+        with extract.verified(self.store, name) as (found, archive):
+            self._say(f"extracting {name}")
+            extract.extract(found, archive, to, list(members.values()))
+            return found.summary
+
     def settle(self) -> str:
         """Undo what a restore that died has left; returns what was done, in words."""
         return self._restorer().settle(wait=self._wait)
@@ -133,7 +157,8 @@ class Backups:
         :raises BackupError: that is not good, or a clock has jumped; nothing is removed.
         """
         store = self.store
-        with self._noted("prune"), store.locked(self._wait) as ledger:
+        noted = contextlib.nullcontext() if dry_run else self._noted("prune")
+        with noted, store.locked(self._wait) as ledger:
             good = {found.name: found for found in store.good()}
             newest = list(good)[-1]
             self._say(f"verifying {newest}")

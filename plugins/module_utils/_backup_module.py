@@ -1,0 +1,33 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What the modules about backups have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ._backup.errors import BackupError
+from ._backup.host import Backups
+from ._backup.settings import load
+
+CONFIG = {"config": {"type": "path", "default": "/etc/aapanel/backup.json"}}
+WAIT = {"wait": {"type": "float", "default": 60.0}}
+
+
+@contextlib.contextmanager
+def backups_of(module: Any) -> Iterator[Backups]:  # noqa: ANN401 (an AnsibleModule, which has no types)
+    """Give the backups of the host that the module runs on; what goes wrong with them ends it."""
+    params: dict[str, Any] = module.params
+    try:
+        yield Backups(load(Path(params["config"])), wait=params.get("wait", 0.0))
+    except BackupError as error:
+        module.fail_json(msg=str(error), status=error.status)
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'the host'}: {error.strerror or error}", status=1)

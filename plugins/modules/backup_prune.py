@@ -1,0 +1,63 @@
+#!/usr/bin/python
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_prune
+short_description: Remove the backups that retention does not keep
+version_added: 0.1.0
+description:
+  - Verifies the newest backup first, and removes nothing where that is not good or a clock has jumped.
+author:
+  - aapanel.pipeline contributors (@aapanel)
+extends_documentation_fragment:
+  - aapanel.pipeline.attributes
+  - aapanel.pipeline.backups
+  - aapanel.pipeline.backups.wait
+"""
+
+EXAMPLES = r"""
+- name: Remove what is kept no longer
+  aapanel.pipeline.backup_prune:
+"""
+
+RETURN = r"""
+removed:
+  description: Names of those that were removed, or would be in check mode.
+  returned: success
+  type: list
+  elements: str
+  sample: [backup_20261101T213000Z_000007]
+kept:
+  description: Those that stay, each with why.
+  returned: success
+  type: dict
+  sample: {backup_20261122T213000Z_000042: [newest, hourly]}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec={**CONFIG, **WAIT}, supports_check_mode=True)
+    with backups_of(module) as backups:
+        decision = backups.prune(dry_run=module.check_mode)
+        there = sorted([*decision.keep, *decision.remove])
+        module.exit_json(
+            changed=bool(decision.remove),
+            removed=decision.remove,
+            kept=decision.keep,
+            diff={
+                "before": "".join(f"{name}\n" for name in there),
+                "after": "".join(f"{name}\n" for name in there if name in decision.keep),
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()
