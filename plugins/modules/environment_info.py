@@ -47,6 +47,9 @@ options:
       systemd:
         description: Whether systemd is pid 1.
         type: bool
+      cron:
+        description: Whether there is a C(crontab).
+        type: bool
       apt:
         description: Whether packages can be installed with apt.
         type: bool
@@ -68,7 +71,8 @@ options:
   features:
     description:
       - Wishes, by name of a feature of RV(features). V(auto) has it where the host can, V(true) demands it,
-        V(false) does without. For V(service) the wishes are V(auto), V(systemd) and V(supervisor).
+        V(false) does without. For V(service) the wishes are V(auto), V(systemd) and V(supervisor), for V(schedule)
+        they are V(auto), V(systemd) and V(cron).
       - A wish that cannot be fulfilled does not fail this module; it is told in RV(problems).
     type: dict
     default: {}
@@ -135,6 +139,7 @@ capabilities:
   sample:
     root: true
     systemd: true
+    cron: true
     apt: true
     package_lists: true
     netfilter: true
@@ -183,8 +188,8 @@ evidence:
       value: Hetzner
 features:
   description:
-    - Decision per feature; C(enabled), C(reason) (empty when the feature is on at its best), and for C(service) also
-      C(value), V(systemd) or V(supervisor).
+    - Decision per feature; C(enabled), C(reason) (empty when the feature is on at its best), and C(value) for
+      C(service), V(systemd) or V(supervisor), and for C(schedule), V(systemd) or V(cron).
   returned: success
   type: dict
   sample:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import commands, names
 from .errors import BackupError
+from .host import Backups
 from .render import Screen
 from .settings import load
 
@@ -37,7 +38,8 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        return commands.COMMANDS[options.command](load(Path(config)), options, screen)
+        backups = Backups(load(Path(config)), screen.say, getattr(options, "wait", 0.0))
+        return commands.COMMANDS[options.command](backups, options, screen)
     except BackupError as error:
         return screen.failed(str(error), error.status)
     except OSError as error:

@@ -112,7 +112,7 @@ def _mark(origins: Sequence[Origin], canary: str) -> dict[str, str]:
     """Write the canary into all of them; returns why not, by name, of those that cannot be written to."""
     problems = {}
     for origin in origins:
-        if not origin.in_place:
+        if not origin.in_place or (origin.optional and not origin.present()):
             problems[origin.name] = ""
             continue
         try:

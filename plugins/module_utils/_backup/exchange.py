@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from pathlib import Path
@@ -71,6 +70,9 @@ def undo(path: Path, other: Path) -> bool:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two names in one step; False where that cannot be. renameat2(2)"""
+    # Here, because it wants memory that can be written and executed, which a unit that only backs up is denied.
+    import ctypes  # noqa: PLC0415
+
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False

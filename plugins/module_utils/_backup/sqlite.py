@@ -16,6 +16,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ SQLITE = "sqlite"
 MAGIC = b"SQLite format 3\0"
 #: What SQLite keeps beside a database.
 COMPANIONS = ("-wal", "-shm", "-journal")
+_BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 _TIMEOUT = 60.0  # seconds to wait for whoever writes
 _MARK_TIMEOUT = 10.0  # seconds
 
@@ -93,18 +95,26 @@ class Sqlite:
     def swap(self, staging: Path) -> None:
         """Copy it over the present one, in one transaction; whoever has that open sees the change."""
         if self.present():
-            _keep(self.path, self._kept(staging))
+            self._keep(staging)
         else:
             note_absence(self.name, staging)
-        _put(staging / SQLITE / f"{self.name}.sqlite3", self.path)
+        loaded = staging / SQLITE / f"{self.name}.sqlite3"
+        try:
+            _overwrite(loaded, self.path)
+        except BackupError:
+            # What is there is missing, or no database any more.
+            _replace(loaded, self.path)
 
     def put_back(self, staging: Path) -> None:
         """Copy the kept one over what is there."""
-        if self._kept(staging).exists():
-            _put(self._kept(staging), self.path)
+        file, broken = self._kept(staging), self._broken(staging)
+        if file.exists():
+            _overwrite(file, self.path)
+        elif broken.exists():
+            _replace(broken, self.path)
         elif was_absent(self.name, staging):
-            for suffix in ("", *COMPANIONS):
-                self.path.with_name(f"{self.path.name}{suffix}").unlink(missing_ok=True)
+            _remove_companions(self.path)
+            self.path.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Do nothing: it is in the staging."""
@@ -114,6 +124,22 @@ class Sqlite:
 
     def _kept(self, staging: Path) -> Path:
         return kept(staging, f"{self.name}.sqlite3")
+
+    def _broken(self, staging: Path) -> Path:
+        return kept(staging, f"{self.name}.broken")
+
+    def _keep(self, staging: Path) -> None:
+        """Copy the present one aside; what has one of the two names is whole."""
+        try:
+            unfinished, file = kept(staging, f"{self.name}.new"), self._kept(staging)
+            _copy(self.path, unfinished)
+        except BackupError:
+            # It is about to be replaced, perhaps because of that; somebody may yet save something from it.
+            unfinished, file = kept(staging, f"{self.name}.new-broken"), self._broken(staging)
+            shutil.copyfile(self.path, unfinished)
+        _dress(unfinished, self.path)
+        unfinished.rename(file)
+        _durable.sync(file.parent)
 
 
 @contextlib.contextmanager
@@ -143,39 +169,48 @@ def inspect(path: Path) -> dict[str, int]:
 def _copy(origin: Path, target: Path) -> None:
     # Read only: a database that is not there must not be made, and then be backed up as an empty one.
     with _told(origin), _opened(origin, "mode=ro") as present, contextlib.closing(sqlite3.connect(target)) as copy:
-        # All in one step: between two of them somebody may write, and it would begin again.
-        present.backup(copy)
+        _backup(present, copy)
 
 
-def _keep(path: Path, file: Path) -> None:
-    """Copy the present one aside; what has that name is whole."""
-    unfinished = file.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)
-    _copy(path, unfinished)
-    shutil.copystat(path, unfinished)
-    status = path.stat()
-    os.chown(unfinished, status.st_uid, status.st_gid)
-    _sync(unfinished)
-    unfinished.rename(file)
-    _durable.sync(file.parent)
+def _backup(origin: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _TIMEOUT
+
+    def look(status: int, *_: int) -> None:
+        # Python tries again for ever, and one who does not let go of a lock may never do so.
+        if status in _BUSY and time.monotonic() >= deadline:
+            raise sqlite3.OperationalError(f"it was locked for {_TIMEOUT:g} s")
+
+    # All in one step: between two of them somebody may write, and it would begin again.
+    origin.backup(target, progress=look)
 
 
-def _put(file: Path, path: Path) -> None:
-    if path.exists():
-        with _told(path), _opened(file, "immutable=1") as loaded, _opened(path, "mode=rw") as present:
-            loaded.backup(present)
-        return
-    # Its companions would be applied to a database that they do not belong to.
-    for suffix in COMPANIONS:
-        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+def _overwrite(file: Path, path: Path) -> None:
+    with _told(path), _opened(file, "immutable=1") as loaded, _opened(path, "mode=rw") as present:
+        _backup(loaded, present)
+
+
+def _replace(file: Path, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.restored")
     unfinished.unlink(missing_ok=True)
-    shutil.copy2(file, unfinished)
-    status = file.stat()
-    os.chown(unfinished, status.st_uid, status.st_gid)
-    _sync(unfinished)
+    shutil.copyfile(file, unfinished)
+    _dress(unfinished, file)
+    _remove_companions(path)
     unfinished.rename(path)
     _durable.sync(path.parent)
+
+
+def _remove_companions(path: Path) -> None:
+    """Remove what would be applied to a database that it does not belong to."""
+    for suffix in COMPANIONS:
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def _dress(file: Path, like: Path) -> None:
+    """Give a new file the mode, owner and time of another one, and have it on the disk."""
+    status = like.stat()
+    os.chown(file, status.st_uid, status.st_gid)
+    shutil.copystat(like, file)
+    _sync(file)
 
 
 def _sync(file: Path) -> None:
@@ -187,9 +222,10 @@ def _sync(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, mode: str, timeout: float = _TIMEOUT) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, mode: str, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?{mode}"
-    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=timeout)) as database:
+    wait = _TIMEOUT if timeout is None else timeout
+    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=wait)) as database:
         yield database
 
 

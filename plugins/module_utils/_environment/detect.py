@@ -21,7 +21,17 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.reso
 )
 
 KINDS = ("replit", "ci", "container", "vps", "local")
-CAPABILITIES = ("root", "systemd", "apt", "package_lists", "netfilter", "docker", "persistent_home", "user_namespaces")
+CAPABILITIES = (
+    "root",
+    "systemd",
+    "cron",
+    "apt",
+    "package_lists",
+    "netfilter",
+    "docker",
+    "persistent_home",
+    "user_namespaces",
+)
 KIND_VARIABLE = "AAPANEL_ENVIRONMENT_KIND"
 
 _DMI = "/sys/class/dmi/id/"
@@ -108,6 +118,8 @@ _CONTAINER_GROUPS: tuple[tuple[str, str], ...] = (
 )
 # Not on a disk of the machine's own: what is written there is gone with the container or the boot.
 _FLEETING_FILE_SYSTEMS = ("tmpfs", "ramfs", "rootfs", "overlay", "aufs")
+# Where programs are if nobody says so.
+_PROGRAMS = ("/usr/local/bin", "/usr/bin", "/bin")
 
 _Found = tuple[str, str | None, str, str] | None  # kind, flavor, source, value
 _Answer = tuple[bool, str, str]  # verdict, source, value
@@ -383,6 +395,7 @@ def _find_capabilities(host: Host, kind: str, flavor: str | None, evidence: list
     answers = {
         "root": root,
         "systemd": _has_systemd(host),
+        "cron": _has_cron(host),
         "apt": _has_apt(host),
         "package_lists": package_lists(host),
         "netfilter": _has_netfilter(host),
@@ -407,6 +420,12 @@ def _has_systemd(host: Host) -> _Answer:
     # sd_booted(3): the folder is what tells "runs as init of this system" from "is installed".
     booted = host.is_dir("/run/systemd/system")
     return booted, "/run/systemd/system", "exists" if booted else "missing"
+
+
+def _has_cron(host: Host) -> _Answer:
+    folders = [folder for folder in host.env.get("PATH", "").split(":") if folder.startswith("/")]
+    tool = host.first(*(posixpath.join(folder, "crontab") for folder in folders or _PROGRAMS))
+    return tool is not None, tool or "environment PATH", "exists" if tool else "no crontab"
 
 
 def _has_apt(host: Host) -> _Answer:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 #: The ways a wish can be written; YAML users write booleans, ``-e nginx=false`` arrives as text.
@@ -17,14 +17,15 @@ class Feature:
     """One row: a feature, and what each of its needs is good for.
 
     ``capabilities`` and ``features`` map a need to the rest of the sentence "needs <need> …". ``features`` may only
-    name rows above this one. A feature with ``values`` is never off: it takes the first value when its needs are met
-    and the second one otherwise.
+    name rows above this one. A feature with ``values`` takes the first value when its needs are met and the second one
+    otherwise; it is off only where ``otherwise``, what the second one needs, is not met either.
     """
 
     name: str
     capabilities: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
     values: tuple[str, str] | None = None
+    otherwise: Mapping[str, str] = field(default_factory=dict)
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -60,11 +61,18 @@ FEATURES: tuple[Feature, ...] = (
         capabilities={"systemd": "to run two slots side by side"},
         features={"nginx": "to switch between them"},
     ),
+    Feature(
+        "schedule",
+        capabilities={"root": "to write its timers", "systemd": "to keep the time"},
+        values=("systemd", "cron"),
+        otherwise={"cron": "to keep the time"},
+    ),
 )
 
 _LABELS = {
     "root": "root (become)",
     "systemd": "systemd as pid 1",
+    "cron": "crontab",
     "apt": "apt",
     "netfilter": "the right to manage netfilter",
     "docker": "a Docker engine that answers",
@@ -112,31 +120,38 @@ def decide(
             problems.append(f"{variable}.{row.name} is {raw!r}; it has to be {allowed}")
             wish = "auto"
         missing = _missing(row, capabilities, decisions)
-        decisions[row.name] = _decide_row(row, wish, missing)
-        best = row.values[0] if row.values else "true"
-        if missing and wish == best:
+        worse = _say_missing(row.otherwise, capabilities)
+        decisions[row.name] = _decide_row(row, wish, missing, worse)
+        best, other = row.values or ("true", "")
+        if lacking := {best: missing, other: worse}.get(wish):
             problems.append(
-                f"{variable}.{row.name} is {best}, but this host cannot have it: {missing}; "
+                f"{variable}.{row.name} is {wish}, but this host cannot have it: {lacking}; "
                 f"set it to auto, or provide what is missing"
             )
     return decisions, problems
 
 
-def _decide_row(row: Feature, wish: str, missing: str) -> Decision:
+def _decide_row(row: Feature, wish: str, missing: str, worse: str) -> Decision:
     if row.values is not None:
         best, other = row.values
-        if wish == other:
-            return Decision(True, "chosen by request", other)
-        return Decision(True, f"not {best}: {missing}", other) if missing else Decision(True, "", best)
+        if wish != other and not missing:
+            return Decision(True, "", best)
+        if worse:
+            return Decision(False, worse if wish == other else f"{missing}, or else {worse.removeprefix('needs ')}")
+        return Decision(True, "chosen by request" if wish == other else f"not {best}: {missing}", other)
     if wish == "false":
         return Decision(False, "switched off by request")
     return Decision(not missing, missing)
 
 
 def _missing(row: Feature, capabilities: Mapping[str, bool], decisions: Mapping[str, Decision]) -> str:
-    parts = [f"{_LABELS[name]} {why}" for name, why in row.capabilities.items() if not capabilities.get(name, False)]
-    parts += [f"{name} (off) {why}" for name, why in row.features.items() if not decisions[name].enabled]
-    return f"needs {' and '.join(parts)}" if parts else ""
+    off = [f"{name} (off) {why}" for name, why in row.features.items() if not decisions[name].enabled]
+    return _say_missing(row.capabilities, capabilities, off)
+
+
+def _say_missing(needs: Mapping[str, str], capabilities: Mapping[str, bool], more: Sequence[str] = ()) -> str:
+    parts = [f"{_LABELS[name]} {why}" for name, why in needs.items() if not capabilities.get(name, False)]
+    return f"needs {' and '.join([*parts, *more])}" if parts or more else ""
 
 
 def _wish(raw: object, row: Feature) -> str | None:

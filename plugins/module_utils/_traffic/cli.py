@@ -13,11 +13,12 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import caretaker, moves, render, status
+from . import caretaker, moves, pause, rehearsal, render, status
 from .engine import Engine
 from .errors import BusyError, LostError, RefusedError, TrafficError, UnhealthyError
 from .ledger import Operation, Owner
@@ -38,15 +39,28 @@ exit status: 0 done, or nothing to do; 1 it failed; 2 wrong usage; 3 unhealthy (
 5 somebody else is at work. `panelctl COMMAND --help` tells more."""
 
 
-def main(config: str, arguments: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Other:
+    """A command that is not this package's; for the help and the completion.
+
+    :param words: gives what may follow it.
+    """
+
+    help: str
+    words: Callable[[], Sequence[str]]
+
+
+def main(config: str, arguments: Sequence[str] | None = None, others: Mapping[str, Other] | None = None) -> int:
     """Run a command.
 
     :param config: path of the settings of this host.
+    :param others: commands that the caller runs itself.
     :returns: the exit status, see `EXIT`.
     """
-    options = _parser().parse_args(arguments)
+    others = others or {}
+    options = _parser(others).parse_args(arguments)
     if options.command == "completion":
-        sys.stdout.write(render.completion(_words()))
+        sys.stdout.write(render.completion({**_words(), **{name: other.words() for name, other in others.items()}}))
         return EXIT["ok"]
     try:
         settings = load(Path(config))
@@ -68,11 +82,12 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
         return EXIT["failed"]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(others: Mapping[str, Other]) -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON")
-    acting = argparse.ArgumentParser(add_help=False)
-    acting.add_argument("--wait", type=float, default=10.0, metavar="S", help="seconds to wait for others (10)")
+    waiting = argparse.ArgumentParser(add_help=False)
+    waiting.add_argument("--wait", type=float, default=10.0, metavar="S", help="seconds to wait for others (10)")
+    acting = argparse.ArgumentParser(add_help=False, parents=[waiting])
     acting.add_argument("--force", action="store_true", help="even to a release that is marked bad")
     acting.add_argument("--reason", default="", help="for the journal")
     parser = argparse.ArgumentParser(prog="panelctl", description=__doc__, epilog=_EPILOG)
@@ -90,10 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("--lines", "-n", type=int, default=20, metavar="N", help="how many of the last (20; 0: all)")
     pause = commands.add_parser("maintenance", parents=[shared], help="a page of ours for visitors; health stays open")
     pause.add_argument("wish", choices=("on", "off", "show"), nargs="?", default="show")
+    commands.add_parser("stop", parents=[shared, waiting], help="stop the panel; visitors see the same page")
+    commands.add_parser("start", parents=[shared, waiting], help="start it, and wait until it is healthy")
+    for name, other in others.items():
+        commands.add_parser(name, help=other.help)
     commands.add_parser("completion", parents=[shared], help="print completions for bash")
     # For the host's own units.
     commands.add_parser("settle", parents=[shared], help="end what a dead owner left, or nobody confirmed")
     commands.add_parser("boot", parents=[shared], help="before nginx, at boot: settle, and start the live colour")
+    practice = commands.add_parser("rehearse", parents=[shared], help="for drills: the live release on restored data")
+    practice.add_argument("--database", action="append", default=[], metavar="PRESENT=RESTORED")
     retire = commands.add_parser("retire", parents=[shared], help="watch, drain and stop a colour that was left")
     retire.add_argument("slot", choices=("blue", "green"))
     return parser
@@ -157,10 +178,25 @@ def _maintenance(engine: Engine, options: argparse.Namespace) -> int:
         file.touch(mode=0o644)
     elif options.wish == "off":
         file.unlink(missing_ok=True)
-    if options.json:
-        _print({"maintenance": file.exists()})
-    else:
-        sys.stdout.write(f"maintenance is {'on' if file.exists() else 'off'}\n")
+    _tell(options, {"maintenance": file.exists()}, f"maintenance is {'on' if file.exists() else 'off'}")
+    return EXIT["ok"]
+
+
+def _stop(engine: Engine, options: argparse.Namespace) -> int:
+    stopped = pause.stop(engine, _owner(), wait=options.wait)
+    _tell(options, {"stopped": stopped}, "stopped" if stopped else "nothing is live")
+    return EXIT["ok"]
+
+
+def _start(engine: Engine, options: argparse.Namespace) -> int:
+    live = pause.start(engine, _owner(), wait=options.wait)
+    _tell(options, {"live": live}, f"{live} is live and healthy" if live else "nothing is live")
+    return EXIT["ok"]
+
+
+def _rehearse(engine: Engine, options: argparse.Namespace) -> int:
+    reason = rehearsal.rehearse(engine.settings, dict(pair.split("=", 1) for pair in options.database))
+    _tell(options, {"reason": reason}, f"not asked: {reason}" if reason else "healthy")
     return EXIT["ok"]
 
 
@@ -190,6 +226,9 @@ _COMMANDS = {
     "confirm": _confirm,
     "history": _history,
     "maintenance": _maintenance,
+    "stop": _stop,
+    "start": _start,
+    "rehearse": _rehearse,
     "settle": _settle,
     "boot": _boot,
     "retire": _retire,
@@ -198,7 +237,7 @@ _COMMANDS = {
 
 def _words() -> dict[str, list[str]]:
     """Each command's words, for the completion."""
-    parser = _parser()
+    parser = _parser({})
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     words = {}
     for name, command in commands.choices.items():
@@ -212,6 +251,13 @@ def _owner() -> Owner:
     """Who asked, for the journal: the person behind sudo, where there is one."""
     name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
     return Owner(f"{name} with panelctl")
+
+
+def _tell(options: argparse.Namespace, value: Mapping[str, Any], line: str) -> None:
+    if options.json:
+        _print(value)
+    else:
+        sys.stdout.write(f"{line}\n")
 
 
 def _print(value: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -62,13 +62,17 @@ class Deploy:
         return engine.done(operation, "prepared")
 
     def migrate(self) -> Operation:
-        """Migrate the database with the new release, while the old one serves.
+        """Back up, where that is set up, and migrate the database with the new release, while the old one serves.
 
-        :raises UnhealthyError: with what the migration said.
+        :raises UnhealthyError: with what the backup or the migration said.
         """
+        engine = self._engine
         operation = self._held("prepared")
-        self._engine.machine.migrate(named(operation.target))
-        return self._engine.done(operation, "migrated")
+        if engine.settings.backup_set and engine.settings.backup_file.exists():
+            engine.machine.backup(engine.settings.backup_set)
+            operation = engine.done(operation, "data_backed_up", state="prepared")
+        engine.machine.migrate(named(operation.target))
+        return engine.done(operation, "migrated")
 
     def start(self) -> Operation:
         """Start the slot, and wait until it is healthy with just that release.

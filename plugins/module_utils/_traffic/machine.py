@@ -13,6 +13,7 @@ import fcntl
 import http.client
 import json
 import os
+import subprocess
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -21,13 +22,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from . import probe
-from .errors import TrafficError
+from .errors import TrafficError, UnhealthyError
 from .observe import look_at, open_connections
 from .probe import Answer
 from .services import Supervisor, Systemd
 from .settings import Settings
 
 _WEBHOOK_TIMEOUT = 5.0  # seconds
+_BACKUP_WAIT = 300  # seconds that another backup, which is at work, may take
+_PARTIAL = 3  # panelctl's exit status: made, but something is missing, and the backup says what
+_LINES = 20  # of what panelctl said that a message shows
 
 
 class Machine(Protocol):
@@ -62,6 +66,9 @@ class Machine(Protocol):
 
     def stop(self, slot: str) -> None:
         """Let a slot finish its requests, and stop it."""
+
+    def backup(self, name: str) -> None:
+        """Back a set of sources up. Raises UnhealthyError with what panelctl said."""
 
     def migrate(self, slot: str) -> None:
         """Migrate the database with the slot's release. Raises UnhealthyError with what the migration said."""
@@ -151,6 +158,14 @@ class Host:
         finally:
             os.close(descriptor)
         return False
+
+    def backup(self, name: str) -> None:
+        program = self._settings.base_dir / "bin/panelctl"
+        command = [str(program), "backup", "create", name, "--wait", str(_BACKUP_WAIT)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, _PARTIAL):
+            words = "\n".join((done.stdout + done.stderr).splitlines()[-_LINES:])
+            raise UnhealthyError(f"the backup before the migration failed, so nothing is migrated:\n{words}")
 
     def uptime(self, slot: str) -> float | None:
         started = start_time(self._services.pid(slot))

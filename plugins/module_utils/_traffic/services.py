@@ -67,6 +67,23 @@ class Systemd:
         # Not waited for: it sleeps through the safety period.
         _need(["systemctl", "--no-block", "restart" if wanted else "stop", f"aapanel-retire@{slot}.service"])
 
+    def start_rehearsal(self, slot: str) -> None:
+        """Start the release of a slot once more, on restored data.
+
+        :raises UnhealthyError: it does not start; with its last lines.
+        """
+        _run(["systemctl", "reset-failed", _rehearsal(slot)])
+        if _run(["systemctl", "restart", _rehearsal(slot)]).returncode:
+            raise UnhealthyError(f"the panel did not start on it. Its last lines:\n{self.rehearsal_logs(slot)}")
+
+    def stop_rehearsal(self, slot: str) -> None:
+        """Stop it."""
+        _need(["systemctl", "stop", _rehearsal(slot)])
+
+    def rehearsal_logs(self, slot: str) -> str:
+        """The last lines that it said."""
+        return _journal(_rehearsal(slot))
+
     def _show(self, slot: str, name: str) -> str:
         return _need(["systemctl", "show", "--value", f"--property={name}", _unit(slot)]).strip()
 
@@ -133,6 +150,10 @@ class Supervisor:
 
 def _unit(slot: str) -> str:
     return f"aapanel@{slot}.service"
+
+
+def _rehearsal(slot: str) -> str:
+    return f"aapanel-drill-app@{slot}.service"
 
 
 def _journal(unit: str, began: float | None = None) -> str:

@@ -49,6 +49,8 @@ class Settings:
     textfile_dir: Path | None = None
     # Whether to tell the URL in `webhook_file`; the file may be one that is no longer wanted.
     webhook: bool = False
+    # What is backed up before a migration, of the sets of `backup.json`; empty for nothing.
+    backup_set: str = ""
 
     @property
     def state_dir(self) -> Path:
@@ -69,6 +71,16 @@ class Settings:
     def webhook_file(self) -> Path:
         """Holds the URL to notify, which may have a token in it."""
         return self.config_dir / "webhook"
+
+    @property
+    def backup_file(self) -> Path:
+        """What is backed up on this host; not there where nothing is."""
+        return self.config_dir / "backup.json"
+
+    @property
+    def rehearsal_dir(self) -> Path:
+        """Where a drill's panel has its settings and its socket."""
+        return self.run_dir.with_name(f"{self.run_dir.name}-drill")
 
     def slot_dir(self, slot: str) -> Path:
         """The folder of a slot, with the links to its release and its socket."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 UTILS = Path(__file__).parents[4] / "plugins/module_utils"
+SHARED = ("_durable.py", "_settings.py")
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
@@ -26,7 +27,7 @@ def install(tmp_path):
     def install_package(package, settings):
         code = tmp_path / "lib" / "aapanel_host"
         shutil.copytree(UTILS / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-        for shared in ("_durable.py", "_settings.py"):
+        for shared in SHARED:
             shutil.copy(UTILS / shared, code)
         config, program = tmp_path / "settings.json", tmp_path / "panelctl.py"
         config.write_text(json.dumps(settings))

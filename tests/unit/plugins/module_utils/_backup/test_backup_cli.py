@@ -146,6 +146,27 @@ def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
     assert panelctl(host, "create", "--json")["seq"] == 4
 
 
+def test_create_prunes_and_says_so(with_backup):
+    host, first = with_backup
+    settings = json.loads((host / "settings.json").read_text())
+    rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 1}
+    (host / "settings.json").write_text(json.dumps({**settings, "sets": {"full": {"retention": rules}}}))
+    made = panelctl(host, "create", "--prune", "--json")
+    assert (made["result"], made["removed"]) == ("created", [first])
+    assert f"{made['name']}  removed" in panelctl(host, "create", "--prune")
+    assert len(panelctl(host, "list", "--json")) == 1
+
+
+def test_a_backup_that_is_made_and_not_pruned_says_both(with_backup):
+    host, _ = with_backup
+    settings = json.loads((host / "settings.json").read_text())
+    (host / "settings.json").write_text(json.dumps({**settings, "sets": {"full": {"retention": {"newest": 0}}}}))
+    made = panelctl(host, "create", "--prune", "--json", status=1)
+    assert made["result"] == "created"
+    assert "newest" in made["prune_error"]
+    assert [found["state"] for found in panelctl(host, "list", "--json")] == ["good", "good"]
+
+
 def test_wrong_settings_say_what_and_where(host):
     file = host / "settings.json"
     good = json.loads(file.read_text())

@@ -155,6 +155,17 @@ def test_replit_deployment_keeps_nothing_even_on_a_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "has"),
+    [("", True), ("/bin:/usr/bin", True), ("/nix/bin:.:usr/bin", False), ("usr/bin", True), ("/usr/bin", True)],
+)
+def test_crontab_is_looked_for_where_programs_are(path: str, has: bool, tmp_path: Path) -> None:
+    record = load("bare_metal")
+    assert "/usr/bin/crontab" in record["files"]
+    record["env"]["PATH"] = path
+    assert detect(build(tmp_path, record)).capabilities["cron"] is has
+
+
+@pytest.mark.parametrize(
     ("mounts", "kept"),
     [
         ("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:5 / /home rw - tmpfs tmpfs rw\n", False),

@@ -83,6 +83,29 @@ def test_service_can_be_chosen() -> None:
     assert problems[0].startswith("features.service is systemd, but this host cannot have it")
 
 
+def test_schedule_is_cron_s_without_systemd_and_nobody_s_without_both() -> None:
+    decisions, problems = decide({**NOTHING, "cron": True})
+    assert (decisions["schedule"].value, problems) == ("cron", [])
+    assert decisions["schedule"].reason.startswith("not systemd: needs root (become) to write its timers")
+    decisions, problems = decide(NOTHING)
+    assert (decisions["schedule"].enabled, decisions["schedule"].value, problems) == (False, None, [])
+    assert decisions["schedule"].reason == (
+        "needs root (become) to write its timers and systemd as pid 1 to keep the time, "
+        "or else crontab to keep the time"
+    )
+
+
+def test_schedule_can_be_chosen_where_it_can_be() -> None:
+    decisions, problems = decide(EVERYTHING, {"schedule": "cron"})
+    assert (decisions["schedule"].value, decisions["schedule"].reason, problems) == ("cron", "chosen by request", [])
+    decisions, problems = decide({**EVERYTHING, "cron": False}, {"schedule": "cron"})
+    assert not decisions["schedule"].enabled
+    assert problems[0].startswith("features.schedule is cron, but this host cannot have it: needs crontab to keep")
+    decisions, problems = decide({**NOTHING, "cron": True}, {"schedule": "systemd"})
+    assert decisions["schedule"].value == "cron"
+    assert problems[0].startswith("features.schedule is systemd, but this host cannot have it: needs root (become)")
+
+
 @pytest.mark.parametrize(
     ("wishes", "message"),
     [
@@ -104,7 +127,7 @@ def test_table_only_leans_on_rows_above_and_on_known_capabilities() -> None:
     seen: set[str] = set()
     for row in FEATURES:
         assert set(row.features) <= seen
-        assert set(row.capabilities) <= set(CAPABILITIES)
+        assert {*row.capabilities, *row.otherwise} <= set(CAPABILITIES)
         seen.add(row.name)
     assert len(seen) == len(FEATURES)
 

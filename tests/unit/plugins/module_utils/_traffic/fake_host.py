@@ -78,6 +78,8 @@ class World:
     retiring: set[str] = field(default_factory=set)
     told: list[dict[str, Any]] = field(default_factory=list)
     migrated: list[str] = field(default_factory=list)
+    backups: list[str] = field(default_factory=list)
+    backup_fails: bool = False
     look: Callable[[Process], None] = lambda process: None  # called at every touch of the world
 
     # --- what a test does to it ---------------------------------------------------------------------------------------
@@ -340,6 +342,12 @@ class Process:
     def stop(self, slot: str) -> None:
         with self.around():
             self.world.halt(slot)
+
+    def backup(self, name: str) -> None:
+        with self.around():
+            if self.world.backup_fails:
+                raise UnhealthyError("the backup failed")
+            self.world.backups.append(name)
 
     def migrate(self, slot: str) -> None:
         with self.around():

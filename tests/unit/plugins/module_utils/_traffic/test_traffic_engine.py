@@ -74,6 +74,24 @@ def test_a_good_release_becomes_live_and_the_old_colour_goes(served: World) -> N
     assert served.told == served.records()
 
 
+def test_backs_up_before_it_migrates_where_that_is_set_up() -> None:
+    world = make_world(backup_set="databases")
+    with contextlib.closing(world):
+        world.deploy("1-good")
+        assert world.backups == [], "site.yml has not set it up yet"
+        assert "data_backed_up" not in world.records()[-1]["durations"]
+        world.settings.backup_file.write_text("{}")
+        world.deploy("2-good")
+        assert world.backups == ["databases"]
+        assert "data_backed_up" in world.records()[-1]["durations"]
+        world.backup_fails = True
+        with pytest.raises(UnhealthyError, match="the backup failed"):
+            world.deploy("3-good")
+        assert world.migrated == ["1-good", "2-good"]
+        assert world.live() == ("green", "2-good")
+        assert results(world)[-1] == ("deploy", "failed")
+
+
 @pytest.mark.parametrize("mode", ["dies", "loops", "sick", "liar", "migration"])
 def test_what_never_got_healthy_touches_no_traffic(served: World, mode: str) -> None:
     moved: list[object] = []

@@ -1,0 +1,150 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drives a story: panelctl and the databases run on the hosts, somebody writes there meanwhile, playbooks run here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[3]
+# Molecule's folder for this scenario: inventory, secrets.
+SCRATCH = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+DATABASE = "aapanel"
+SUM = 50 * 100  # of all accounts that files/writer.py has
+
+Answer = TypeVar("Answer")
+
+
+def wait_until(question: Callable[[], Answer], seconds: float, what: str) -> Answer:
+    """Ask until the answer is true; fails after so many seconds with the last one."""
+    deadline = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; at last {answer!r}"
+        time.sleep(0.2)
+    return answer
+
+
+@dataclass(frozen=True)
+class Host:
+    """One that backs itself up.
+
+    :param home: folder of what is below /opt, /etc and /var on a host with root; empty for these.
+    """
+
+    name: str
+    engine: str
+    user: str = "root"
+    home: str = ""
+
+    @property
+    def data(self) -> str:
+        """`panel_data_dir`."""
+        return f"{self.home}/data" if self.home else "/var/lib/aapanel"
+
+    @property
+    def config(self) -> str:
+        """`panel_config_dir`."""
+        return f"{self.home}/etc" if self.home else "/etc/aapanel"
+
+    def run(self, *command: str, check: bool = True, given: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command there, as whom the panel belongs to."""
+        line = ["docker", "exec", "--interactive", "--user", self.user, self.name, *command]
+        result = subprocess.run(line, check=False, capture_output=True, text=True, input=given)
+        assert not check or not result.returncode, f"{self.name}: {command}: {result.stdout}{result.stderr}"
+        return result
+
+    def panelctl(self, *arguments: str, status: int = 0) -> Any:  # noqa: ANN401 (what JSON has)
+        """Run `panelctl backup`, which must end with this status; returns its JSON."""
+        program = f"{self.home}/bin/panelctl" if self.home else "panelctl"
+        result = self.run(program, "backup", *arguments, "--json", check=False)
+        said = result.stdout + result.stderr
+        assert result.returncode == status, f"{self.name}: panelctl {arguments}: {result.returncode}\n{said}"
+        return json.loads(result.stdout)
+
+    def backups(self, set_: str = "") -> list[dict[str, Any]]:
+        """The summaries of all backups, or of a set, oldest first; each has to be a good one."""
+        found = self.panelctl("list")
+        assert {backup["state"] for backup in found} <= {"good"}, found
+        return [backup["summary"] for backup in found if set_ in ("", backup["summary"]["set"])]
+
+    def unit(self, unit: str, name: str) -> str:
+        """A property of a unit."""
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+    def last_operation(self) -> dict[str, Any]:
+        """The last line of the journal of deploys."""
+        (found,) = json.loads(self.run("panelctl", "history", "--json", "--lines=1").stdout)
+        return dict(found)
+
+    def back_up(self, set_: str) -> dict[str, Any]:
+        """Do what the timer does, or cron; returns the summary of what came of it."""
+        before = {backup["name"] for backup in self.backups()}
+        if self.home:
+            self.panelctl("create", set_, "--prune", "--wait", "60")
+        else:
+            self.run("systemctl", "start", f"aapanel-backup@{set_}")
+        made = [backup for backup in self.backups(set_) if backup["name"] not in before]
+        assert made, f"{self.name}: nothing new is listed"
+        return made[-1]
+
+    # --- its database -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[None]:
+        """Have somebody write all the time meanwhile."""
+        where = {
+            "postgresql": [DATABASE, DATABASE],
+            "mysql": [DATABASE],
+            "sqlite": [f"{self.data}/shared/data/default.db"],
+        }[self.engine]
+        command = ["docker", "exec", "--interactive", "--user", self.user, self.name, "writer", self.engine, *where]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdin is not None
+            assert writer.stdout is not None
+            try:
+                assert writer.stdout.readline() == "writing\n"
+                yield
+            finally:
+                writer.stdin.close()
+            assert int(writer.stdout.readline()) > 100, "nobody wrote"
+
+    def load(self, folder: str) -> None:
+        """Load what was restored into a database beside the one that is in use."""
+        scratch = f"{DATABASE}_scratch"
+        if self.engine == "postgresql":
+            self.run("psql", "--quiet", "--command", f"DROP DATABASE IF EXISTS {scratch}", "postgres")
+            self.run("psql", "--quiet", "--command", f"CREATE DATABASE {scratch} OWNER {DATABASE}", "postgres")
+            dump = f"{folder}/postgresql/database.dump"
+            self.run("pg_restore", "--exit-on-error", "--no-privileges", "--dbname", scratch, dump)
+        elif self.engine == "mysql":
+            self.run("mariadb", "--execute", f"CREATE OR REPLACE DATABASE {scratch}")
+            self.run("sh", "-c", f"mariadb {scratch} <{folder}/mysql/database.sql")
+
+    def ask(self, folder: str, query: str) -> str:
+        """Ask what was loaded; SQLite's file is asked where it was restored."""
+        scratch = f"{DATABASE}_scratch"
+        if self.engine == "postgresql":
+            return self.run("psql", "-XAt", "--command", query, scratch).stdout.strip()
+        if self.engine == "mysql":
+            return self.run("mariadb", "--batch", "--skip-column-names", "--execute", query, scratch).stdout.strip()
+        code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone()[0])"
+        return self.run("python3", "-c", code, f"{folder}/sqlite/database.sqlite3", query).stdout.strip()
+
+
+def play(playbook: str, hosts: Sequence[Host], **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run a playbook on hosts to its end, good or bad; `variables` win over the inventory's."""
+    command = ["ansible-playbook", str(ROOT / f"playbooks/{playbook}.yml"), "--inventory", str(SCRATCH / "inventory")]
+    command += ["--limit", ",".join(host.name for host in hosts), "--extra-vars", json.dumps(variables)]
+    env = {**os.environ, "ANSIBLE_CONFIG": str(SCRATCH / "ansible.cfg"), "MOLECULE_FILE": str(SCRATCH / "molecule.yml")}
+    return subprocess.run(
+        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )

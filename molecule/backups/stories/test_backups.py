@@ -1,0 +1,206 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the timers start makes backups that can be loaded, of one moment; what goes wrong is told and listed nowhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from driver import SCRATCH, SUM, Host, play, wait_until
+
+RESTORED = "/var/tmp/restored"
+
+
+@pytest.fixture
+def restored(host: Host) -> str:
+    """A folder that is not there."""
+    host.run("rm", "-rf", RESTORED)
+    return RESTORED
+
+
+def flip(host: Host, file: str) -> None:
+    """Change one bit of a file; twice is as before."""
+    code = """
+import sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(-9, 2)
+    byte = file.read(1)[0]
+    file.seek(-9, 2)
+    file.write(bytes([byte ^ 1]))
+"""
+    host.run("python3", "-c", code, file)
+
+
+def stamp(backup: dict[str, Any]) -> str:
+    """When it began, as the journal of deploys writes it."""
+    return datetime.fromisoformat(backup["began"].replace("Z", "+00:00")).isoformat(timespec="seconds")
+
+
+def test_the_timers_are_armed(server: Host) -> None:
+    """Enabled, active, and due when they should be."""
+    expected = {"databases": None, "full": 3 * 60 + 10, "drill": 4 * 60 + 40}
+    for name, minute in expected.items():
+        timer = f"aapanel-{'' if name == 'drill' else 'backup-'}{name}.timer"
+        assert server.run("systemctl", "is-enabled", timer).stdout == "enabled\n"
+        assert server.unit(timer, "ActiveState") == "active"
+        assert server.unit(timer, "Persistent") == "yes"
+        # As in Mon 2026-11-23 03:14:15 UTC.
+        told = server.unit(timer, "NextElapseUSecRealtime").removesuffix(" UTC")
+        due = datetime.strptime(f"{told} +0000", "%a %Y-%m-%d %H:%M:%S %z")
+        if minute is None:
+            assert due - datetime.now(timezone.utc) < timedelta(minutes=22)
+            assert due.minute % 20 < 2
+        else:
+            assert minute <= due.hour * 60 + due.minute <= minute + 15
+    assert server.run("systemctl", "is-enabled", "aapanel-backup-settle.service").stdout == "enabled\n"
+
+
+def test_cron_does_it_where_there_is_no_systemd(cron: Host) -> None:
+    """It is asked every minute here; all three jobs are there."""
+    assert (
+        len(re.findall(r"^[*\d].* nice .*/bin/panelctl backup ", cron.run("crontab", "-l").stdout, re.MULTILINE)) == 3
+    )
+    known = {backup["name"] for backup in cron.panelctl("list")}
+    new = wait_until(lambda: {b["name"] for b in cron.panelctl("list")} - known, 75.0, "a backup by cron")
+    assert {backup["set"] for backup in cron.backups() if backup["name"] in new} == {"databases"}
+    log = cron.run("cat", f"{cron.data}/backup-state/cron.log").stdout
+    assert any(name in log for name in new)
+
+
+def test_a_backup_under_writes_is_of_one_moment(host: Host, restored: str) -> None:
+    """Loaded beside the database in use: the sum is right, and there are just the rows that the manifest tells of."""
+    with host.written():
+        made = host.back_up("databases")
+    assert not made["partial"], made["warnings"]
+    host.panelctl("restore", made["name"], "--to", restored)
+    host.load(restored)
+    assert host.ask(restored, "SELECT sum(amount) FROM accounts") == str(SUM)
+    assert host.ask(restored, "SELECT sum(amount) FROM moves") == "0"
+    (source,) = made["sources"]
+    rows = {table.rpartition(".")[2]: count for table, count in source["rows"].items()}
+    assert rows["moves"] > 20
+    assert {"accounts", "moves", "alembic_version"} <= set(rows)
+    for table, count in rows.items():
+        assert host.ask(restored, f"SELECT count(*) FROM {table}") == str(count), table
+
+
+def test_everything_under_writes(host: Host, restored: str) -> None:
+    """The whole set: the app's files as they are, the settings, and no key among them."""
+    mark = secrets.token_hex()
+    host.run("sh", "-c", f"cat >{host.data}/shared/data/mark", given=mark)
+    with host.written():
+        made = host.back_up("full")
+    host.panelctl("restore", made["name"], "--to", restored)
+    assert host.run("cat", f"{restored}/files/data/data/mark").stdout == mark
+    files = host.run("find", restored, "-type", "f", "-printf", "%P %m\n").stdout.splitlines()
+    assert not [file for file in files if "default.db" in file or "keyring" in file]
+    assert "files/config/blue.env 600" in files
+    verified = host.panelctl("verify", "--all")
+    assert {found["result"] for found in verified} == {"good"}
+    assert made["name"] in {found["name"] for found in verified}
+
+
+def test_a_server_that_is_down_fails_the_unit_and_nothing_is_listed(server: Host) -> None:
+    """And when it is back, so are backups."""
+    unit = {"postgresql": "postgresql@15-main", "mysql": "mariadb"}[server.engine]
+    known = server.backups()
+    server.run("systemctl", "stop", unit)
+    try:
+        assert server.run("systemctl", "start", "aapanel-backup@databases", check=False).returncode
+        assert server.unit("aapanel-backup@databases", "ActiveState") == "failed"
+        assert server.backups() == known
+        assert not server.run("find", "/var/lib/aapanel/backups", "-name", ".new-*").stdout
+    finally:
+        server.run("systemctl", "start", unit)
+    assert server.back_up("databases")["seq"] > known[-1]["seq"]
+
+
+def test_a_partial_backup_is_made_and_warned_of(mariadb: Host) -> None:
+    """A table that no transaction keeps: the unit succeeds, and the journal has a warning."""
+    mariadb.run("mariadb", "--execute", "CREATE OR REPLACE TABLE torn (n int) ENGINE=MyISAM", "aapanel")
+    try:
+        assert mariadb.back_up("databases")["partial"]
+        assert mariadb.unit("aapanel-backup@databases", "Result") == "success"
+        said = mariadb.run("journalctl", "--unit=aapanel-backup@databases", "--priority=warning", "--lines=1").stdout
+        assert "this backup is partial" in said
+    finally:
+        mariadb.run("mariadb", "--execute", "DROP TABLE torn", "aapanel")
+    assert not mariadb.back_up("databases")["partial"]
+
+
+def test_one_flipped_bit_is_noticed(host: Host) -> None:
+    """In the archive or in the manifest: exit status 4, and all is well when it is flipped back."""
+    name = host.backups()[-1]["name"]
+    for suffix in (".tar.gz", ".manifest"):
+        file = f"{host.data}/backups/{name}{suffix}"
+        flip(host, file)
+        assert host.panelctl("verify", name, status=4)[0]["result"] == "not good"
+        flip(host, file)
+    assert host.panelctl("verify", name)[0]["result"] == "good"
+
+
+def test_a_deploy_backs_up_before_it_migrates(servers: list[Host]) -> None:
+    """In about a second; and where that fails nothing is migrated, and no traffic moves."""
+    known = {server: server.backups()[-1]["seq"] for server in servers}
+    value = f"{{{{ panel_settings | combine({{'STORY': '{secrets.token_hex(4)}'}}) }}}}"
+    done = play("deploy", servers, app_settings=value)
+    assert not done.returncode, done.stdout[-4000:]
+    for server in servers:
+        last = server.last_operation()
+        assert last["result"] == "confirmed"
+        print(server.name, "backed up before the migration in", last["durations"]["data_backed_up"], "s")  # noqa: T201
+        # The timer may have made one more.
+        new = [backup for backup in server.backups("databases") if backup["seq"] > known[server]]
+        assert any(last["began"] <= stamp(backup) <= last["ended"] for backup in new), (new, last)
+    serving = {server: server.run("readlink", "/opt/aapanel/live").stdout for server in servers}
+    keyring, away = f"{servers[0].config}/backup/keyring.json", "/root/keyring.json"
+    for server in servers:
+        server.run("mv", keyring, away)
+    try:
+        failed = play("deploy", servers, app_settings=value.replace("STORY", "OTHER"))
+    finally:
+        for server in servers:
+            server.run("mv", away, keyring)
+    assert failed.returncode
+    said = " ".join(failed.stdout.split())
+    assert said.count("the backup before the migration failed") >= len(servers)
+    assert "there is no keyring" in said
+    for server in servers:
+        last = server.last_operation()
+        assert (last["result"], "migrated" in last["durations"]) == ("failed", False)
+        assert server.run("readlink", "/opt/aapanel/live").stdout == serving[server]
+
+
+def test_one_host_got_its_key_and_the_others_made_theirs(host: Host) -> None:
+    """A key that was brought along is the one that signs."""
+    brought = json.loads((SCRATCH / "keyring.json").read_text())
+    signers = {backup["key"] for backup in host.backups()}
+    assert len(signers) == 1
+    assert (signers == {brought["signer"]}) == (host.engine == "mysql")
+
+
+def test_nobody_else_may_read_them(host: Host) -> None:
+    """Neither backups nor what makes them; and no secret went where others look."""
+    state, secrets_dir = f"{host.data}/backup-state", f"{host.config}/backup"
+    assert not host.run(
+        "find", f"{host.data}/backups", state, secrets_dir, f"{secrets_dir}.json", "-perm", "/077"
+    ).stdout
+    keyring = json.loads(host.run("cat", f"{secrets_dir}/keyring.json").stdout)
+    words = [*keyring["keys"].values(), *((SCRATCH / name).read_text().strip() for name in ("secret_key", "database"))]
+    script = """
+    set +o pipefail
+    umask 077
+    cat >/var/tmp/words
+    find / -xdev -path /proc -prune -o -type f -perm /o+r -print0 2>/dev/null | xargs -0 grep -l -s -F -f /var/tmp/words
+    cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -F -f /var/tmp/words
+    { journalctl --no-pager 2>/dev/null || true; } | grep -F -f /var/tmp/words
+    rm /var/tmp/words
+    """
+    assert host.run("bash", "-c", script, given="\n".join(words) + "\n").stdout == ""

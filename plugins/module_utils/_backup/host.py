@@ -1,0 +1,187 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""The backups of this host: what panelctl and the modules ask for, each run noted for the status and for Prometheus."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from . import create, drill, extract, keyring, names, pins, restore, retention, status
+from .app import App
+from .drill import Report
+from .errors import BackupError, NotAuthenticError
+from .manifest import Summary
+from .restore import Plan, Restored, Restorer
+from .runs import Runs
+from .settings import Settings
+from .status import Status
+from .store import Backup, State, Store
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verifying found of a backup; no problem, if it is good."""
+
+    name: str
+    problem: str = ""
+    status: int = 0
+
+
+class Backups:
+    """The backups of a host.
+
+    :param say: is told what is being done.
+    :param wait: seconds to wait for another run.
+    """
+
+    def __init__(self, settings: Settings, say: Say = lambda _: None, wait: float = 0.0) -> None:
+        self.settings = settings
+        self._say = say
+        self._wait = wait
+        self._runs = Runs(settings.paths.state_dir, settings.paths.textfile_dir)
+
+    @property
+    def store(self) -> Store:
+        """The store, with the keys that there are now.
+
+        :raises BackupError: there are none.
+        """
+        return self.settings.store()
+
+    def create(self, of_set: str) -> Summary:
+        """Make a backup of a set.
+
+        :raises BackupError: it cannot be made; those before are untouched.
+        """
+        origins = self.settings.of(of_set)
+        with self._noted(f"create {of_set}") as note:
+            self.settle()
+            summary = create.create(
+                self.store, origins, of_set, wait=self._wait, say=lambda name: self._say(f"backing up {name}")
+            )
+            note(summary.size)
+        return summary
+
+    def newest(self, of_set: str = "") -> Summary | None:
+        """Return the newest good backup, of a set where one is named."""
+        good = [found.summary for found in self.store.backups() if found.state is State.GOOD and found.summary]
+        return next((summary for summary in reversed(good) if of_set in ("", summary.set)), None)
+
+    def all(self) -> list[Backup]:
+        """Return all that are there or should be, oldest first."""
+        return self.store.backups()
+
+    def status(self) -> Status:
+        """Look at all of it."""
+        return status.look(self.store, self.settings.origins, self.settings.limits, self._runs.read())
+
+    def verify(self, wanted: Sequence[str] = ()) -> list[Verdict]:
+        """Read every byte of backups.
+
+        :param wanted: which; empty for the newest one.
+        """
+        store, found = self.store, []
+        with contextlib.suppress(_FoundError), self._noted("verify"):
+            for name in wanted or [store.good()[-1].name]:
+                self._say(f"verifying {name}")
+                try:
+                    with extract.verified(store, name):
+                        found.append(Verdict(name))
+                except BackupError as error:
+                    found.append(Verdict(name, str(error), error.status))
+            if bad := [verdict.problem for verdict in found if verdict.problem]:
+                raise _FoundError(bad[0])
+        return found
+
+    def plan(self, name: str = "", only: Sequence[str] = ()) -> Plan:
+        """Decide what a restore in place brings back from which backup; see `restore.plan`."""
+        return restore.plan(self.store, self.settings.origins, name, only)
+
+    def restore(self, wanted: Plan, *, snapshot: bool = True) -> Restored:
+        """Bring back in place; see `restore.Restorer`."""
+        with self._noted("restore"):
+            return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
+
+    def settle(self) -> str:
+        """Undo what a restore that died has left; returns what was done, in words."""
+        return self._restorer().settle(wait=self._wait)
+
+    def drill(self) -> Report:
+        """Prove that the newest backups restore; see `drill.drill`."""
+        store = self.store
+        self.settle()
+        with contextlib.suppress(_FoundError), self._noted("drill"):
+            app = App(self.settings.paths.panelctl)
+            report = drill.drill(store, self.settings.origins, app, self.settings.limits, say=self._say)
+            if report.problem:
+                raise _FoundError(report.problem)
+        return report
+
+    def prune(self, *, dry_run: bool = False) -> retention.Decision:
+        """Remove what retention does not keep, after verifying the newest backup.
+
+        :raises BackupError: that is not good, or a clock has jumped; nothing is removed.
+        """
+        store = self.store
+        with self._noted("prune"), store.locked(self._wait) as ledger:
+            good = {found.name: found for found in store.good()}
+            newest = list(good)[-1]
+            self._say(f"verifying {newest}")
+            # Nothing old goes before something new has shown that it is whole.
+            with extract.verified(store, newest):
+                now = datetime.now(timezone.utc)
+            made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
+            policies = {name: found.retention for name, found in self.settings.sets.items()}
+            decision = retention.decide(made, policies, now, pins.read(store))
+            for name in () if dry_run else decision.remove:
+                store.remove(good[name], ledger, names.stamp(now))
+        return decision
+
+    def pin(self, name: str, *, stays: bool) -> bool:
+        """Have a backup stay, or go; returns whether that is a change."""
+        store = self.store
+        with store.locked(self._wait):
+            return pins.pin(store, name, stays=stays)
+
+    def rotate(self) -> keyring.Keyring:
+        """Have a new key sign from now on; returns the keyring."""
+        file, day = self.settings.paths.keyring, datetime.now(timezone.utc).strftime("%Y-%m-%d")
+        if file.exists():
+            with self.store.locked(self._wait):
+                keys = keyring.load(file).rotated(day)
+                keyring.save(keys, file)
+        else:
+            keys = keyring.new(day)
+            keyring.save(keys, file)
+        return keys
+
+    def _restorer(self) -> Restorer:
+        return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._say)
+
+    @contextlib.contextmanager
+    def _noted(self, kind: str) -> Iterator[Callable[[int], None]]:
+        """Write down how a run goes; gives whom to tell the size of what was made."""
+        began, sizes, problem = time.monotonic(), [0], ""
+        try:
+            yield sizes.append
+        except BaseException as error:
+            problem = str(error).partition("\n")[0] or type(error).__name__
+            raise
+        finally:
+            self._runs.note(kind, problem, seconds=time.monotonic() - began, size=sizes[-1])
+            with contextlib.suppress(NotAuthenticError, OSError):
+                self._runs.export(next(reversed(drill.reports(self.store)), None))
+
+
+class _FoundError(BackupError):
+    """A run did what it should, and found something bad, which is its result."""

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""The panel stands still while somebody exchanges its data: visitors see the maintenance page."""
+
+from __future__ import annotations
+
+from .engine import SILENT, Engine
+from .ledger import Owner, Place
+from .observe import SLOTS, live_slot
+
+#: What the maintenance file holds where stopping made it, and not a person: starting removes that one only.
+_OURS = "stopped\n"
+
+
+def stop(engine: Engine, owner: Owner, *, wait: float = 0.0) -> bool:
+    """Stop all slots. False where nothing was ever live.
+
+    :param wait: seconds to wait for somebody else's deploy.
+    :raises BusyError: it is still at work.
+    """
+    machine, file = engine.machine, engine.settings.maintenance_file
+    operation = engine.begin(SILENT, owner, wait=wait)
+    try:
+        if not file.exists():
+            file.write_text(_OURS, encoding="ascii")
+        for slot in SLOTS if engine.settings.two_colours else ("blue",):
+            machine.retire(slot, wanted=False)
+            if machine.running(slot):
+                machine.stop(slot)
+        return live_slot(engine.settings.base_dir) is not None
+    finally:
+        engine.end(operation)
+
+
+def start(engine: Engine, owner: Owner, *, wait: float = 0.0) -> str | None:
+    """Start the live slot, and wait until it is healthy; returns it, None before the first deploy.
+
+    :raises UnhealthyError: it does not become healthy; visitors see the maintenance page still.
+    """
+    machine, settings = engine.machine, engine.settings
+    operation = engine.begin(SILENT, owner, wait=wait)
+    try:
+        live = live_slot(settings.base_dir)
+        if live is not None:
+            if not machine.running(live):
+                machine.start(live)
+            engine.wait_healthy(Place(live, engine.observe().slots[live].release), settings.healthy_passes)
+        if settings.maintenance_file.exists() and settings.maintenance_file.read_text(encoding="utf-8") == _OURS:
+            settings.maintenance_file.unlink()
+        return live
+    finally:
+        engine.end(operation)
