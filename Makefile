@@ -70,6 +70,10 @@ bench-switch: $(VENV)/.test ## What a switch costs: load during 100 of them, ngi
 	@tests/lab/lab up
 	@DOCKER_HOST="$$(tests/lab/lab socket)" python tests/bench/switch.py
 
+.PHONY: bench-backup
+bench-backup: $(VENV)/.test ## What backups cost, beside tar with pigz, restic and borg (ROUNDS=5 MEGABYTES=443)
+	@python tests/bench/backup.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MEGABYTES),--megabytes $(MEGABYTES))
+
 .PHONY: build
 build: $(VENV)/.controller ## Build the collection's archive
 	@ansible-galaxy collection build --force

@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 
 from .errors import NotAuthenticError
 
+_PLAIN = frozenset((str, int, bool, type(None)))
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
 
 def encode(value: object) -> bytes:
     """Write a value down.
@@ -24,8 +27,7 @@ def encode(value: object) -> bytes:
     :raises ValueError: it holds a float, which has more than one way.
     """
     _refuse_floats(value)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return text.encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def decode(data: bytes) -> Any:  # noqa: ANN401 (as json.loads has it)
@@ -34,7 +36,7 @@ def decode(data: bytes) -> Any:  # noqa: ANN401 (as json.loads has it)
     :raises NotAuthenticError: it is not: another tool wrote it, or somebody who hoped for two readings.
     """
     try:
-        value = json.loads(data.decode("ascii"), object_pairs_hook=_unique, parse_float=_no, parse_constant=_no)
+        value = _DECODER.decode(data.decode("ascii"))
         same = encode(value) == data
     except (ValueError, RecursionError) as error:
         raise NotAuthenticError(f"this is not canonical JSON: {error}") from None
@@ -61,7 +63,11 @@ def _refuse_floats(value: object) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"the key {key!r} is no text")
-            _refuse_floats(item)
+            if type(item) not in _PLAIN:
+                _refuse_floats(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
             _refuse_floats(item)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_no, parse_constant=_no)

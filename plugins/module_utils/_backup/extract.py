@@ -9,24 +9,28 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import hmac
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 from . import names, tar
-from .compression import Reader, write_all
+from .compression import Reader, start_writeback, write_all
 from .errors import BackupError, NotAuthenticError
 from .manifest import Entry, Manifest
 from .store import Store, opened
+from .sums import Sum, Sums
 
 _CHUNK = 1 << 20  # bytes
 _DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
+_LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
+_WAITING = 64  # files that may still be digested while the next ones are written
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,8 @@ class _Place:
         # One is kept open, because files of a folder follow each other.
         self._open: tuple[str, int] = ("", self._root)
         self._folders: list[tar.Member] = []
+        self._sums = Sums()
+        self._unproven: deque[tuple[Entry, Sum]] = deque()
 
     def __enter__(self) -> _Place:
         return self
@@ -194,6 +200,7 @@ class _Place:
             if kind is None:
                 self._finish()
         finally:
+            self._sums.close()
             self._close()
             os.close(self._root)
 
@@ -213,7 +220,7 @@ class _Place:
         self._folders.append(member)
 
     def _add_file(self, entry: Entry, content: Iterator[bytes]) -> None:
-        member, digest = entry.member, sha256()
+        member, digest = entry.member, self._sums.new() if entry.sha256 else None
         parent, name = self._parent(member.path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -221,16 +228,34 @@ class _Place:
         except FileExistsError:
             raise NotAuthenticError(f"{member.path!r} is in the archive twice") from None
         try:
-            for data in content:
-                digest.update(data)
-                write_all(descriptor, data)
-            if entry.sha256 and not hmac.compare_digest(digest.hexdigest(), entry.sha256):
-                raise NotAuthenticError(f"the content of {member.path!r} is not what was signed")
+            self._write(descriptor, content, digest)
             self._dress(descriptor, member)
         finally:
             os.close(descriptor)
+        if digest:
+            digest.end()
+            self._unproven.append((entry, digest))
+            self._prove(_WAITING)
+
+    def _write(self, descriptor: int, content: Iterator[bytes], digest: Sum | None) -> None:
+        size = 0
+        for data in content:
+            if digest:
+                digest.update(data)
+            write_all(descriptor, data)
+            if len(data) >= _LARGE:
+                start_writeback(descriptor, size, len(data))
+            size += len(data)
+
+    def _prove(self, left: int) -> None:
+        """Compare what was written with what was signed, but for so many of the last files."""
+        while len(self._unproven) > left:
+            entry, digest = self._unproven.popleft()
+            if not hmac.compare_digest(digest.hexdigest(), entry.sha256):
+                raise NotAuthenticError(f"the content of {entry.member.path!r} is not what was signed")
 
     def _finish(self) -> None:
+        self._prove(0)
         # Innermost first: a folder that may not be written into is closed only when all is in it.
         for member in sorted(self._folders, key=lambda folder: folder.path, reverse=True):
             descriptor = self._descend(member.path)
@@ -239,7 +264,7 @@ class _Place:
             finally:
                 os.close(descriptor)
         # One call for all files instead of one for each.
-        os.sync()
+        _sync_all(self._root)
 
     def _dress(self, descriptor: int, member: tar.Member) -> None:
         if self._owners:
@@ -276,3 +301,13 @@ class _Place:
         if self._open[1] != self._root:
             os.close(self._open[1])
             self._open = ("", self._root)
+
+
+def _sync_all(descriptor: int) -> None:
+    """Write all of a file system to the disk: of the one of this file, while `os.sync` waits for all that there are.
+
+    :raises OSError: not all could be written, which `os.sync` does not tell.
+    """
+    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

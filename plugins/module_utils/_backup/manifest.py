@@ -114,7 +114,7 @@ def write(out: BinaryIO, summary: Summary, entries: Iterable[bytes], keys: Keyri
 
 def line(entry: Entry) -> bytes:
     """Return the line of a member."""
-    return canonical.encode({**dataclasses.asdict(entry.member), "sha256": entry.sha256}) + b"\n"
+    return canonical.encode({**vars(entry.member), "sha256": entry.sha256}) + b"\n"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ _OCTAL_11, _OCTAL_7 = 8**11, 8**7  # beyond what its fields can say
 _TYPES = {FILE: b"0", FOLDER: b"5"}
 _KINDS = {b"0": FILE, b"\0": FILE, b"5": FOLDER}
 _EXTENDED = b"x"
-_NUMBERS = ("size", "uid", "gid", "mtime")
+_BEYOND = {"size": _OCTAL_11, "uid": _OCTAL_7, "gid": _OCTAL_7, "mtime": _OCTAL_11}
 _RECORD_OF_PAX = re.compile(rb"([1-9][0-9]{0,9}) ([^=]{1,255})=")
 
 #: Gives exactly so many bytes.
@@ -58,14 +58,15 @@ class Member:
 def header(member: Member) -> bytes:
     """Return the header of a member, with a pax header before it where it needs one."""
     path = member.path.encode("utf-8", "surrogateescape") + (b"/" if member.kind == FOLDER else b"")
-    numbers = {name: getattr(member, name) for name in _NUMBERS}
-    large = {name: n for name, n in numbers.items() if not 0 <= n < (_OCTAL_7 if name in ("uid", "gid") else _OCTAL_11)}
+    numbers = {"size": member.size, "uid": member.uid, "gid": member.gid, "mtime": member.mtime}
+    large = {name: number for name, number in numbers.items() if not 0 <= number < _BEYOND[name]}
     extended = b"".join(_pax_record(name, b"%d" % number) for name, number in large.items())
     split = _split(path)
     if split is None:
         extended = _pax_record("path", path) + extended
         split = b"", path[:_NAME]
-    known = replace(member, **dict.fromkeys(large, 0))  # type: ignore[arg-type] # they are numbers
+    # Most have none, and each copy takes its time.
+    known = replace(member, **dict.fromkeys(large, 0)) if large else member  # type: ignore[arg-type] # numbers
     plain = _ustar(*split, known, _TYPES[member.kind])
     if not extended:
         return plain
@@ -172,7 +173,7 @@ def _extend(member: Member, extended: dict[str, bytes]) -> Member:
     for name, value in extended.items():
         if name == "path":
             changes[name] = _path(value, kind)
-        elif name in _NUMBERS:
+        elif name in _BEYOND:
             # Others write fractions of seconds.
             whole = re.fullmatch(rb"(-?[0-9]{1,19})(\.[0-9]+)?", value)
             if whole is None or (whole[2] and name != "mtime"):
@@ -221,7 +222,8 @@ def _text(field: bytes) -> bytes:
 
 def _number(field: bytes) -> int:
     digits = field.strip(b" \0")
-    if digits and not re.fullmatch(rb"[0-7]+", digits):
+    # int() alone would take signs, underscores and blanks.
+    if digits and (not digits.isdigit() or b"8" in digits or b"9" in digits):
         raise _strange(f"a number that is none: {field!r}")
     return int(digits or b"0", 8)
 

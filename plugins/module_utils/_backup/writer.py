@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import BinaryIO
 
 from . import manifest, tar
 from .compression import Archive
+from .sums import Sum
 
 _CHUNK = 1 << 20  # bytes
+_WAITING = 64  # members that may still be digested while the next ones are read
 
 
 class Writer:
@@ -30,6 +32,7 @@ class Writer:
     def __init__(self, archive: Archive, lines: BinaryIO) -> None:
         self._archive = archive
         self._lines = lines
+        self._waiting: deque[tuple[tar.Member, Sum | None]] = deque()
         self.members = 0
         self.content_size = 0
         self.warnings: list[str] = []
@@ -47,7 +50,7 @@ class Writer:
         """Add a folder."""
         member = _member(path, tar.FOLDER, status, size=0)
         self._archive.write(tar.header(member))
-        self._note(member, "")
+        self._note(member, None)
 
     def file(self, path: str, descriptor: int, dress: os.stat_result | None = None) -> None:
         """Add a file, from its beginning: as much as there is now, whatever is written to it meanwhile.
@@ -56,7 +59,7 @@ class Writer:
         """
         status = os.fstat(descriptor)
         member = _member(path, tar.FILE, dress or status, size=status.st_size)
-        digest = sha256()
+        digest = self._archive.sums.new()
         self._archive.write(tar.header(member))
         left = member.size
         while left:
@@ -68,22 +71,31 @@ class Writer:
             digest.update(data)
             self._archive.write(data)
             left -= len(data)
+        digest.end()
         self._archive.write(tar.padding(member.size))
         after = os.fstat(descriptor)
         if (after.st_mtime_ns, after.st_size) != (status.st_mtime_ns, status.st_size):
             self.warn(f"{path}: it changed while it was read", partial=True)
-        self._note(member, digest.hexdigest())
+        self._note(member, digest)
 
     def end(self) -> Iterator[bytes]:
         """End the archive's content; gives the lines of the manifest."""
         self._archive.write(tar.end(self._archive.written))
+        self._write_lines(0)
         self._lines.seek(0)
         return iter(self._lines)
 
-    def _note(self, member: tar.Member, digest: str) -> None:
-        self._lines.write(manifest.line(manifest.Entry(member, digest)))
+    def _note(self, member: tar.Member, digest: Sum | None) -> None:
+        self._waiting.append((member, digest))
+        self._write_lines(_WAITING)
         self.members += 1
         self.content_size += member.size
+
+    def _write_lines(self, left: int) -> None:
+        while len(self._waiting) > left:
+            member, digest = self._waiting.popleft()
+            entry = manifest.Entry(member, digest.hexdigest() if digest else "")
+            self._lines.write(manifest.line(entry))
 
 
 def _member(path: str, kind: str, status: os.stat_result, *, size: int) -> tar.Member:

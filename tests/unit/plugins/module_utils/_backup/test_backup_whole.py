@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
+import re
 import shutil
 import sqlite3
 import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -292,6 +296,37 @@ def test_the_file_never_chooses_its_algorithm(store, small, tmp_path):
     for word in (b"signature none ", b"signature md5 ", b"signature  "):
         path.write_bytes(good.replace(b"signature ", word))
         refused(store, small.name, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["000", "001", "099", "100"])
+def test_what_is_signed_of_each_file_is_compared_however_many_follow(path, store, tmp_path):
+    """The digest of the archive covers them, too; this is what remains if it is changed after that was looked at."""
+    root = tmp_path / "many"
+    root.mkdir()
+    for number in range(101):
+        # Large ones are digested in another thread.
+        (root / f"{number:03}").write_bytes(b"x" * (300_000 if number % 2 else 10))
+    made = create.create(store, [files.Files("many", root)])
+    with extract.verified(store, made.name) as (found, archive):
+        lines = store.path(made.name, names.MANIFEST).read_bytes()
+        wrong = re.sub(rb'(many/%s","sha256":")[0-9a-f]{64}' % path.encode(), rb"\g<1>" + b"0" * 64, lines)
+        assert wrong != lines
+        forged = replace(found, _stream=io.BytesIO(wrong))
+        with pytest.raises(NotAuthenticError, match=f"content of 'files/many/{path}' is not what was signed"):
+            extract.extract(forged, archive, tmp_path / "restored")
+        extract.extract(found, archive, tmp_path / "again")
+
+
+def test_a_disk_that_did_not_take_all_fails_the_restore(store, small, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(extract, "_sync_all", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        restore(store, small.name, tmp_path / "restored")
+    monkeypatch.undo()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        extract._sync_all(-1)
 
 
 def test_nothing_is_restored_over_something_else(store, small, tmp_path):

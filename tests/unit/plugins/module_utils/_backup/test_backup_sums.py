@@ -1,0 +1,83 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import sums
+from hypothesis import given
+from hypothesis import strategies as st
+
+pieces = st.lists(st.sampled_from([b"", b"a", b"b" * (64 << 10), b"c" * (200 << 10)]), max_size=12)
+
+
+@given(st.lists(pieces, min_size=1, max_size=6))
+def test_many_at_once_are_what_each_is_by_itself(files):
+    with contextlib.closing(sums.Sums()) as running:
+        begun = [running.new() for _ in files]
+        for place in range(max(map(len, files))):
+            for sum_, content in zip(begun, files, strict=True):
+                for piece in content[place : place + 1]:
+                    sum_.update(piece)
+        for sum_ in begun:
+            sum_.end()
+        assert [sum_.hexdigest() for sum_ in begun] == [hashlib.sha256(b"".join(c)).hexdigest() for c in files]
+
+
+class Stuck:
+    """A digest that does not get on before it is let; or that fails."""
+
+    def __init__(self, error=None):
+        self.may = threading.Event()
+        self.taken = 0
+        self._error = error
+
+    def update(self, data):
+        if self._error:
+            raise self._error
+        self.may.wait(10)
+        self.taken += len(data)
+
+    def hexdigest(self):
+        return str(self.taken)
+
+
+@pytest.fixture
+def running():
+    with contextlib.closing(sums.Sums()) as found:
+        yield found
+
+
+def begun(running, monkeypatch, digest):
+    monkeypatch.setattr(sums, "sha256", lambda: digest)
+    found = running.new()
+    monkeypatch.undo()
+    return found
+
+
+def test_whoever_comes_while_others_wait_digests_himself(running, monkeypatch):
+    stuck = Stuck()
+    slow, large = begun(running, monkeypatch, stuck), b"x" * (64 << 10)
+    for _ in range(sums._AHEAD):
+        slow.update(large)
+    # More would have to be kept in memory.
+    fast = running.new()
+    fast.update(large)
+    fast.end()
+    assert fast.hexdigest() == hashlib.sha256(large).hexdigest()
+    stuck.may.set()
+    slow.end()
+    assert slow.hexdigest() == str(sums._AHEAD * len(large))
+
+
+def test_a_failure_reaches_who_asks(running, monkeypatch):
+    broken = begun(running, monkeypatch, Stuck(MemoryError("none left")))
+    broken.update(b"x" * (64 << 10))
+    broken.end()
+    with pytest.raises(MemoryError, match="none left"):
+        broken.hexdigest()
