@@ -12,13 +12,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import create, extract, keyring, names, retention
+from . import cli_offsite, create, extract, keyring, names, retention
 from .errors import BackupError
 from .settings import Settings, load
 from .store import Backup, State, Store
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a folder that is not there yet")
     prune = commands.add_parser("prune", parents=[shared, waiting], help="remove those that retention does not keep")
     prune.add_argument("--dry-run", action="store_true", help="only say which")
+    cli_offsite.add_parsers(commands, [shared, waiting])
     commands.add_parser("key-rotate", parents=[shared, waiting], help="sign with a new key; the old ones verify on")
     return parser
 
@@ -136,7 +137,7 @@ def _prune(settings: Settings, options: argparse.Namespace) -> int:
         # Nothing old goes before something new has shown that it is whole.
         with extract.verified(store, list(good)[-1]):
             now = datetime.now(timezone.utc)
-        made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
+        made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good.values() if found.summary]
         decision = retention.decide(made, {name: found.retention for name, found in settings.sets.items()}, now)
         for name in () if options.dry_run else decision.remove:
             store.remove(good[name], ledger, names.stamp(now))
@@ -163,6 +164,15 @@ def _rotate(settings: Settings, options: argparse.Namespace) -> int:
     return OK
 
 
+def _told(command: cli_offsite.Command) -> Callable[[Settings, argparse.Namespace], int]:
+    def run(settings: Settings, options: argparse.Namespace) -> int:
+        value, lines, status = command(settings, options)
+        _say(options, value, lines)
+        return status
+
+    return run
+
+
 _COMMANDS = {
     "create": _create,
     "list": _list,
@@ -170,6 +180,7 @@ _COMMANDS = {
     "restore": _restore,
     "prune": _prune,
     "key-rotate": _rotate,
+    **{name: _told(command) for name, command in cli_offsite.COMMANDS.items()},
 }
 
 

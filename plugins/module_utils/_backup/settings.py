@@ -16,6 +16,7 @@ from . import keyring, names
 from .errors import BackupError
 from .mysql import MYSQL, Mysql
 from .postgresql import POSTGRESQL, Postgresql
+from .remote import Remote
 from .retention import Policy
 from .sources import FILES, SQLITE, Files, Origin, Sqlite
 from .store import Store
@@ -55,6 +56,7 @@ class Settings:
     paths: Paths
     origins: tuple[Origin, ...]
     sets: Mapping[str, Set]
+    offsite: Remote | None = None
 
     def of(self, name: str) -> tuple[Origin, ...]:
         """Return what belongs to a set.
@@ -83,6 +85,8 @@ def load(path: Path) -> Settings:
     try:
         content = _settings.load(path)
         given = content.pop("sources", [])
+        elsewhere = content.pop("offsite", None)
+        offsite = _settings.build(Remote, elsewhere, f"{path}, offsite") if elsewhere else None
         sets = {name: _set(name, given, f"{path}, set {name}") for name, given in content.pop("sets", {}).items()}
         paths = _settings.build(Paths, content, str(path))
         origins = tuple(_origin(source, f"{path}, source {number}") for number, source in enumerate(given, 1))
@@ -96,7 +100,7 @@ def load(path: Path) -> Settings:
             raise BackupError(
                 f"{path}, set {name}: there is no source {', '.join(unknown)}; there are {', '.join(called)}"
             )
-    return Settings(paths, origins, {names.FULL: Set(), **sets})
+    return Settings(paths, origins, {names.FULL: Set(), **sets}, offsite)
 
 
 def _set(name: str, given: Mapping[str, Any], where: str) -> Set:
