@@ -37,6 +37,7 @@ def add_parsers(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> No
     which.add_argument("name", nargs="?", default=NEWEST, help="which one (newest)")
     which.add_argument("--all", action="store_true", help="all of them")
     fetch_.add_argument("--adopt", action="store_true", help="this machine has the place of the one that made them")
+    fetch_.add_argument("--again", action="store_true", help="though it was pruned here; the next prune removes it")
     fetch_.add_argument("--identity", type=Path, metavar="FILE", help="age's identity, if not the one of the settings")
     adopt = commands.add_parser("adopt", parents=parents, help="take in what another machine made, in its place")
     adopt.add_argument("names", nargs="*", metavar="NAME", help="which ones")
@@ -65,7 +66,7 @@ def _fetch(settings: Settings, options: argparse.Namespace) -> Told:
     remote = _remote(settings)
     if options.identity is not None:
         remote = replace(remote, identity=options.identity)
-    wish = Wish("" if options.all else options.name, options.adopt, options.wait)
+    wish = Wish("" if options.all else options.name, options.adopt, options.again, options.wait)
     done = fetch.fetch(settings.store(), remote, wish, _progress("fetching"))
     return _fetched(done)
 

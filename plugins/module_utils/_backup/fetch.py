@@ -42,11 +42,13 @@ class Wish:
 
     :param name: of one, or NEWEST; empty for all. What was pruned is neither the newest nor one of all.
     :param adopt: whether the ledger is to know it from now on.
+    :param again: whether it may be one that was pruned here; the ledger knows it again from now on.
     :param wait: seconds to wait for another one that is at work.
     """
 
     name: str = NEWEST
     adopt: bool = False
+    again: bool = False
     wait: float = 0.0
 
 
@@ -134,14 +136,14 @@ class _Fetch:
             self._done.here.append(name)
             return
         with self._manifest(name) as found:
-            self._store.check_known(found, self._store.ledger())
+            self._store.check_known(found, self._store.ledger(), again=self._wish.again)
             self._archive(found)
             with self._store.locked(max(self._wish.wait, _PATIENCE)) as ledger:
                 # It may have been pruned meanwhile.
-                self._store.check_known(found, ledger)
+                self._store.check_known(found, ledger, again=self._wish.again)
                 self._store.name(name, self._temporary)
                 self._done.fetched.append(name)
-                if ledger.created(name) is None:
+                if name not in ledger.present():
                     self._take(found, ledger)
 
     def _is_here(self, name: str) -> bool:
@@ -160,10 +162,12 @@ class _Fetch:
         return True
 
     def _take(self, found: Manifest, ledger: Ledger) -> None:
-        """Deal with one that the ledger did not know."""
-        if self._wish.adopt:
+        """Deal with one that is not among those that should be here."""
+        if self._wish.adopt or self._wish.again:
             self._store.adopt(found.summary, found.sha256, ledger)
-        (self._done.adopted if self._wish.adopt else self._done.unknown).append(found.summary.name)
+            self._done.adopted.append(found.summary.name)
+        else:
+            self._done.unknown.append(found.summary.name)
 
     @contextlib.contextmanager
     def _manifest(self, name: str) -> Iterator[Manifest]:

@@ -78,8 +78,9 @@ class Ledger:
         return found
 
     def pruned(self) -> list[str]:
-        """Return the names of the backups that were pruned, oldest first."""
-        return [record.name for record in self.records if record.event == PRUNED]
+        """Return the names of the backups that were pruned and did not come back, oldest first."""
+        present = self.present()
+        return [record.name for record in self.records if record.event == PRUNED and record.name not in present]
 
     def append(self, record: Record) -> None:
         """Add a record, durably."""

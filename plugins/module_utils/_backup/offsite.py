@@ -190,8 +190,8 @@ class _Push:
             if backup.state is State.GOOD and failures < _ENOUGH:
                 failures = 0 if self._try(backup) else failures + 1
         if not self._done.problems:
-            self._prune()
             self._journal.time, self._journal.newest = names.stamp(datetime.now(timezone.utc)), self._done.newest
+            self._prune()
         self._journal.save()
         return self._done
 
@@ -275,12 +275,20 @@ class _Push:
     def _prune(self) -> None:
         pruned = set(self._store.ledger().pruned()) if self._remote.prune else set()
         for name in sorted(pruned & named(self._there)):
-            for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
-                for file in (file_of(name, suffix, ending) for ending in _ENDINGS):
-                    if file in self._there:
-                        self._remote.remove(file)
-                        self._journal.files.pop(file, None)
+            try:
+                self._remove(name)
+            except BackupError as error:
+                self._done.problems.append(Problem(name, str(error), error.status))
+                return
             self._done.removed.append(name)
+
+    def _remove(self, name: str) -> None:
+        # The manifest first: what is removed by half is none.
+        for suffix in reversed(names.SUFFIXES):
+            for file in (file_of(name, suffix, ending) for ending in _ENDINGS):
+                if file in self._there:
+                    self._remote.remove(file)
+                    self._journal.files.pop(file, None)
 
 
 def _expected(backup: Backup, suffix: str) -> tuple[int | None, str] | None:

@@ -144,7 +144,7 @@ class Remote:
         if name not in found:
             raise BackupError(f"{self.config}: there is no section [{name}]")
         for section in found.values():
-            if section.get("type") == "sftp" and not {"known_hosts_file", "ssh"} & set(section):
+            if section.get("type") == "sftp" and "known_hosts_file" not in section:
                 raise BackupError(
                     f"{self.config}: [{section.name}] has no `known_hosts_file`, so that rclone would give backups to "
                     "whoever answers"

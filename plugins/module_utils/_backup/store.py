@@ -149,8 +149,8 @@ class Store:
         _durable.sync(self.folder)
 
     def adopt(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
-        """Write a backup of another machine down, of which this one has the place, unless it is written down."""
-        if ledger.created(summary.name) is None:
+        """Write a backup down that comes from elsewhere, unless it is written down."""
+        if summary.name not in ledger.present():
             ledger.append(_record(ADOPTED, summary, sha256))
 
     def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
@@ -216,16 +216,17 @@ class Store:
             raise _StateError(State.REPLAYED, f"{name}: this is a backup of another installation ({summary.host})")
         return found
 
-    def check_known(self, found: Manifest, ledger: Ledger) -> None:
+    def check_known(self, found: Manifest, ledger: Ledger, *, again: bool = False) -> None:
         """Refuse a backup of which the ledger knows something else. Of most that come from elsewhere it knows nothing.
 
+        :param again: whether somebody wants one that was pruned.
         :raises NotAuthenticError: it was pruned, or was another one.
         """
         name = found.summary.name
         record = ledger.created(name)
         if record is None:
             return
-        if name not in ledger.present():
+        if name not in ledger.present() and not again:
             raise _StateError(State.REPLAYED, f"{name}: it was pruned; somebody brought it back")
         if record.manifest != found.sha256:
             raise _StateError(State.REPLACED, f"{name}: it is signed, but not the one that was written down")

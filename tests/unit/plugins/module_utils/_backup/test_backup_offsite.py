@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import shutil
@@ -18,11 +17,11 @@ import sys
 import time
 from pathlib import Path
 
+import elsewhere
 import pytest
-
-SPEC = importlib.util.spec_from_file_location("elsewhere", Path(__file__).with_name("elsewhere.py"))
-elsewhere = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(elsewhere)
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, offsite, sources
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.remote import Remote
 
 # Each kind of remote plain and encrypted somewhere: of two tests that ask the same of all kinds, one each way.
 KINDS = [("sftp", True), ("append-only", False), ("s3", True)]
@@ -410,10 +409,18 @@ def test_what_was_pruned_stays_there_unless_it_is_to_go(encrypted, host, attach)
     host.panelctl("push")
     assert len(place.files()) == 6
     assert "pruned" in host.panelctl("fetch", first, status=4)
+    assert host.panelctl("fetch", first, "--again", "--json")["adopted"] == [first]
+    assert list(host.states()) == [first, second]
+    host.panelctl("verify", first)
+    assert host.panelctl("prune", "--json")["removed"] == [first]
     assert host.panelctl("fetch", "--all", "--json")["here"] == [second]
     place.write("somebody's", b"")
     host.offsite(prune=True)
+    log = host.folder / "log"
+    host.instead_of_rclone(f'echo "$@" >> {log}\nexec "$RCLONE" "$@"')
     assert host.panelctl("push", "--json")["removed"] == [first]
+    removed = [line.split(first)[1].split()[0] for line in log.read_text().splitlines() if "deletefile" in line]
+    assert [file.removesuffix(".age") for file in removed] == [MANIFEST, INFO, ARCHIVE]
     assert sorted(place.files()) == sorted([*files_of(second, ending=".age" * encrypted), "somebody's"])
     assert host.panelctl("push", "--json")["removed"] == []
 
@@ -570,3 +577,43 @@ def test_a_remote_with_nothing(host, place):
     assert "has no backup_2026" in host.panelctl("fetch", "backup_20260101T000000Z_000001", status=1)
     place.write(f"{name}{ARCHIVE}", b"half of it")
     assert "has no" in host.panelctl("fetch", name, status=1)
+
+
+def test_a_remote_that_refuses_is_asked_twice_and_not_a_thousand_times(store, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    names = [create.create(store, [sources.Files("data", tmp_path / "data")]).name for _ in range(5)]
+    asked, refused = [], {names[0], names[2], names[3]}
+
+    def put(_, file, content, size):
+        asked.append(file.split(".")[0])
+        if asked[-1] in refused:
+            raise BackupError("no room")
+        meter = offsite.Meter()
+        for data in content():
+            meter.add(data)
+        return meter
+
+    monkeypatch.setattr(Remote, "files", lambda _: {})
+    monkeypatch.setattr(Remote, "put", put)
+    done = offsite.push(store, Remote("off:", tmp_path))
+    assert done.sent == [names[1]]
+    assert [problem.name for problem in done.problems] == [names[0], names[2], names[3]]
+    assert names[4] not in asked
+    assert offsite.Journal.load(store.state_dir / "offsite.json").time == ""
+
+
+def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    name = create.create(store, [sources.Files("data", tmp_path / "data")]).name
+
+    def put(_, file, content, size):
+        archive = store.folder / f"{name}{ARCHIVE}"
+        archive.write_bytes(bytes(len(archive.read_bytes())))
+        list(content())
+        raise AssertionError("it came to its end")
+
+    monkeypatch.setattr(Remote, "files", lambda _: {})
+    monkeypatch.setattr(Remote, "put", put)
+    done = offsite.push(store, Remote("off:", tmp_path))
+    assert "changed while it was being sent" in done.problems[0].text
+    assert done.problems[0].status == 4
