@@ -13,7 +13,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import commands, names
+from . import commands, commands_offsite, names
 from .errors import BackupError
 from .host import Backups
 from .render import Screen
@@ -39,7 +39,7 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         backups = Backups(load(Path(config)), screen.say, getattr(options, "wait", 0.0))
-        return commands.COMMANDS[options.command](backups, options, screen)
+        return {**commands.COMMANDS, **commands_offsite.COMMANDS}[options.command](backups, options, screen)
     except BackupError as error:
         return screen.failed(str(error), error.status)
     except OSError as error:
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", action="store_true", help="only say which")
     for word, text in (("pin", "keep a backup, whatever its age"), ("unpin", "let it go with the others of its age")):
         found.add_parser(word, parents=[shared, waiting], help=text).add_argument("name", help="which one")
+    commands_offsite.add_parsers(found, [shared, waiting])
     found.add_parser("key-rotate", parents=[shared, waiting], help="sign with a new key; the old ones verify on")
     return parser
 

@@ -24,7 +24,7 @@ from .errors import AbsentError, BackupError
 from .ledger import Ledger
 from .manifest import Source, Summary
 from .sources import Origin
-from .store import Store
+from .store import Store, new
 from .writer import Writer
 
 _ROOM = 64 << 20  # bytes that are left to everybody else
@@ -96,9 +96,9 @@ def create_locked(
             warnings=tuple(writer.warnings),
             partial=writer.partial,
         )
-        _write(store.temporary(name, names.INFO), _info(summary, digest).encode("utf-8"))
+        write(store.temporary(name, names.INFO), info(summary, digest).encode("utf-8"))
         with (
-            _new(store.temporary(name, names.MANIFEST)) as descriptor,
+            new(store.temporary(name, names.MANIFEST)) as descriptor,
             os.fdopen(descriptor, "wb", closefd=False) as out,
         ):
             sha256 = manifest.write(out, summary, entries, store.keys)
@@ -149,7 +149,7 @@ def _check_room(folder: Path, origins: Sequence[Origin]) -> None:
         )
 
 
-def _info(summary: Summary, digest: Digest) -> str:
+def info(summary: Summary, digest: Digest) -> str:
     """What people and their tools read; it is the manifest that proves it."""
     lines = {
         "Format": f"v{manifest.FORMAT}",
@@ -170,23 +170,15 @@ def _info(summary: Summary, digest: Digest) -> str:
 def _temporary(store: Store, name: str) -> Iterator[int]:
     """Give the archive's descriptor; whatever was not published goes again."""
     try:
-        with _new(store.temporary(name, names.ARCHIVE)) as descriptor:
+        with new(store.temporary(name, names.ARCHIVE)) as descriptor:
             yield descriptor
     finally:
         for suffix in names.SUFFIXES:
             store.temporary(name, suffix).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _new(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with _new(path) as descriptor:
+def write(path: Path, data: bytes) -> None:
+    """Write a new file, durably but for its name."""
+    with new(path) as descriptor:
         compression.write_all(descriptor, data)
         os.fsync(descriptor)

@@ -53,11 +53,19 @@ def verified(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
     :raises BackupError: there is no such backup.
     :raises NotAuthenticError: it is not what was signed, or not where or when it belongs.
     """
-    with store.open(name) as found:
-        path = store.path(name, names.ARCHIVE)
-        with _archive(path) as descriptor:
-            _verify(path, descriptor, found)
-            yield found, descriptor
+    with store.open(name) as found, checked(store.path(name, names.ARCHIVE), found) as descriptor:
+        yield found, descriptor
+
+
+@contextlib.contextmanager
+def checked(path: Path, found: Manifest) -> Iterator[int]:
+    """Open an archive whose every byte is what was signed, wherever it is; gives its descriptor.
+
+    :raises NotAuthenticError: it is not.
+    """
+    with _archive(path) as descriptor:
+        _verify(path, descriptor, found)
+        yield descriptor
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class Backups:
         :raises BackupError: it cannot be made; those before are untouched.
         """
         origins = self.settings.of(of_set)
-        with self._noted(f"create {of_set}") as note:
+        with self.noted(f"create {of_set}") as note:
             self.settle()
             summary = create.create(
                 self.store, origins, of_set, wait=self._wait, say=lambda name: self._say(f"backing up {name}")
@@ -92,7 +92,7 @@ class Backups:
         :param wanted: which; empty for the newest one.
         """
         store, found = self.store, []
-        with contextlib.suppress(_FoundError), self._noted("verify"):
+        with contextlib.suppress(_FoundError), self.noted("verify"):
             for name in wanted or [store.good()[-1].name]:
                 self._say(f"verifying {name}")
                 try:
@@ -110,7 +110,7 @@ class Backups:
 
     def restore(self, wanted: Plan, *, snapshot: bool = True) -> Restored:
         """Bring back in place; see `restore.Restorer`."""
-        with self._noted("restore"):
+        with self.noted("restore"):
             return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
 
     def members(self, name: str = "", only: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
@@ -144,7 +144,7 @@ class Backups:
         """Prove that the newest backups restore; see `drill.drill`."""
         store = self.store
         self.settle()
-        with contextlib.suppress(_FoundError), self._noted("drill"):
+        with contextlib.suppress(_FoundError), self.noted("drill"):
             app = App(self.settings.paths.panelctl)
             report = drill.drill(store, self.settings.origins, app, self.settings.limits, say=self._say)
             if report.problem:
@@ -157,7 +157,7 @@ class Backups:
         :raises BackupError: that is not good, or a clock has jumped; nothing is removed.
         """
         store = self.store
-        noted = contextlib.nullcontext() if dry_run else self._noted("prune")
+        noted = contextlib.nullcontext() if dry_run else self.noted("prune")
         with noted, store.locked(self._wait) as ledger:
             good = {found.name: found for found in store.good()}
             newest = list(good)[-1]
@@ -165,7 +165,7 @@ class Backups:
             # Nothing old goes before something new has shown that it is whole.
             with extract.verified(store, newest):
                 now = datetime.now(timezone.utc)
-            made = [retention.Made.of(found.summary) for found in good.values() if found.summary]
+            made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good.values() if found.summary]
             policies = {name: found.retention for name, found in self.settings.sets.items()}
             decision = retention.decide(made, policies, now, pins.read(store))
             for name in () if dry_run else decision.remove:
@@ -194,7 +194,7 @@ class Backups:
         return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._say)
 
     @contextlib.contextmanager
-    def _noted(self, kind: str) -> Iterator[Callable[[int], None]]:
+    def noted(self, kind: str) -> Iterator[Callable[[int], None]]:
         """Write down how a run goes; gives whom to tell the size of what was made."""
         began, sizes, problem = time.monotonic(), [0], ""
         try:

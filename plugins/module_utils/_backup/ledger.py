@@ -24,16 +24,16 @@ from . import canonical, keyring
 from .errors import NotAuthenticError
 from .keyring import Keyring
 
-CREATED, PRUNED = "created", "pruned"
+CREATED, ADOPTED, PRUNED = "created", "adopted", "pruned"
 
 
 @dataclass(frozen=True)
 class Record:
     """One event in the life of a backup.
 
-    :param event: CREATED or PRUNED.
+    :param event: CREATED here, ADOPTED from a machine of which this one has the place, or PRUNED.
     :param manifest: SHA-256 of its manifest, in hexadecimal.
-    :param at: when, in UTC.
+    :param at: when, in UTC; of one that came, when its snapshot began.
     """
 
     event: str
@@ -59,24 +59,28 @@ class Ledger:
             self._last = digest
 
     def created(self, name: str) -> Record | None:
-        """Return what is written down of a backup's creation."""
-        return next((record for record in self.records if (record.event, record.name) == (CREATED, name)), None)
+        """Return what is written down of a backup's creation or adoption."""
+        return next((record for record in self._came() if record.name == name), None)
 
     @property
     def newest(self) -> Record | None:
-        """What is written down of the creation of the newest backup, whether it is still there or not."""
-        made = (record for record in self.records if record.event == CREATED)
-        return max(made, key=lambda record: record.seq, default=None)
+        """What is written down of the backup with the highest number, whether it is still there or not."""
+        return max(self._came(), key=lambda record: record.seq, default=None)
 
     def present(self) -> dict[str, Record]:
         """Return the backups that should be there, oldest first, by their names."""
         found: dict[str, Record] = {}
         for record in self.records:
-            if record.event == CREATED:
-                found[record.name] = record
-            else:
+            if record.event == PRUNED:
                 found.pop(record.name, None)
+            else:
+                found[record.name] = record
         return found
+
+    def pruned(self) -> list[str]:
+        """Return the names of the backups that were pruned and did not come back, oldest first."""
+        present = self.present()
+        return [record.name for record in self.records if record.event == PRUNED and record.name not in present]
 
     def append(self, record: Record) -> None:
         """Add a record, durably."""
@@ -98,6 +102,9 @@ class Ledger:
             _durable.sync(self.file.parent)
         self.records.append(record)
         self._last = hashlib.sha256(line).hexdigest()
+
+    def _came(self) -> Iterator[Record]:
+        return (record for record in self.records if record.event != PRUNED)
 
     def _read(self) -> Iterator[tuple[Record, str]]:
         try:
@@ -132,6 +139,15 @@ class Ledger:
         mac = self._keys.mac(keyring.LEDGER, key)
         mac.update(text)
         return mac.hexdigest()
+
+
+def order(began: str, seq: int, *, adopted: bool) -> tuple[bool, str, int]:
+    """Return what sorts backups, oldest first.
+
+    Numbers count up on one machine. What was adopted comes from one before it, or several, each with numbers of its
+    own: there is nothing but their clocks to say which is older.
+    """
+    return not adopted, began if adopted else "", seq
 
 
 def _whole(data: bytes) -> int:

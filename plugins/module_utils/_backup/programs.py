@@ -4,20 +4,40 @@
 
 # Private to this collection: may change in any release.
 
-"""Programs of a database, which find what they need to know in their environment or in files, not in arguments."""
+"""Other programs, which find what they need to know in their environment or in files, not in arguments."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import IO, BinaryIO, cast
 
 from .errors import BackupError
 
 _LINES = 5  # of what a program complained about that a message shows
+_CHUNK = 1 << 20  # bytes
+# What an operator set for his own use of these programs is none of a backup's.
+_NOT_OURS = ("PG", "MYSQL", "RCLONE_", "AWS_")
+
+#: Content that comes piece by piece; closed where nobody wants the rest.
+Stream = Generator[bytes, None, None]
+
+
+class ProgramError(BackupError):
+    """A program failed.
+
+    :param code: its exit status.
+    """
+
+    def __init__(self, program: str, code: int, complaints: IO[bytes]) -> None:
+        super().__init__(f"{program} failed with status {code}: {_last_words(complaints)}")
+        self.program = program
+        self.code = code
 
 
 def run(
@@ -48,8 +68,71 @@ def run(
         except OSError as error:
             raise BackupError(f"cannot run {command[0]}: {error.strerror}") from None
         if done.returncode:
-            raise BackupError(f"{command[0]} failed with status {done.returncode}: {_last_words(complaints)}")
+            raise ProgramError(command[0], done.returncode, complaints)
     return "" if done.stdout is None else done.stdout.decode("utf-8", "replace")
+
+
+def stream(command: Sequence[str], env: Mapping[str, str], feed: Stream | None = None) -> Stream:
+    """Run a program, and give what it prints while it reads what *feed* gives; a chain of these is a pipeline.
+
+    Where the feed fails, the program is killed before it could take that for the end and finish its work.
+
+    :raises BackupError: it failed, or is not there; with its last words.
+    :raises Exception: what the feed raised.
+    """
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=_environment(env),
+                stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+            )
+        except OSError as error:
+            raise BackupError(f"cannot run {command[0]}: {error.strerror}") from None
+        feeder = _Feeder(process, feed)
+        feeder.start()
+        try:
+            out = cast(IO[bytes], process.stdout).fileno()
+            while data := os.read(out, _CHUNK):
+                yield data
+            process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            feeder.join()
+            cast(IO[bytes], process.stdout).close()
+        if feeder.error is not None:
+            raise feeder.error
+        if process.returncode:
+            raise ProgramError(command[0], process.returncode, complaints)
+
+
+class _Feeder(threading.Thread):
+    def __init__(self, process: subprocess.Popen[bytes], feed: Stream | None) -> None:
+        super().__init__(daemon=True)
+        self.error: BaseException | None = None
+        self._process = process
+        self._feed = feed
+
+    def run(self) -> None:
+        if self._feed is None:
+            return
+        sink = cast(IO[bytes], self._process.stdin)
+        try:
+            for data in self._feed:
+                sink.write(data)
+            sink.flush()
+        except BrokenPipeError:
+            pass  # It has ended, and says why itself.
+        except BaseException as error:  # noqa: BLE001 (raised again where somebody can catch it)
+            self.error = error
+            self._process.kill()
+        finally:
+            self._feed.close()
+            with contextlib.suppress(BrokenPipeError):
+                sink.close()
 
 
 class Session:
@@ -109,8 +192,8 @@ class Session:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    # Messages in one language; nothing of the operator's own configuration of these programs.
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "MYSQL"))}
+    # Messages in one language.
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
     return {**mine, "LC_ALL": "C.UTF-8", **more}
 
 

@@ -20,13 +20,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from .. import _durable
-from . import create, extract, names
+from . import create, extract, locks, names
 from .app import App
 from .errors import BackupError
 from .ledger import Ledger
 from .manifest import Source, Summary
 from .sources import Origin
-from .store import State, Store, lock
+from .store import State, Store
 
 _JOURNAL = "restore.json"
 _STAGING = "restore"
@@ -173,7 +173,7 @@ def scratch(store: Store, wait: float = 0.0) -> Iterator[None]:
 
     :raises BusyError: somebody else is at it.
     """
-    with lock(store.state_dir, "scratch.lock", "restore or drill", wait):
+    with locks.held(store.state_dir / "scratch.lock", wait, "restore or drill"):
         yield
 
 

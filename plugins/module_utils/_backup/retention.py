@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from . import names
+from . import ledger, names
 from .errors import BackupError
 from .manifest import Summary
 
@@ -37,17 +37,24 @@ class Made:
     """A good backup.
 
     :param began: when its snapshot began, in UTC, as its manifest says.
+    :param adopted: whether another machine made it, by another clock.
     """
 
     name: str
     seq: int
     began: datetime
     set: str = names.FULL
+    adopted: bool = False
 
     @classmethod
-    def of(cls, summary: Summary) -> Made:
+    def of(cls, summary: Summary, *, adopted: bool = False) -> Made:
         """Return what counts of a backup here."""
-        return cls(summary.name, summary.seq, names.moment_of(summary.began), summary.set)
+        return cls(summary.name, summary.seq, names.moment_of(summary.began), summary.set, adopted)
+
+    @property
+    def order(self) -> tuple[bool, str, int]:
+        """What sorts backups, oldest first."""
+        return ledger.order(names.stamp(self.began), self.seq, adopted=self.adopted)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, 
     :param pins: names of those that stay, whatever their age.
     :raises BackupError: a clock has jumped, so that ages say nothing, or a policy would keep none.
     """
-    newest_first = sorted(made, key=lambda backup: backup.seq, reverse=True)
+    newest_first = sorted(made, key=lambda backup: backup.order, reverse=True)
     _check_clock(newest_first, now)
     keep: dict[str, list[str]] = {}
     for name in {backup.set for backup in made}:
@@ -109,7 +116,8 @@ def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[st
 
 
 def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:
-    for newer, older in itertools.pairwise(newest_first):
+    # What another machine's clock said is nothing to compare with.
+    for newer, older in itertools.pairwise([backup for backup in newest_first if not backup.adopted]):
         if newer.began < older.began - _AHEAD:
             raise BackupError(
                 f"the clock has gone back between {older.name} and {newer.name}, so their ages say nothing: nothing is "

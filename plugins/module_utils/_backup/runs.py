@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .. import _durable
+from . import locks
 from .drill import Report
-from .store import lock
 
 _FILE = "runs.json"
 _TEXTFILE = "aapanel_backup.prom"
@@ -62,7 +62,7 @@ class Runs:
         :param problem: why it failed; empty where it did not.
         """
         now = int(time.time())
-        with contextlib.suppress(OSError), lock(self._state_dir, "runs.lock", "run", _WAIT):
+        with contextlib.suppress(OSError), locks.held(self._state_dir / "runs.lock", _WAIT, "run"):
             runs = self.read()
             last = runs.get(kind, Run())
             if problem:

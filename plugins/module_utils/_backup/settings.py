@@ -18,6 +18,7 @@ from .errors import BackupError
 from .files import FILES, Files
 from .mysql import MYSQL, Mysql
 from .postgresql import POSTGRESQL, Postgresql
+from .remote import Remote
 from .retention import Policy
 from .sources import Origin
 from .sqlite import SQLITE, Sqlite
@@ -66,6 +67,7 @@ class Settings:
     origins: tuple[Origin, ...]
     sets: Mapping[str, Set]
     limits: Limits
+    offsite: Remote | None = None
 
     def of(self, name: str) -> tuple[Origin, ...]:
         """Return what belongs to a set.
@@ -94,6 +96,8 @@ def load(path: Path) -> Settings:
     try:
         content = _settings.load(path)
         given = content.pop("sources", [])
+        elsewhere = content.pop("offsite", None)
+        offsite = _settings.build(Remote, elsewhere, f"{path}, offsite") if elsewhere else None
         sets = {name: _set(name, given, f"{path}, set {name}") for name, given in content.pop("sets", {}).items()}
         limits = _settings.build(Limits, content.pop("limits", {}), f"{path}, limits")
         paths = _settings.build(Paths, content, str(path))
@@ -108,7 +112,8 @@ def load(path: Path) -> Settings:
             raise BackupError(
                 f"{path}, set {name}: there is no source {', '.join(unknown)}; there are {', '.join(called)}"
             )
-    return Settings(paths, origins, {names.FULL: Set(), names.BEFORE_RESTORE: _KEPT, **sets}, limits)
+    sets = {names.FULL: Set(), names.BEFORE_RESTORE: _KEPT, **sets}
+    return Settings(paths, origins, sets, limits, offsite)
 
 
 def _set(name: str, given: Mapping[str, Any], where: str) -> Set:

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import fcntl
 import os
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from .. import _durable
-from . import manifest, names
-from .errors import BackupError, BusyError, NotAuthenticError
+from . import locks, manifest, names
+from .errors import BackupError, NotAuthenticError
 from .keyring import Keyring
-from .ledger import CREATED, PRUNED, Ledger, Record
+from .ledger import ADOPTED, CREATED, PRUNED, Ledger, Record, order
 from .manifest import Manifest, Summary
 
-_POLL = 0.2  # seconds
 _TEMPORARY = ".new-"
 
 
@@ -48,13 +45,24 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Backup:
-    """One that is there, or should be."""
+    """One that is there, or should be.
+
+    :param adopted: whether another machine made it, of which this one has the place.
+    """
 
     name: str
     state: State
     summary: Summary | None = None
     sha256: str = ""
     problem: str = ""
+    adopted: bool = False
+
+    @property
+    def order(self) -> tuple[bool, tuple[bool, str, int], str]:
+        """What sorts backups, oldest first; those of which nothing is known come before."""
+        if self.summary is None:
+            return False, (False, "", 0), self.name
+        return True, order(self.summary.began, self.summary.seq, adopted=self.adopted), self.name
 
 
 class Store:
@@ -74,7 +82,7 @@ class Store:
         :raises BusyError: it has not ended by then.
         :raises NotAuthenticError: the ledger is not what was written.
         """
-        with lock(self.state_dir, "lock", "backup, restore or prune", wait):
+        with locks.held(self.state_dir / "lock", wait, "backup, restore or prune"):
             ledger = self.ledger()
             self._adopt(ledger)
             yield ledger
@@ -107,7 +115,7 @@ class Store:
                 found.append(Backup(name, State.MISSING, problem="it was not pruned, and its manifest is not there"))
             elif names.is_old_name(name):
                 found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
-        return sorted(found, key=lambda backup: (backup.summary.seq if backup.summary else 0, backup.name))
+        return sorted(found, key=lambda backup: backup.order)
 
     def good(self) -> list[Backup]:
         """Return the good backups, oldest first.
@@ -128,13 +136,22 @@ class Store:
         return self.folder / f"{_TEMPORARY}{name}{suffix}"
 
     def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
+        """Give the files of a new backup, which are on the disk, their names, and write that down."""
+        self.name(summary.name, self.temporary)
+        ledger.append(_record(CREATED, summary, sha256))
+
+    def name(self, name: str, temporary: Callable[[str, str], Path]) -> None:
         """Give the files of a backup, which are on the disk, their names: the manifest last, which makes it one."""
         for suffix in (names.ARCHIVE, names.INFO):
-            self.temporary(summary.name, suffix).rename(self.path(summary.name, suffix))
+            temporary(name, suffix).rename(self.path(name, suffix))
         _durable.sync(self.folder)
-        self.temporary(summary.name, names.MANIFEST).rename(self.path(summary.name, names.MANIFEST))
+        temporary(name, names.MANIFEST).rename(self.path(name, names.MANIFEST))
         _durable.sync(self.folder)
-        ledger.append(_record(CREATED, summary, sha256))
+
+    def adopt(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
+        """Write a backup down that comes from elsewhere, unless it is written down."""
+        if summary.name not in ledger.present():
+            ledger.append(_record(ADOPTED, summary, sha256))
 
     def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
         """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
@@ -164,7 +181,10 @@ class Store:
             with contextlib.suppress(BackupError), self._open(name) as stream:
                 found = manifest.read(stream, self.keys)
                 if self._continues(found.summary, ledger) and found.summary.name == name:
-                    ledger.append(_record(CREATED, found.summary, found.sha256))
+                    last = ledger.newest
+                    # What follows one of another machine is more likely to be that machine's too.
+                    event = ADOPTED if last is not None and last.event == ADOPTED else CREATED
+                    ledger.append(_record(event, found.summary, found.sha256))
 
     def _continues(self, summary: Summary, ledger: Ledger) -> bool:
         last = ledger.newest
@@ -179,24 +199,47 @@ class Store:
             return Backup(name, error.state, problem=str(error))
         except BackupError as error:
             return Backup(name, State.FORGED, problem=str(error))
-        return Backup(name, State.GOOD, found.summary, found.sha256)
+        record = ledger.created(name)
+        adopted = record is not None and record.event == ADOPTED
+        return Backup(name, State.GOOD, found.summary, found.sha256, adopted=adopted)
 
-    def _authentic(self, name: str, stream: BinaryIO, ledger: Ledger) -> Manifest:
+    def signed(self, name: str, stream: BinaryIO) -> Manifest:
+        """Read a manifest that is authentic and of this host, whatever the ledger says of it.
+
+        :raises NotAuthenticError: it is not what it says.
+        """
         found = manifest.read(stream, self.keys)
         summary = found.summary
         if summary.name != name:
             raise _StateError(State.REPLAYED, f"{name}: this is the manifest of {summary.name}")
         if summary.host != self.host:
             raise _StateError(State.REPLAYED, f"{name}: this is a backup of another installation ({summary.host})")
+        return found
+
+    def check_known(self, found: Manifest, ledger: Ledger, *, again: bool = False) -> None:
+        """Refuse a backup of which the ledger knows something else. Of most that come from elsewhere it knows nothing.
+
+        :param again: whether somebody wants one that was pruned.
+        :raises NotAuthenticError: it was pruned, or was another one.
+        """
+        name = found.summary.name
         record = ledger.created(name)
         if record is None:
-            if self._continues(summary, ledger):
-                return found
-            raise _StateError(State.REPLAYED, f"{name}: it is signed, but the ledger knows nothing of it")
-        if name not in ledger.present():
+            return
+        if name not in ledger.present() and not again:
             raise _StateError(State.REPLAYED, f"{name}: it was pruned; somebody brought it back")
         if record.manifest != found.sha256:
             raise _StateError(State.REPLACED, f"{name}: it is signed, but not the one that was written down")
+
+    def _authentic(self, name: str, stream: BinaryIO, ledger: Ledger) -> Manifest:
+        found = self.signed(name, stream)
+        if ledger.created(name) is None and not self._continues(found.summary, ledger):
+            raise _StateError(
+                State.REPLAYED,
+                f"{name}: it is signed, but the ledger knows nothing of it. If this machine has the place of the one "
+                "that made it: `panelctl backup adopt`",
+            )
+        self.check_known(found, ledger)
         return found
 
     @contextlib.contextmanager
@@ -204,30 +247,6 @@ class Store:
         missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
         with opened(self.path(name, names.MANIFEST), missing) as stream:
             yield stream
-
-
-@contextlib.contextmanager
-def lock(folder: Path, name: str, what: str, wait: float = 0.0) -> Iterator[None]:
-    """Keep all others out that hold a lock of this name; it falls with the process.
-
-    :param what: what the others are, in words.
-    :param wait: seconds to wait for another one.
-    :raises BusyError: it has not ended by then.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + wait
-        while not _try_lock(descriptor):
-            if time.monotonic() >= deadline:
-                who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
-                raise BusyError(f"another {what} is at work (process {who or 'unknown'})")
-            time.sleep(_POLL)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -249,6 +268,16 @@ def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
         yield stream
 
 
+@contextlib.contextmanager
+def new(path: Path) -> Iterator[int]:
+    """Make a file that nobody has put there, for its owner only; gives its descriptor."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 class _StateError(NotAuthenticError):
     def __init__(self, state: State, text: str) -> None:
         super().__init__(text)
@@ -264,11 +293,3 @@ def _files(folder: Path) -> list[str]:
         return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

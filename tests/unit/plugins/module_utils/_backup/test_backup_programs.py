@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
+import threading
+import time
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import mysql
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import Session, run
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import Session, run, stream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +44,46 @@ def test_a_session_is_asked_one_thing_after_the_other():
         assert session.ask(":") == []
         with pytest.raises(BackupError, match="sh ended, status 4: broken"):
             session.ask("echo broken >&2; exit 4")
+
+
+def pieces(*given, error=None):
+    yield from given
+    if error is not None:
+        raise error
+
+
+def test_streams_are_a_pipeline():
+    content = [os.urandom(300_000) for _ in range(10)]
+    assert b"".join(stream(["cat"], {}, stream(["cat"], {}, pieces(*content)))) == b"".join(content)
+    assert b"".join(stream(["echo", "x"], {})) == b"x\n"
+    with pytest.raises(BackupError, match="cannot run no-such-program"):
+        list(stream(["no-such-program"], {}))
+
+
+@pytest.mark.parametrize("last", [["sh", "-c", "cat; exit 3"], ["sh", "-c", "exit 3"]])
+def test_a_stream_that_fails_says_why(last):
+    with pytest.raises(BackupError, match="sh failed with status 3"):
+        list(stream(last, {}, pieces(*[b"x" * 100_000] * 10)))
+    with pytest.raises(BackupError, match="sh failed with status 3"):
+        list(stream(["cat"], {}, stream(last, {}, pieces(b"x"))))
+
+
+def test_a_feed_that_fails_is_not_taken_for_its_end(tmp_path):
+    """What has read half a file must not believe that it was all of it."""
+    writer = ["sh", "-c", f"cat > {tmp_path}/half; touch {tmp_path}/whole"]
+    list(stream(writer, {}, pieces(b"x")))
+    (tmp_path / "whole").unlink()
+    with pytest.raises(BackupError, match="out of luck"):
+        list(stream(writer, {}, pieces(b"x", error=BackupError("out of luck"))))
+    time.sleep(0.2)
+    assert not (tmp_path / "whole").exists()
+
+
+def test_a_stream_that_nobody_reads_to_its_end_ends():
+    forever = stream(["cat"], {}, stream(["cat", "/dev/zero"], {}))
+    assert set(next(forever)) == {0}
+    forever.close()
+    assert not [thread for thread in threading.enumerate() if thread.daemon and thread.name.startswith("_Feeder")]
 
 
 # As mariadb-dump writes them: a row a line, and line ends inside of values as two characters.

@@ -91,3 +91,16 @@ def test_each_set_has_its_own_rules():
     gone = [Made("x", 0, NOW - timedelta(days=11), "gone")]
     found = decide([*gone, *daily, *often], {"full": Policy(0, 3, 0, 0, 1), "databases": Policy(2, 0, 0, 0, 1)}, NOW)
     assert list(found.keep) == ["x", "b008", "b009", "b010", "o8", "o9"]
+
+
+def test_what_was_adopted_is_older_than_what_was_made_here_whatever_its_number():
+    """A machine died and another has its place: the numbers of both begin with one, and its clock was another one."""
+    old = [Made(f"old{seq}", seq, NOW - timedelta(days=9, hours=-seq), adopted=True) for seq in range(1, 9)]
+    own = [Made(f"own{seq}", seq, NOW - timedelta(hours=9 - seq)) for seq in (1, 2, 9)]
+    policy = Policy(0, 0, 0, 0, 4)
+    found = decide([*own, *old], {"full": policy}, NOW)
+    assert list(found.keep) == ["old8", "own1", "own2", "own9"]
+    assert found.remove == [f"old{seq}" for seq in range(1, 8)]
+    # Of what was made here the clock still has to be right.
+    with pytest.raises(BackupError, match="gone back"):
+        decide([*old, *[replace(backup, began=NOW - timedelta(hours=backup.seq)) for backup in own]], {}, NOW)
