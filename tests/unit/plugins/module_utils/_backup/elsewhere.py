@@ -17,6 +17,8 @@ from pathlib import Path
 
 # Debian has it where only root looks.
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+# A worker of xdist that is stopped ends none of its fixtures.
+_DIES_WITH_US = ["setpriv", "--pdeathsig", "TERM"]
 SECRET = "do-not-tell-4711"
 # Whoever holds the key can add files, and read them: that is all.
 APPEND_ONLY = "remove,rmdir,rename,posix-rename,hardlink,symlink,setstat,fsetstat"
@@ -129,7 +131,7 @@ ForceCommand internal-sftp {f"-P {denied}" if denied else ""}
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with (
         (folder / "log").open("w") as log,
-        subprocess.Popen([SSHD, "-f", folder / "config", "-D", "-e"], stderr=log) as server,
+        subprocess.Popen([*_DIES_WITH_US, SSHD, "-f", folder / "config", "-D", "-e"], stderr=log) as server,
     ):
         try:
             answering(port, server)
