@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRATCH = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 DATABASE = "aapanel"
 SUM = 50 * 100  # of all accounts that files/writer.py has
+
+# Asks a database that is a file.
+SQLITE = """
+import contextlib, sqlite3, sys
+with contextlib.closing(sqlite3.connect(sys.argv[1], timeout=10)) as database, database:
+    print(*(row[0] for row in database.execute(sys.argv[2])))
+"""
 
 Answer = TypeVar("Answer")
 
@@ -55,6 +63,11 @@ class Host:
         """`panel_config_dir`."""
         return f"{self.home}/etc" if self.home else "/etc/aapanel"
 
+    @property
+    def program(self) -> str:
+        """panelctl."""
+        return f"{self.home}/bin/panelctl" if self.home else "panelctl"
+
     def run(self, *command: str, check: bool = True, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command there, as whom the panel belongs to."""
         line = ["docker", "exec", "--interactive", "--user", self.user, self.name, *command]
@@ -64,8 +77,7 @@ class Host:
 
     def panelctl(self, *arguments: str, status: int = 0) -> Any:  # noqa: ANN401 (what JSON has)
         """Run `panelctl backup`, which must end with this status; returns its JSON."""
-        program = f"{self.home}/bin/panelctl" if self.home else "panelctl"
-        result = self.run(program, "backup", *arguments, "--json", check=False)
+        result = self.run(self.program, "backup", *arguments, "--json", check=False)
         said = result.stdout + result.stderr
         assert result.returncode == status, f"{self.name}: panelctl {arguments}: {result.returncode}\n{said}"
         return json.loads(result.stdout)
@@ -96,6 +108,38 @@ class Host:
         assert made, f"{self.name}: nothing new is listed"
         return made[-1]
 
+    # --- its panel ----------------------------------------------------------------------------------------------------
+
+    def healthy(self) -> bool:
+        """Whether a visitor finds it ready, and its front page, too."""
+        url = "http://127.0.0.1:8000" if self.home else "http://127.0.0.1"
+        for path in ("/health/ready", "/"):
+            line = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--max-time", "5"]
+            if self.run(*line, "--header", "Host: panel.test", f"{url}{path}", check=False).stdout[:1] not in {
+                "2",
+                "3",
+            }:
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[list[str]]:
+        """Have visitors ask all the time meanwhile; gives what was wrong."""
+        stop, failures = threading.Event(), []
+
+        def ask() -> None:
+            while not stop.is_set():
+                if not self.healthy():
+                    failures.append(time.strftime("%X"))
+
+        visitor = threading.Thread(target=ask)
+        visitor.start()
+        try:
+            yield failures
+        finally:
+            stop.set()
+            visitor.join()
+
     # --- its database -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -117,6 +161,22 @@ class Host:
                 writer.stdin.close()
             assert int(writer.stdout.readline()) > 100, "nobody wrote"
 
+    def query(self, query: str) -> str:
+        """Ask the database that is in use."""
+        if self.engine == "postgresql":
+            # As the app, whose tables they are then.
+            query = f"SET ROLE {DATABASE}; {query}"
+            return self.run("psql", "-XAtq", "--command", query, DATABASE).stdout.strip()
+        if self.engine == "mysql":
+            return self.run("mariadb", "--batch", "--skip-column-names", "--execute", query, DATABASE).stdout.strip()
+        return self.run("python3", "-c", SQLITE, f"{self.data}/shared/data/default.db", query).stdout.strip()
+
+    def databases(self) -> str:
+        """All of the server, by name."""
+        if self.engine == "postgresql":
+            return self.run("psql", "-XAt", "--command", "SELECT datname FROM pg_database", "postgres").stdout
+        return self.run("mariadb", "--batch", "--execute", "SHOW DATABASES").stdout if self.engine == "mysql" else ""
+
     def load(self, folder: str) -> None:
         """Load what was restored into a database beside the one that is in use."""
         scratch = f"{DATABASE}_scratch"
@@ -136,14 +196,16 @@ class Host:
             return self.run("psql", "-XAt", "--command", query, scratch).stdout.strip()
         if self.engine == "mysql":
             return self.run("mariadb", "--batch", "--skip-column-names", "--execute", query, scratch).stdout.strip()
-        code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone()[0])"
-        return self.run("python3", "-c", code, f"{folder}/sqlite/database.sqlite3", query).stdout.strip()
+        return self.run("python3", "-c", SQLITE, f"{folder}/sqlite/database.sqlite3", query).stdout.strip()
 
 
-def play(playbook: str, hosts: Sequence[Host], **variables: object) -> subprocess.CompletedProcess[str]:
+def play(
+    playbook: str, hosts: Sequence[Host], *, check: bool = False, **variables: object
+) -> subprocess.CompletedProcess[str]:
     """Run a playbook on hosts to its end, good or bad; `variables` win over the inventory's."""
     command = ["ansible-playbook", str(ROOT / f"playbooks/{playbook}.yml"), "--inventory", str(SCRATCH / "inventory")]
     command += ["--limit", ",".join(host.name for host in hosts), "--extra-vars", json.dumps(variables)]
+    command += ["--check", "--diff"] if check else []
     env = {**os.environ, "ANSIBLE_CONFIG": str(SCRATCH / "ansible.cfg"), "MOLECULE_FILE": str(SCRATCH / "molecule.yml")}
     return subprocess.run(
         command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -1,0 +1,177 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups that come back where they came from, whoever is killed meanwhile; and drills, which prove that they would."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from driver import SUM, Host, play, wait_until
+
+# Runs a restore and kills it, with all that it has started, so many seconds after it came to a phase.
+KILLER = """
+import json, os, signal, subprocess, sys, time
+program, state, phase, delay = sys.argv[1:5]
+null = subprocess.DEVNULL
+command = [program, "backup", "restore", "--yes"]
+restore = subprocess.Popen(command, stdout=null, stderr=null, start_new_session=True)
+while restore.poll() is None:
+    try:
+        with open(f"{state}/restore.json") as file:
+            if json.load(file)["phase"] == phase:
+                time.sleep(float(delay))
+                os.killpg(restore.pid, signal.SIGKILL)
+                break
+    except (OSError, ValueError):
+        pass
+    time.sleep(0.002)
+print(restore.wait())
+"""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A host that was backed up and then changed: what there is now, and what there was."""
+
+    backup: dict[str, Any]
+    before: tuple[str, str]
+    now: tuple[str, str]
+
+
+def look(host: Host) -> tuple[str, str]:
+    """A word in the database, and one in a file."""
+    word = host.query("SELECT max(word) FROM words")
+    return word, host.run("cat", f"{host.data}/shared/data/word").stdout
+
+
+def put(host: Host, word: str) -> None:
+    """Change both."""
+    host.query("DROP TABLE IF EXISTS words")
+    host.query("CREATE TABLE words (word varchar(64))")
+    host.query(f"INSERT INTO words VALUES ('{word}')")
+    host.run("sh", "-c", f"cat >{host.data}/shared/data/word", given=word)
+
+
+def settled(host: Host) -> None:
+    """Nothing is left over, and the panel serves."""
+    assert not host.run("find", f"{host.data}/backup-state", "-name", "restore*").stdout
+    assert "scratch" not in host.databases()
+    assert "before" not in host.databases()
+    wait_until(host.healthy, 30.0, "a healthy panel")
+
+
+@pytest.fixture
+def changed(host: Host) -> Iterator[Changed]:
+    """Back everything up, and change it."""
+    old, new = secrets.token_hex(8), secrets.token_hex(8)
+    put(host, old)
+    backup = host.back_up("full")
+    put(host, new)
+    yield Changed(backup, (old, old), (new, new))
+    host.query("DROP TABLE IF EXISTS words")
+
+
+def test_what_was_backed_up_is_there_again(host: Host, changed: Changed) -> None:
+    """Database and files; and what there was before comes back just so."""
+    done = host.panelctl("restore", "--yes", "--wait", "60")
+    assert done["sources"] == dict.fromkeys(("data", "database"), changed.backup["name"])
+    assert look(host) == changed.before
+    settled(host)
+    host.panelctl("restore", done["snapshot"], "--yes", "--wait", "60")
+    assert look(host) == changed.now
+    assert host.query("SELECT sum(amount) FROM accounts") == str(SUM)
+    settled(host)
+
+
+@pytest.mark.parametrize(
+    ("phase", "delays"), [("loading", (0.05, 0.6)), ("swapping", (0.0, 0.03, 0.1, 0.3, 1.0)), ("done", (0.0,))]
+)
+def test_one_that_is_killed(phase: str, delays: tuple[float, ...], host: Host, changed: Changed) -> None:
+    """Wherever it is: the next one who looks puts the present back, or finds it done, and the panel serves."""
+    for delay in delays:
+        put(host, changed.now[0])
+        arguments = (host.program, f"{host.data}/backup-state", phase, str(delay))
+        killed = int(host.run("python3", "-c", KILLER, *arguments).stdout) == -9
+        said = host.panelctl("settle", "--wait", "60")
+        where = f"{phase} + {delay} s, killed: {killed}, {said}"
+        assert look(host) in {changed.before, changed.now}, where
+        if phase == "loading" or said["done"] == "put the present back":
+            assert look(host) == changed.now, where
+        if not killed or phase == "done":
+            assert look(host) == changed.before, where
+        settled(host)
+
+
+def test_a_drill_proves_it_while_the_panel_serves(host: Host, changed: Changed) -> None:
+    """Loaded beside it, compared, and the panel is healthy on it; the present is as it was."""
+    with host.asked() as failures:
+        report = host.panelctl("drill")
+    assert (report["result"], report["problem"]) == ("passed", "")
+    assert set(report["sources"]) == {"data", "database"}
+    assert all(len(source["canary"]) == 36 for source in report["sources"].values())
+    assert report["sources"]["database"]["rows"] > 50
+    assert (report["health"] == "") == (not host.home), report["health"]
+    assert (report["rto"] < 900, report["rpo"] < 3600) == (True, True)
+    print(host.name, "RTO", report["rto"], "s, RPO", report["rpo"], "s")  # noqa: T201
+    assert look(host) == changed.now
+    assert failures == []
+    settled(host)
+    assert host.panelctl("status")["drill"]["result"] == "passed"
+
+
+def test_figures_for_prometheus(server: Host) -> None:
+    """What the last runs did is where node_exporter looks."""
+    text = server.run("cat", "/var/lib/prometheus/node-exporter/aapanel_backup.prom").stdout
+    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    for run in ("create", "prune", "restore", "drill"):
+        of_set = "full" if run == "create" else ""
+        assert float(figures[f'aapanel_backup_last_success_timestamp_seconds{{run="{run}",set="{of_set}"}}']) > 1.7e9
+    assert float(figures["aapanel_backup_drill_passed"]) == 1
+    assert 0 < float(figures["aapanel_backup_drill_rto_seconds"]) < 900
+
+
+def test_the_playbooks(servers: list[Host]) -> None:
+    """Back up, drill, and restore one host; a second backup within its age is none."""
+    for server in servers:
+        put(server, "by the playbook")
+    assert not play("backup", servers, set="full").returncode
+    again = play("backup", servers, set="full", max_age=600)
+    assert "changed=0" in again.stdout
+    assert "changed=1" not in again.stdout
+    assert not play("drill", servers).returncode
+    refused = play("restore", servers)
+    assert "name one, with --limit HOST" in refused.stdout
+    put(servers[0], "changed")
+    dry = play("restore", servers[:1], check=True)
+    assert not dry.returncode, dry.stdout
+    assert look(servers[0])[0] == "changed"
+    done = play("restore", servers[:1])
+    assert not done.returncode, done.stdout
+    assert look(servers[0])[0] == "by the playbook"
+    for server in servers:
+        server.query("DROP TABLE words")
+
+
+def test_a_drill_that_finds_something_fails_and_says_what(server: Host) -> None:
+    """A backup that is too old, by the limits of the host."""
+    config = json.loads(server.run("cat", "/etc/aapanel/backup.json").stdout)
+    strict = json.dumps({**config, "limits": {"rpo_max": 1}})
+    server.run("sh", "-c", "umask 077; cat >/root/strict.json", given=strict)
+    code = """
+import sys
+sys.path.insert(0, "/opt/aapanel/lib")
+from aapanel_host._backup.cli import main
+sys.exit(main("/root/strict.json", ["drill"]))
+"""
+    failed = server.run("python3", "-c", code, check=False)
+    assert failed.returncode == 1
+    assert "RPO is" in failed.stdout
+    assert any("the last drill failed" in problem for problem in server.panelctl("status", status=1)["problems"])
+    server.panelctl("drill")
