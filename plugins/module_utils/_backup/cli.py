@@ -21,7 +21,7 @@ from typing import Any
 from . import create, extract, keyring, names, retention
 from .errors import BackupError
 from .settings import Settings, load
-from .store import Backup, State, Store
+from .store import Backup, State, Store, lock
 
 OK, FAILED = 0, 1
 PARTIAL, NOT_AUTHENTIC = 3, 4
@@ -150,13 +150,8 @@ def _prune(settings: Settings, options: argparse.Namespace) -> int:
 
 def _rotate(settings: Settings, options: argparse.Namespace) -> int:
     file, day = settings.paths.keyring, datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    if file.exists():
-        store = settings.store()
-        with store.locked(options.wait):
-            keys = keyring.load(file).rotated(day)
-            keyring.save(keys, file)
-    else:
-        keys = keyring.new(day)
+    with lock(settings.paths.state_dir, options.wait):
+        keys = keyring.load(file).rotated(day) if file.exists() else keyring.new(day)
         keyring.save(keys, file)
     lines = [f"{keys.signer} signs from now on; {file} has {len(keys.masters)} keys: keep a copy of it elsewhere"]
     _say(options, {"result": "rotated", "signer": keys.signer, "keys": sorted(keys.masters)}, lines)
@@ -191,7 +186,7 @@ def _plain(backup: Backup) -> dict[str, Any]:
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:
-    return [f"warning: {text}" for text in warnings]
+    return [f"warning: {names.shown(text)}" for text in warnings]
 
 
 def _size(size: int) -> str:

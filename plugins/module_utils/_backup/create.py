@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from .. import _durable
 from . import compression, keyring, manifest, names
 from .compression import Archive, Digest
 from .errors import BackupError
@@ -46,7 +47,7 @@ def create(
     :raises BackupError: something could not be backed up; there is no backup then, and those before are untouched.
     """
     with store.locked(wait) as ledger:
-        store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _durable.make(store.folder)
         store.sweep(ledger)
         _check_room(store.folder, origins)
         return _create(store, origins, name, ledger, say)
@@ -127,7 +128,7 @@ def _info(summary: Summary, digest: Digest) -> str:
         "SHA256": digest.sha256,
         "HMAC-SHA256": digest.hmac,
         "Key": summary.key,
-        **{f"Warning {number}": text for number, text in enumerate(summary.warnings, 1)},
+        **{f"Warning {number}": names.shown(text) for number, text in enumerate(summary.warnings, 1)},
     }
     return "".join(f"{key}: {value}\n" for key, value in lines.items())
 

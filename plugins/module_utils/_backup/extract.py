@@ -9,22 +9,26 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from .. import _durable
 from . import names, tar
 from .compression import Reader, write_all
-from .errors import BackupError, NotAuthenticError
+from .errors import BackupError, BusyError, NotAuthenticError
 from .manifest import Entry, Manifest
 from .store import Store, opened
 
 _CHUNK = 1 << 20  # bytes
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 
@@ -136,17 +140,55 @@ def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
 
 @contextlib.contextmanager
 def _reading(archive: int, folder: Path) -> Iterator[tuple[Reader, _Place]]:
+    with _staged(folder) as staging:
+        reader, whole = Reader(archive), False
+        try:
+            with _Place(staging, owners=os.geteuid() == 0) as place:
+                yield reader, place
+                whole = True
+        finally:
+            reader.close(whole=whole)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[int]:
+    """Give a fresh folder that takes this one's place when all is in it: what has the name is whole."""
+    if os.path.lexists(folder):
+        raise BackupError(f"{folder}: it is there already; nothing is restored over something else")
+    staging = folder.with_name(f".restoring-{folder.name}")
+    _sweep(staging)
+    staging.mkdir(mode=0o700)
+    descriptor = os.open(staging, _FOLDER)
     try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        raise BackupError(f"{folder}: it is there already; nothing is restored over something else") from None
-    reader, whole = Reader(archive), False
-    try:
-        with _Place(folder, owners=os.geteuid() == 0) as place:
-            yield reader, place
-            whole = True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made = os.fstat(descriptor)
+        if made.st_uid != os.geteuid() or made.st_mode & 0o077:
+            raise NotAuthenticError(f"{staging}: somebody has put another folder into its place")
+        yield descriptor
+        if not os.path.samestat(made, staging.lstat()):
+            raise NotAuthenticError(f"{staging}: somebody has put something else into its place")
+        staging.rename(folder)
+        _durable.sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     finally:
-        reader.close(whole=whole)
+        os.close(descriptor)
+
+
+def _sweep(staging: Path) -> None:
+    """Remove what a restore has left that died; the kernel's lock on it fell with its process."""
+    try:
+        left = os.open(staging, _FOLDER)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(staging)
+    except BlockingIOError:
+        raise BusyError(f"{staging}: another restore is at work there") from None
+    finally:
+        os.close(left)
 
 
 def _extract(found: Manifest, reader: Reader, place: _Place) -> None:
@@ -177,9 +219,9 @@ def check_path(path: str) -> None:
 class _Place:
     """A folder that is being filled. Each name is made anew, in a folder that this one has made."""
 
-    def __init__(self, folder: Path, *, owners: bool) -> None:
+    def __init__(self, folder: int, *, owners: bool) -> None:
         self._owners = owners
-        self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._root = os.dup(folder)
         # One is kept open, because files of a folder follow each other.
         self._open: tuple[str, int] = ("", self._root)
         self._folders: list[tar.Member] = []
@@ -240,10 +282,13 @@ class _Place:
         os.sync()
 
     def _dress(self, descriptor: int, member: tar.Member) -> None:
-        if self._owners:
-            os.fchown(descriptor, member.uid, member.gid)
-        os.fchmod(descriptor, member.mode & 0o777)
-        os.utime(descriptor, (member.mtime, member.mtime))
+        try:
+            if self._owners:
+                os.fchown(descriptor, member.uid, member.gid)
+            os.fchmod(descriptor, member.mode & 0o777)
+            os.utime(descriptor, (member.mtime, member.mtime))
+        except OverflowError:
+            raise NotAuthenticError(f"{member.path!r} has an owner or a time that there cannot be") from None
 
     def _parent(self, path: str) -> tuple[int, str]:
         folder, _, name = path.rpartition("/")
@@ -262,7 +307,7 @@ class _Place:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=here)
             try:
-                deeper = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                deeper = os.open(name, _FOLDER, dir_fd=here)
             except OSError as error:
                 raise NotAuthenticError(f"{path!r}: {name!r} is no folder: {error.strerror}") from None
             finally:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from . import names
 from .errors import BackupError
 from .manifest import Source
 from .writer import Writer
@@ -132,7 +133,7 @@ class Sqlite:
     def add(self, out: Writer, scratch: Path) -> Source:
         """Copy it, check the copy, count its rows."""
         member = f"{SQLITE}/{self.name}.sqlite3"
-        with tempfile.NamedTemporaryFile(dir=scratch, prefix="sqlite-") as copy:
+        with tempfile.NamedTemporaryFile(dir=scratch, prefix=f"{names.TEMPORARY}sqlite-") as copy:
             try:
                 rows = self._copy(copy.name)
             except sqlite3.Error as error:

@@ -15,7 +15,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,11 +23,10 @@ from .. import _durable
 from . import manifest, names
 from .errors import BackupError, BusyError, NotAuthenticError
 from .keyring import Keyring
-from .ledger import CREATED, PRUNED, Ledger, Record
+from .ledger import CREATED, PRUNED, PRUNING, Ledger, Record
 from .manifest import Manifest, Summary
 
 _POLL = 0.2  # seconds
-_TEMPORARY = ".new-"
 
 
 class State(enum.Enum):
@@ -74,22 +73,12 @@ class Store:
         :raises BusyError: it has not ended by then.
         :raises NotAuthenticError: the ledger is not what was written.
         """
-        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = time.monotonic() + wait
-            while not _try_lock(descriptor):
-                if time.monotonic() >= deadline:
-                    who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
-                    raise BusyError(f"another backup, restore or prune is at work (process {who or 'unknown'})")
-                time.sleep(_POLL)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        with lock(self.state_dir, wait):
             ledger = self.ledger()
+            ledger.settle()
+            self._finish_removal(ledger)
             self._adopt(ledger)
             yield ledger
-        finally:
-            os.close(descriptor)
 
     def ledger(self) -> Ledger:
         """Read the ledger, without a lock: its lines only become more."""
@@ -110,7 +99,8 @@ class Store:
         ledger = self.ledger()
         expected = ledger.present()
         files = set(_files(self.folder))
-        there = {name for file in files if (name := names.stem(file)) is not None}
+        going = ledger.unfinished.name if ledger.unfinished else None
+        there = {name for file in files if (name := names.stem(file)) not in (None, going)}
         found = []
         for name in sorted(there | set(expected)):
             if f"{name}{names.MANIFEST}" in files:
@@ -137,24 +127,29 @@ class Store:
 
     def temporary(self, name: str, suffix: str) -> Path:
         """Return where a file of a backup is until it is whole."""
-        return self.folder / f"{_TEMPORARY}{name}{suffix}"
+        return self.folder / f"{names.TEMPORARY}{name}{suffix}"
 
     def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
         """Give the files of a backup, which are on the disk, their names: the manifest last, which makes it one."""
         for suffix in (names.ARCHIVE, names.INFO):
             self.temporary(summary.name, suffix).rename(self.path(summary.name, suffix))
         _durable.sync(self.folder)
-        self.temporary(summary.name, names.MANIFEST).rename(self.path(summary.name, names.MANIFEST))
-        _durable.sync(self.folder)
+        published = self.temporary(summary.name, names.MANIFEST).rename(self.path(summary.name, names.MANIFEST))
+        try:
+            _durable.sync(self.folder)
+        except OSError:
+            # It is there, and nobody knows for how long.
+            published.unlink()
+            raise
         ledger.append(_record(CREATED, summary, sha256))
 
     def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
         """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
         if backup.summary is not None and backup.name in ledger.present():
-            ledger.append(Record(PRUNED, backup.summary.seq, backup.name, backup.sha256, at))
-        for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
-            self.path(backup.name, suffix).unlink(missing_ok=True)
-            _durable.sync(self.folder)
+            ledger.append(Record(PRUNING, backup.summary.seq, backup.name, backup.sha256, at))
+            self._finish_removal(ledger)
+        else:
+            self._unlink(backup.name)
 
     def sweep(self, ledger: Ledger) -> list[str]:
         """Remove what died backups and prunes have left; returns the files. Under the lock, so nobody is at work."""
@@ -162,10 +157,26 @@ class Store:
         for file in _files(self.folder):
             name = names.stem(file)
             unfinished = name is not None and names.is_name(name) and not self.path(name, names.MANIFEST).exists()
-            if file.startswith(_TEMPORARY) or (unfinished and name not in present):
+            if file.startswith(names.TEMPORARY) or (unfinished and name not in present):
                 (self.folder / file).unlink()
                 left.append(file)
+        for file in _files(self.state_dir):
+            if file.startswith(names.TEMPORARY):
+                (self.state_dir / file).unlink()
+                left.append(file)
         return left
+
+    def _finish_removal(self, ledger: Ledger) -> None:
+        """Remove what is written down to be going, and write down that it is gone."""
+        going = ledger.unfinished
+        if going is not None:
+            self._unlink(going.name)
+            ledger.append(replace(going, event=PRUNED))
+
+    def _unlink(self, name: str) -> None:
+        for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
+            self.path(name, suffix).unlink(missing_ok=True)
+            _durable.sync(self.folder)
 
     def _adopt(self, ledger: Ledger) -> None:
         """Write down a backup that was published by a run that died before it could."""
@@ -176,6 +187,7 @@ class Store:
             with contextlib.suppress(BackupError), self._open(name) as stream:
                 found = manifest.read(stream, self.keys)
                 if self._continues(found.summary, ledger) and found.summary.name == name:
+                    _durable.sync(self.folder)
                     ledger.append(_record(CREATED, found.summary, found.sha256))
 
     def _continues(self, summary: Summary, ledger: Ledger) -> bool:
@@ -216,6 +228,31 @@ class Store:
         missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
         with opened(self.path(name, names.MANIFEST), missing) as stream:
             yield stream
+
+
+@contextlib.contextmanager
+def lock(state_dir: Path, wait: float = 0.0) -> Iterator[None]:
+    """Keep all others out. The kernel's lock: it falls with the process.
+
+    :param wait: seconds to wait for another one.
+    :raises BusyError: it has not ended by then.
+    """
+    _durable.make(state_dir)
+    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + wait
+        while not _try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                who = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
+                raise BusyError(f"another backup, restore or prune is at work (process {who or 'unknown'})")
+            time.sleep(_POLL)
+        # Only to be told to others: a disk that is full has to be pruned all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
