@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import sqlite3
@@ -20,11 +21,18 @@ from pathlib import Path
 from typing import Protocol
 
 from . import names
-from .errors import BackupError
+from .errors import BackupError, NotAuthenticError
+from .extract import check_path
 from .manifest import Source
 from .writer import Writer
 
 FILES, SQLITE = "files", "sqlite"
+
+
+class Warn(Protocol):
+    """As `Writer.warn`."""
+
+    def __call__(self, text: str, *, partial: bool = False) -> None: ...
 
 
 class Origin(Protocol):
@@ -58,11 +66,8 @@ class Files:
 
     def size(self) -> int:
         """Sum of the files."""
-        return sum(
-            entry.stat(follow_symlinks=False).st_size
-            for _, entry in self._walk()
-            if entry.is_file(follow_symlinks=False)
-        )
+        files = (entry for _, entry in self._walk(_ignore) if entry.is_file(follow_symlinks=False))
+        return sum(_size(entry) for entry in files)
 
     def add(self, out: Writer, scratch: Path) -> Source:  # noqa: ARG002 (files need none)
         """Add all files and folders; what is neither is told of."""
@@ -71,38 +76,46 @@ class Files:
             out.folder(prefix, self.path.stat())
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
-        for path, entry in self._walk():
-            member = f"{prefix}/{path}"
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    out.folder(member, entry.stat(follow_symlinks=False))
-                elif entry.is_file(follow_symlinks=False):
-                    self._add_file(out, member, entry.path)
-                else:
-                    out.warn(f"{entry.path}: it is no file and no folder, and was left out")
-            except FileNotFoundError:
-                out.warn(f"{entry.path}: it went away meanwhile")
-            except PermissionError as error:
-                out.warn(f"{entry.path}: {error.strerror}", partial=True)
+        for path, entry in self._walk(out.warn):
+            if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False):
+                self._add(out, f"{prefix}/{path}", entry)
+            else:
+                out.warn(f"{entry.path}: it is no file and no folder, and was left out")
         return Source(FILES, self.name, prefix)
 
-    def _add_file(self, out: Writer, member: str, path: str) -> None:
-        # Not through what somebody puts there in this moment, and not waiting for a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    def _add(self, out: Writer, member: str, entry: os.DirEntry[str]) -> None:
+        descriptor = -1
+        # What goes wrong here is this file's trouble; in what follows it would be the whole backup's.
         try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            check_path(member)
+            if entry.is_file(follow_symlinks=False):
+                descriptor = _open(entry.path)
+            status = os.fstat(descriptor) if descriptor >= 0 else entry.stat(follow_symlinks=False)
+        except (OSError, NotAuthenticError) as error:
+            _tell(out.warn, entry.path, error)
+            return
+        try:
+            if descriptor < 0:
+                out.folder(member, status)
+            elif stat.S_ISREG(status.st_mode):
                 out.file(member, descriptor)
+            else:
+                out.warn(f"{entry.path}: something else took its place meanwhile", partial=True)
         finally:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
 
-    def _walk(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def _walk(self, warn: Warn) -> Iterator[tuple[str, os.DirEntry[str]]]:
         waiting = [("", os.fspath(self.path))]
         while waiting:
             below, folder = waiting.pop()
             try:
                 with os.scandir(folder) as listing:
                     entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-            except FileNotFoundError:
+            except OSError as error:
+                if not below:
+                    raise
+                _tell(warn, folder, error)
                 continue
             deeper = []
             for entry in entries:
@@ -155,6 +168,28 @@ class Sqlite:
         finally:
             copy.close()
             origin.close()
+
+
+def _open(path: str) -> int:
+    # Not through what somebody puts there in this moment, and not waiting for a pipe.
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    with contextlib.suppress(OSError):
+        return entry.stat(follow_symlinks=False).st_size
+    return 0
+
+
+def _ignore(text: str, *, partial: bool = False) -> None:
+    pass
+
+
+def _tell(warn: Warn, path: str, error: Exception) -> None:
+    if isinstance(error, FileNotFoundError):
+        warn(f"{path}: it went away meanwhile")
+    else:
+        warn(f"{path}: {error.strerror if isinstance(error, OSError) else error}", partial=True)
 
 
 def count_rows(database: sqlite3.Connection) -> dict[str, int]:

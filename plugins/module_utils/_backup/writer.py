@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import BinaryIO
 
-from . import manifest, tar
+from . import canonical, manifest, tar
 from .compression import Archive
 
 _CHUNK = 1 << 20  # bytes
+_WARNINGS = 256 << 10  # bytes of all; they are in one line of the manifest, which must not become too long to be read
 
 
 class Writer:
@@ -33,6 +34,7 @@ class Writer:
         self.members = 0
         self.content_size = 0
         self.warnings: list[str] = []
+        self._room = _WARNINGS
         self.partial = False
 
     def warn(self, text: str, *, partial: bool = False) -> None:
@@ -40,8 +42,11 @@ class Writer:
 
         :param partial: whether something that was asked for is missing or torn.
         """
-        self.warnings.append(text)
         self.partial |= partial
+        if self._room <= 0 or self.warnings[-1:] == [text]:
+            return
+        self._room -= len(canonical.encode(text))
+        self.warnings.append(text if self._room > 0 else "there are more warnings than there is room for")
 
     def folder(self, path: str, status: os.stat_result) -> None:
         """Add a folder."""
