@@ -29,13 +29,28 @@ def write(file: Path, text: str, mode: int = 0o600) -> None:
     """Replace a file, durably: temporary file, fsync, rename, fsync of the folder."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), mode)
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(file)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync(file.parent)
+
+
+def make(folder: Path, mode: int = 0o700) -> None:
+    """Make a folder where there is none, durably, with those above it."""
+    if not folder.parent.exists():
+        make(folder.parent, 0o755)
+    try:
+        folder.mkdir(mode)
+    except FileExistsError:
+        return
+    sync(folder.parent)
 
 
 def sync(folder: Path) -> None:

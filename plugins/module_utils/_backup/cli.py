@@ -38,7 +38,7 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        backups = Backups(load(Path(config)), screen.say, getattr(options, "wait", 0.0))
+        backups = Backups(load(Path(config)), screen.progress, getattr(options, "wait", 0.0))
         return {**commands.COMMANDS, **commands_offsite.COMMANDS}[options.command](backups, options, screen)
     except BackupError as error:
         return screen.failed(str(error), error.status)

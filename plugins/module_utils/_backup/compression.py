@@ -76,6 +76,7 @@ class Archive:
         self._mac = mac
         self._sha256 = sha256()
         self._size = 0
+        self._last = b""
         self.written = 0
         command = _find(tools)
         self._compressor: Compressor = _Child(command, self._put) if command else _Zlib(self._put)
@@ -96,6 +97,9 @@ class Archive:
         """End it; raises as `Compressor.write` does."""
         self._flush()
         self._compressor.close()
+        # RFC 1952, section 2.3.1: it ends with the size of what went in. What was cut, by whomever, ends otherwise.
+        if int.from_bytes(self._last, "little") != self.written & 0xFFFFFFFF:
+            raise BackupError("what compresses has ended well, but not written all of it")
         self.sums.close()
         return Digest(self._size, self._sha256.hexdigest(), self._mac.hexdigest())
 
@@ -112,6 +116,7 @@ class Archive:
     def _put(self, data: bytes) -> None:
         self._sha256.update(data)
         self._mac.update(data)
+        self._last = (self._last + data[-4:])[-4:]
         write_all(self._descriptor, data)
         start_writeback(self._descriptor, self._size, len(data))
         self._size += len(data)

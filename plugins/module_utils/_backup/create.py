@@ -13,23 +13,23 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from .. import _durable
 from . import compression, keyring, manifest, names
 from .compression import Archive, Digest
 from .errors import AbsentError, BackupError
 from .ledger import Ledger
 from .manifest import Source, Summary
+from .progress import SILENT, Progress
 from .sources import Origin
 from .store import Store, new
 from .writer import Writer
 
 _ROOM = 64 << 20  # bytes that are left to everybody else
-
-Progress = Callable[[str], None]
 
 
 def create(
@@ -38,7 +38,7 @@ def create(
     name: str = names.FULL,
     *,
     wait: float = 0.0,
-    say: Progress = lambda _: None,
+    say: Progress = SILENT,
 ) -> Summary:
     """Back up.
 
@@ -52,12 +52,12 @@ def create(
 
 
 def create_locked(
-    store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress = lambda _: None
+    store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress = SILENT
 ) -> Summary:
     """Back up, for who holds the lock; see `create`."""
-    store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _durable.make(store.folder)
     store.sweep(ledger)
-    _check_room(store.folder, origins)
+    sizes = _check_room(store.folder, origins)
     canary = str(uuid.uuid4())
     unmarked = _mark(origins, canary)
     began = datetime.now(timezone.utc)
@@ -66,13 +66,13 @@ def create_locked(
     name = names.name(began, seq)
     with _temporary(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
         archive = Archive(archive_file, store.keys.mac(keyring.ARCHIVE))
-        writer = Writer(archive, lines)
+        writer = Writer(archive, lines, say)
         try:
             for problem in filter(None, unmarked.values()):
                 writer.warn(f"no canary could be written, so that a drill cannot look for it: {problem}")
             sources = tuple(
                 source if source.name in unmarked else replace(source, canary=canary)
-                for source in _add_all(origins, writer, store, say)
+                for source in _add_all(zip(origins, sizes), writer, store, say)
             )
             entries = writer.end()
             digest = archive.close()
@@ -122,9 +122,9 @@ def _mark(origins: Sequence[Origin], canary: str) -> dict[str, str]:
     return problems
 
 
-def _add_all(origins: Sequence[Origin], writer: Writer, store: Store, say: Progress) -> Iterator[Source]:
-    for origin in origins:
-        say(origin.name)
+def _add_all(origins: Iterable[tuple[Origin, int]], writer: Writer, store: Store, say: Progress) -> Iterator[Source]:
+    for origin, size in origins:
+        say(f"backing up {origin.name}", size)
         try:
             yield origin.add(writer, store.state_dir)
         except AbsentError as error:
@@ -138,15 +138,17 @@ def _was_there(origin: Origin, store: Store) -> bool:
     return any(origin.name == source.name for summary in summaries for source in summary.sources)
 
 
-def _check_room(folder: Path, origins: Sequence[Origin]) -> None:
+def _check_room(folder: Path, origins: Sequence[Origin]) -> list[int]:
     # As if nothing could be compressed: a backup that fills the disk up takes the panel down.
-    needed = sum(origin.size() for origin in origins) + _ROOM
+    sizes = [origin.size() for origin in origins]
+    needed = sum(sizes) + _ROOM
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise BackupError(
             f"{folder}: {free >> 20} MiB are free, and this backup may need {needed >> 20}. Prune, make room, or "
             "choose another folder."
         )
+    return sizes
 
 
 def info(summary: Summary, digest: Digest) -> str:
@@ -161,7 +163,7 @@ def info(summary: Summary, digest: Digest) -> str:
         "SHA256": digest.sha256,
         "HMAC-SHA256": digest.hmac,
         "Key": summary.key,
-        **{f"Warning {number}": text for number, text in enumerate(summary.warnings, 1)},
+        **{f"Warning {number}": names.shown(text) for number, text in enumerate(summary.warnings, 1)},
     }
     return "".join(f"{key}: {value}\n" for key, value in lines.items())
 

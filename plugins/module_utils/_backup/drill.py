@@ -15,7 +15,7 @@ import hmac
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -28,6 +28,7 @@ from .errors import BackupError, NotAuthenticError
 from .files import Files
 from .keyring import Keyring
 from .manifest import Source
+from .progress import SILENT, Progress
 from .sources import Origin
 from .sqlite import Sqlite
 from .store import Store
@@ -35,8 +36,6 @@ from .store import Store
 _STAGING = "drill"
 _REPORTS = "drills"
 PASSED, FAILED = "passed", "failed"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def drill(
     app: App,
     limits: Limits,
     *,
-    say: Say = lambda _: None,
+    say: Progress = SILENT,
 ) -> Report:
     """Drill, and write the report down.
 
@@ -126,7 +125,7 @@ def reports(store: Store) -> list[Report]:
     return [_parse(line, store.keys, f"{file}, line {n}") for n, line in enumerate(file.read_bytes().splitlines(), 1)]
 
 
-def _drill(store: Store, origins: Sequence[Origin], app: App, say: Say) -> Report:
+def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> Report:
     now, started = datetime.now(timezone.utc), time.monotonic()
     report = Report(store.host, names.stamp(now))
     wanted = restore.plan(store, origins)

@@ -9,24 +9,28 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import fcntl
 import hashlib
 import hmac
 import os
 import re
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .. import _durable
 from . import names, tar
 from .compression import Reader, start_writeback, write_all
-from .errors import BackupError, NotAuthenticError
+from .errors import BackupError, BusyError, NotAuthenticError
 from .manifest import Entry, Manifest
+from .progress import SILENT, Progress
 from .store import Store, opened
 from .sums import Sum, Sums
 
 _CHUNK = 1 << 20  # bytes
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 _LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
@@ -45,7 +49,7 @@ class Limits:
 
 
 @contextlib.contextmanager
-def verified(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
+def verified(store: Store, name: str, progress: Progress = SILENT) -> Iterator[tuple[Manifest, int]]:
     """Open a backup whose every byte is what was signed; gives its manifest and the descriptor of its archive.
 
     Nobody can exchange the archive afterwards: it is the descriptor that was digested which is read.
@@ -53,18 +57,20 @@ def verified(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
     :raises BackupError: there is no such backup.
     :raises NotAuthenticError: it is not what was signed, or not where or when it belongs.
     """
-    with store.open(name) as found, checked(store.path(name, names.ARCHIVE), found) as descriptor:
-        yield found, descriptor
+    with store.open(name) as found:
+        progress(f"verifying {name}", found.summary.size)
+        with checked(store.path(name, names.ARCHIVE), found, progress) as descriptor:
+            yield found, descriptor
 
 
 @contextlib.contextmanager
-def checked(path: Path, found: Manifest) -> Iterator[int]:
+def checked(path: Path, found: Manifest, progress: Progress = SILENT) -> Iterator[int]:
     """Open an archive whose every byte is what was signed, wherever it is; gives its descriptor.
 
     :raises NotAuthenticError: it is not.
     """
     with _archive(path) as descriptor:
-        _verify(path, descriptor, found)
+        _verify(path, descriptor, found, progress)
         yield descriptor
 
 
@@ -99,32 +105,39 @@ def _archive(path: Path) -> Iterator[int]:
         yield stream.fileno()
 
 
-def _digest(descriptor: int, algorithm: str) -> str:
+def _digest(descriptor: int, algorithm: str, progress: Progress = SILENT) -> str:
     digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     while data := os.read(descriptor, _CHUNK):
         digest.update(data)
+        progress.advance(len(data))
     return digest.hexdigest()
 
 
-def _verify(path: Path, descriptor: int, found: Manifest) -> None:
+def _verify(path: Path, descriptor: int, found: Manifest, progress: Progress) -> None:
     size = os.fstat(descriptor).st_size
     if size != found.summary.size:
         raise NotAuthenticError(f"{path}: it has {size} bytes; {found.summary.size} were signed")
-    if not hmac.compare_digest(_digest(descriptor, "sha256"), found.summary.sha256):
+    if not hmac.compare_digest(_digest(descriptor, "sha256", progress), found.summary.sha256):
         raise NotAuthenticError(f"{path}: its content is not what was signed")
 
 
-def extract(found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None) -> None:
+def extract(
+    found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None, progress: Progress = SILENT
+) -> None:
     """Write the members of a verified archive below a folder that is made for that. Root gives them their owners.
 
     :param only: members that are wanted, with what is below them; all, where there is none.
     :raises BackupError: the folder is there already, or cannot be written.
     :raises NotAuthenticError: the archive has something else than its manifest.
     """
+    progress(f"extracting {found.summary.name}", found.summary.content_size)
     with _reading(archive, folder) as (reader, place):
-        _extract(found, reader, place, only)
+        for entry, content in _signed(found, reader):
+            if only is None or any(f"{entry.member.path}/".startswith(f"{path}/") for path in only):
+                place.add(entry, content)
+            progress.advance(entry.member.size)
 
 
 def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
@@ -149,29 +162,67 @@ def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
 
 @contextlib.contextmanager
 def _reading(archive: int, folder: Path) -> Iterator[tuple[Reader, _Place]]:
+    with _staged(folder) as staging:
+        reader, whole = Reader(archive), False
+        try:
+            with _Place(staging, owners=os.geteuid() == 0) as place:
+                yield reader, place
+                whole = True
+        finally:
+            reader.close(whole=whole)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[int]:
+    """Give a fresh folder that takes this one's place when all is in it: what has the name is whole."""
+    if os.path.lexists(folder):
+        raise BackupError(f"{folder}: it is there already; nothing is restored over something else")
+    staging = folder.with_name(f".restoring-{folder.name}")
+    _sweep(staging)
+    staging.mkdir(mode=0o700)
+    descriptor = os.open(staging, _FOLDER)
     try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        raise BackupError(f"{folder}: it is there already; nothing is restored over something else") from None
-    reader, whole = Reader(archive), False
-    try:
-        with _Place(folder, owners=os.geteuid() == 0) as place:
-            yield reader, place
-            whole = True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made = os.fstat(descriptor)
+        if made.st_uid != os.geteuid() or made.st_mode & 0o077:
+            raise NotAuthenticError(f"{staging}: somebody has put another folder into its place")
+        yield descriptor
+        if not os.path.samestat(made, staging.lstat()):
+            raise NotAuthenticError(f"{staging}: somebody has put something else into its place")
+        staging.rename(folder)
+        _durable.sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     finally:
-        reader.close(whole=whole)
+        os.close(descriptor)
 
 
-def _extract(found: Manifest, reader: Reader, place: _Place, only: Sequence[str] | None) -> None:
+def _sweep(staging: Path) -> None:
+    """Remove what a restore has left that died; the kernel's lock on it fell with its process."""
+    try:
+        left = os.open(staging, _FOLDER)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(staging)
+    except BlockingIOError:
+        raise BusyError(f"{staging}: another restore is at work there") from None
+    finally:
+        os.close(left)
+
+
+def _signed(found: Manifest, reader: Reader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    """Give the members of an archive, in lockstep with those that were signed."""
     signed = found.entries()
     for member, content in tar.members(reader.read):
-        # In lockstep: what is not in the manifest is not there, and nothing can be there twice.
+        # What is not in the manifest is not there, and nothing can be there twice.
         entry = next(signed, None)
         if entry is None or entry.member != member:
             raise NotAuthenticError(f"the archive has {member.path!r} where its manifest has something else")
         check_path(member.path)
-        if only is None or any(f"{member.path}/".startswith(f"{path}/") for path in only):
-            place.add(entry, content)
+        yield entry, content
     if next(signed, None) is not None:
         raise NotAuthenticError("the archive ends before its manifest does")
 
@@ -191,9 +242,9 @@ def check_path(path: str) -> None:
 class _Place:
     """A folder that is being filled. Each name is made anew, in a folder that this one has made."""
 
-    def __init__(self, folder: Path, *, owners: bool) -> None:
+    def __init__(self, folder: int, *, owners: bool) -> None:
         self._owners = owners
-        self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._root = os.dup(folder)
         # One is kept open, because files of a folder follow each other.
         self._open: tuple[str, int] = ("", self._root)
         self._folders: list[tar.Member] = []
@@ -275,10 +326,13 @@ class _Place:
         _sync_all(self._root)
 
     def _dress(self, descriptor: int, member: tar.Member) -> None:
-        if self._owners:
-            os.fchown(descriptor, member.uid, member.gid)
-        os.fchmod(descriptor, member.mode & 0o777)
-        os.utime(descriptor, (member.mtime, member.mtime))
+        try:
+            if self._owners:
+                os.fchown(descriptor, member.uid, member.gid)
+            os.fchmod(descriptor, member.mode & 0o777)
+            os.utime(descriptor, (member.mtime, member.mtime))
+        except OverflowError:
+            raise NotAuthenticError(f"{member.path!r} has an owner or a time that there cannot be") from None
 
     def _parent(self, path: str) -> tuple[int, str]:
         folder, _, name = path.rpartition("/")
@@ -297,7 +351,7 @@ class _Place:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=here)
             try:
-                deeper = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                deeper = os.open(name, _FOLDER, dir_fd=here)
             except OSError as error:
                 raise NotAuthenticError(f"{path!r}: {name!r} is no folder: {error.strerror}") from None
             finally:
@@ -316,6 +370,9 @@ def _sync_all(descriptor: int) -> None:
 
     :raises OSError: not all could be written, which `os.sync` does not tell.
     """
+    # Here, because it wants memory that can be written and executed, which a unit that only backs up is denied.
+    import ctypes  # noqa: PLC0415
+
     if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

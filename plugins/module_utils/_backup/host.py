@@ -20,13 +20,12 @@ from .app import App
 from .drill import Report
 from .errors import BackupError, NotAuthenticError
 from .manifest import Summary
+from .progress import SILENT, Progress
 from .restore import Plan, Restored, Restorer
 from .runs import Runs
 from .settings import Settings
 from .status import Status
-from .store import Backup, State, Store
-
-Say = Callable[[str], None]
+from .store import Backup, State, Store, lock
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Backups:
     :param wait: seconds to wait for another run.
     """
 
-    def __init__(self, settings: Settings, say: Say = lambda _: None, wait: float = 0.0) -> None:
+    def __init__(self, settings: Settings, say: Progress = SILENT, wait: float = 0.0) -> None:
         self.settings = settings
         self._say = say
         self._wait = wait
@@ -67,9 +66,7 @@ class Backups:
         origins = self.settings.of(of_set)
         with self.noted(f"create {of_set}") as note:
             self.settle()
-            summary = create.create(
-                self.store, origins, of_set, wait=self._wait, say=lambda name: self._say(f"backing up {name}")
-            )
+            summary = create.create(self.store, origins, of_set, wait=self._wait, say=self._say)
             note(summary.size)
         return summary
 
@@ -94,9 +91,8 @@ class Backups:
         store, found = self.store, []
         with contextlib.suppress(_FoundError), self.noted("verify"):
             for name in wanted or [store.good()[-1].name]:
-                self._say(f"verifying {name}")
                 try:
-                    with extract.verified(store, name):
+                    with extract.verified(store, name, self._say):
                         found.append(Verdict(name))
                 except BackupError as error:
                     found.append(Verdict(name, str(error), error.status))
@@ -131,9 +127,8 @@ class Backups:
     def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> Summary:
         """Verify a backup, and write what it has below a folder that is made for that; see `members`."""
         name, members = self.members(name, only)
-        with extract.verified(self.store, name) as (found, archive):
-            self._say(f"extracting {name}")
-            extract.extract(found, archive, to, list(members.values()))
+        with extract.verified(self.store, name, self._say) as (found, archive):
+            extract.extract(found, archive, to, list(members.values()), self._say)
             return found.summary
 
     def settle(self) -> str:
@@ -161,9 +156,8 @@ class Backups:
         with noted, store.locked(self._wait) as ledger:
             good = {found.name: found for found in store.good()}
             newest = list(good)[-1]
-            self._say(f"verifying {newest}")
             # Nothing old goes before something new has shown that it is whole.
-            with extract.verified(store, newest):
+            with extract.verified(store, newest, self._say):
                 now = datetime.now(timezone.utc)
             made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good.values() if found.summary]
             policies = {name: found.retention for name, found in self.settings.sets.items()}
@@ -180,14 +174,10 @@ class Backups:
 
     def rotate(self) -> keyring.Keyring:
         """Have a new key sign from now on; returns the keyring."""
-        file, day = self.settings.paths.keyring, datetime.now(timezone.utc).strftime("%Y-%m-%d")
-        if file.exists():
-            with self.store.locked(self._wait):
-                keys = keyring.load(file).rotated(day)
-                keyring.save(keys, file)
-        else:
-            keys = keyring.new(day)
-            keyring.save(keys, file)
+        paths, day = self.settings.paths, datetime.now(timezone.utc).strftime("%Y-%m-%d")
+        with lock(paths.state_dir, self._wait):
+            keys = keyring.load(paths.keyring).rotated(day) if paths.keyring.exists() else keyring.new(day)
+            keyring.save(keys, paths.keyring)
         return keys
 
     def _restorer(self) -> Restorer:

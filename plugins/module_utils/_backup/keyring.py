@@ -116,7 +116,11 @@ def load(file: Path) -> Keyring:
 
 
 def save(keyring: Keyring, file: Path) -> None:
-    """Write a keyring, durably, for its owner's eyes only."""
+    """Write a keyring, durably, for its owner's eyes only. Under the lock, so nobody else is at it."""
+    for left in file.parent.iterdir():
+        # Of one that was killed: keys that never signed anything, but keys.
+        if left.name.startswith(f".{file.name}.") and left.suffix[1:].isdigit():
+            left.unlink()
     keys = {name: base64.b64encode(master).decode("ascii") for name, master in keyring.masters.items()}
     _durable.write(file, json.dumps({"signer": keyring.signer, "keys": keys}, indent=2, sort_keys=True) + "\n", 0o600)
 

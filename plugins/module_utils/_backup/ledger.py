@@ -12,6 +12,7 @@ was cut from its end shows as a manifest that is newer than the ledger.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -24,14 +25,15 @@ from . import canonical, keyring
 from .errors import NotAuthenticError
 from .keyring import Keyring
 
-CREATED, ADOPTED, PRUNED = "created", "adopted", "pruned"
+#: PRUNING is written before the files of a backup go, and PRUNED when they are gone.
+CREATED, ADOPTED, PRUNING, PRUNED = "created", "adopted", "pruning", "pruned"
 
 
 @dataclass(frozen=True)
 class Record:
     """One event in the life of a backup.
 
-    :param event: CREATED here, ADOPTED from a machine of which this one has the place, or PRUNED.
+    :param event: CREATED here, ADOPTED from a machine of which this one has the place, PRUNING or PRUNED.
     :param manifest: SHA-256 of its manifest, in hexadecimal.
     :param at: when, in UTC; of one that came, when its snapshot began.
     """
@@ -82,6 +84,21 @@ class Ledger:
         present = self.present()
         return [record.name for record in self.records if record.event == PRUNED and record.name not in present]
 
+    @property
+    def unfinished(self) -> Record | None:
+        """The removal that is under way, or was when its process died."""
+        return self.records[-1] if self.records and self.records[-1].event == PRUNING else None
+
+    def settle(self) -> None:
+        """Have on the disk what was read: one that was killed may have written it, and nothing may build on less."""
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            _durable.sync(self.file.parent)
+
     def append(self, record: Record) -> None:
         """Add a record, durably."""
         text = canonical.encode({**asdict(record), "previous": self._last})
@@ -92,10 +109,15 @@ class Ledger:
             # Over what a crash has torn: that line was never acknowledged.
             size = _whole(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
             os.ftruncate(descriptor, size)
-            written = 0
-            while written < len(line):
-                written += os.pwrite(descriptor, line[written:], size + written)
-            os.fsync(descriptor)
+            try:
+                written = 0
+                while written < len(line):
+                    written += os.pwrite(descriptor, line[written:], size + written)
+                os.fsync(descriptor)
+            except OSError:
+                # It can still be read, and would be believed, but nobody knows whether it is on the disk.
+                os.ftruncate(descriptor, size)
+                raise
         finally:
             os.close(descriptor)
         if not size:
@@ -125,7 +147,10 @@ class Ledger:
             text, key, signature = line.rstrip(b"\n").rsplit(b" ", 2)
         except ValueError:
             raise NotAuthenticError(f"{where}: this is no line of a ledger") from None
-        expected = self._sign(text, key.decode("ascii", "replace"))
+        try:
+            expected = self._sign(text, key.decode("ascii", "replace"))
+        except NotAuthenticError as error:
+            raise NotAuthenticError(f"{where}: {error}") from None
         if not hmac.compare_digest(expected.encode("ascii"), signature):
             raise NotAuthenticError(f"{where}: the signature is wrong: it was changed, or made with another key")
         content = canonical.decode(text)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import _durable
 from .errors import BusyError
 
 _POLL = 0.2  # seconds
@@ -28,7 +29,7 @@ def held(file: Path, wait: float, who: str) -> Iterator[None]:
     :param who: may be the other one, for the message.
     :raises BusyError: it has not ended by then.
     """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _durable.make(file.parent)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + wait
@@ -37,8 +38,10 @@ def held(file: Path, wait: float, who: str) -> Iterator[None]:
                 process = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
                 raise BusyError(f"another {who} is at work (process {process or 'unknown'})")
             time.sleep(_POLL)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        # Only to be told to others: a disk that is full has to be pruned all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from . import canonical, keyring, names, tar
-from .errors import NotAuthenticError
+from .errors import BackupError, NotAuthenticError
 from .keyring import Keyring
 
 FORMAT = 2
@@ -94,10 +94,13 @@ def write(out: BinaryIO, summary: Summary, entries: Iterable[bytes], keys: Keyri
     """Write a manifest, signed by the key that the summary names; returns its SHA-256 in hexadecimal.
 
     :param entries: lines by :func:`line`, as many as the summary says.
+    :raises BackupError: a line is too long: there are too many warnings or tables.
     """
     mac, digest = keys.mac(keyring.MANIFEST, summary.key), hashlib.sha256()
 
     def put(data: bytes) -> None:
+        if len(data) > _LINE_MAX:
+            raise BackupError(f"the manifest would have a line of {len(data)} bytes; nobody could read it again")
         mac.update(data)
         digest.update(data)
         out.write(data)

@@ -13,6 +13,8 @@ from datetime import datetime, timezone
 
 ARCHIVE, INFO, MANIFEST = ".tar.gz", ".info", ".manifest"
 SUFFIXES = (ARCHIVE, INFO, MANIFEST)
+#: What a file is called first that is not whole yet; of no process that is at work, it goes.
+TEMPORARY = ".new-"
 #: The set of all sources, which every host has.
 FULL = "full"
 #: The set of what there was before something was brought back.
@@ -59,6 +61,11 @@ def is_set(text: str) -> bool:
 def is_old_name(text: str) -> bool:
     """Tell whether this is the name of a backup of the first format."""
     return _OLD_NAME.fullmatch(text) is not None
+
+
+def shown(text: str) -> str:
+    """Return a text as a line that can be shown: names of files may have line ends and bytes that are no characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def stem(file: str) -> str | None:

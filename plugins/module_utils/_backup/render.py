@@ -10,13 +10,55 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from . import names
 from .drill import Report
+from .progress import SILENT, Progress
 from .status import Status
 from .store import Backup
+
+_MEGA = 1_000_000  # bytes
+
+
+class Bar(Progress):
+    """Draws how far it is, for a person at a terminal: 40 characters, ten times a second at most."""
+
+    _WIDTH = 40
+    _EVERY = 0.1  # seconds
+
+    def __init__(self) -> None:
+        self._text, self._total, self._done, self._drawn = "", 0, 0, 0.0
+
+    def __call__(self, text: str, total: int = 0) -> None:
+        """Begin a line."""
+        self.close()
+        self._text, self._total, self._done = text, total, 0
+        self._draw()
+
+    def advance(self, count: int) -> None:
+        """Go on with it."""
+        self._done += count
+        if time.monotonic() - self._drawn >= self._EVERY:
+            self._draw()
+
+    def close(self) -> None:
+        """End the line."""
+        if self._text:
+            self._done = self._total
+            self._draw()
+            sys.stderr.write("\n")
+        self._text = ""
+
+    def _draw(self) -> None:
+        share = min(self._done / self._total, 1.0) if self._total else 0.0
+        bar = f"  [{'#' * round(share * self._WIDTH):<{self._WIDTH}}] {share:4.0%}  {size(self._done)}"
+        sys.stderr.write(f"\r{self._text}{bar if self._total else ''}")
+        sys.stderr.flush()
+        self._drawn = time.monotonic()
 
 
 class Screen:
@@ -24,15 +66,16 @@ class Screen:
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
-        self._watched = sys.stderr.isatty() and not json
+        self._bar = Bar() if sys.stderr.isatty() and not json else None
 
-    def say(self, text: str) -> None:
-        """Say what is being done."""
-        if self._watched:
-            sys.stderr.write(f"{text}\n")
+    @property
+    def progress(self) -> Progress:
+        """Shows what is being done, where a person watches."""
+        return self._bar or SILENT
 
     def show(self, value: Mapping[str, Any] | Sequence[Any], lines: Sequence[str]) -> None:
         """Print a result."""
+        self._end()
         if self._json:
             json.dump(value, sys.stdout, indent=2, sort_keys=True)
             sys.stdout.write("\n")
@@ -49,11 +92,16 @@ class Screen:
 
     def failed(self, text: str, status: int) -> int:
         """Print why a command failed; returns the exit status."""
+        self._end()
         if self._json:
             self.show({"result": "failed", "error": text}, [])
         else:
             sys.stderr.write(f"panelctl: {text}\n")
         return status
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 def line(backup: Backup) -> str:
@@ -73,7 +121,7 @@ def plain(backup: Backup) -> dict[str, Any]:
 
 def warnings(texts: Sequence[str]) -> list[str]:
     """What is not as one would expect."""
-    return [f"warning: {text}" for text in texts]
+    return [f"warning: {names.shown(text)}" for text in texts]
 
 
 def status(found: Status) -> list[str]:
@@ -100,7 +148,7 @@ def drill(report: Report) -> list[str]:
 
 def size(count: int) -> str:
     """Bytes, for a person."""
-    return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e6:.1f} MB" if count >= _MEGA else f"{count / 1e3:.1f} kB"
 
 
 def duration(seconds: int) -> str:

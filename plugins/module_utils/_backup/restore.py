@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from .app import App
 from .errors import BackupError
 from .ledger import Ledger
 from .manifest import Source, Summary
+from .progress import SILENT, Progress
 from .sources import Origin
 from .store import State, Store
 
@@ -34,7 +35,6 @@ _ROOM = 64 << 20  # bytes that are left to everybody else
 #: How far a run may have come: nothing but loaded beside the present; taking its place; done, but for tidying up.
 _LOADING, _SWAPPING, _DONE = "loading", "swapping", "done"
 
-Say = Callable[[str], None]
 #: What is brought back from which backup.
 Plan = Mapping[str, Sequence[Origin]]
 
@@ -104,7 +104,7 @@ class Restorer:
     :param origins: all of this host.
     """
 
-    def __init__(self, store: Store, origins: Sequence[Origin], app: App, say: Say = lambda _: None) -> None:
+    def __init__(self, store: Store, origins: Sequence[Origin], app: App, say: Progress = SILENT) -> None:
         self._store = store
         self._origins = origins
         self._app = app
@@ -182,7 +182,7 @@ def unfinished(store: Store) -> bool:
     return (store.state_dir / _JOURNAL).exists()
 
 
-def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Say) -> dict[str, Source]:
+def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Progress) -> dict[str, Source]:
     """Verify the backups of a plan, and extract what is wanted of them; returns the sources by name.
 
     :param staging: the folder for each origin, by its name.
@@ -190,14 +190,12 @@ def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Say) -> 
     """
     found = {}
     for name, origins in wanted.items():
-        say(f"verifying {name}")
-        with extract.verified(store, name) as (manifest, archive):
+        with extract.verified(store, name, say) as (manifest, archive):
             sources = {source.name: source for source in manifest.summary.sources}
             for root in {staging[origin.name] for origin in origins}:
-                say(f"extracting {name}")
                 members = [sources[origin.name].member for origin in origins if staging[origin.name] == root]
                 _check_room(root, manifest.summary.content_size)
-                extract.extract(manifest, archive, root / name, members)
+                extract.extract(manifest, archive, root / name, members, say)
                 for member in members:
                     (root / member).parent.mkdir(mode=0o700, exist_ok=True)
                     (root / name / member).rename(root / member)
@@ -209,7 +207,7 @@ def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Say) -> 
 class _Attempt:
     """One restore, which holds both locks."""
 
-    def __init__(self, store: Store, wanted: Plan, app: App, say: Say) -> None:
+    def __init__(self, store: Store, wanted: Plan, app: App, say: Progress) -> None:
         self._store = store
         self._plan = wanted
         self._app = app
@@ -254,8 +252,7 @@ class _Attempt:
         present = [origin for origin in self._origins if origin.present()]
         if not present:
             return None
-        self._say("backing up the present")
-        return create.create_locked(self._store, present, names.BEFORE_RESTORE, ledger)
+        return create.create_locked(self._store, present, names.BEFORE_RESTORE, ledger, self._say)
 
     def _note(self, phase: str, *, stopped: bool = False) -> None:
         staging = {origin.name: str(self._staging[origin.name]) for origin in self._origins}

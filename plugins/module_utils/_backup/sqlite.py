@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _durable
+from . import names
 from .errors import AbsentError, BackupError
 from .manifest import Source
 from .sources import CANARY, compare, kept, note_absence, was_absent
@@ -148,7 +149,7 @@ def copied(path: Path, scratch: Path) -> Iterator[tuple[int, dict[str, int]]]:
 
     :raises BackupError: it cannot be read, or is not sound.
     """
-    with tempfile.NamedTemporaryFile(dir=scratch, prefix="sqlite-") as copy:
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix=f"{names.TEMPORARY}sqlite-") as copy:
         _copy(path, Path(copy.name))
         rows = inspect(Path(copy.name))
         yield copy.fileno(), rows

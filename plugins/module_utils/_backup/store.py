@@ -13,7 +13,7 @@ import enum
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,10 +21,8 @@ from .. import _durable
 from . import locks, manifest, names
 from .errors import BackupError, NotAuthenticError
 from .keyring import Keyring
-from .ledger import ADOPTED, CREATED, PRUNED, Ledger, Record, order
+from .ledger import ADOPTED, CREATED, PRUNED, PRUNING, Ledger, Record, order
 from .manifest import Manifest, Summary
-
-_TEMPORARY = ".new-"
 
 
 class State(enum.Enum):
@@ -82,8 +80,10 @@ class Store:
         :raises BusyError: it has not ended by then.
         :raises NotAuthenticError: the ledger is not what was written.
         """
-        with locks.held(self.state_dir / "lock", wait, "backup, restore or prune"):
+        with lock(self.state_dir, wait):
             ledger = self.ledger()
+            ledger.settle()
+            self._finish_removal(ledger)
             self._adopt(ledger)
             yield ledger
 
@@ -106,7 +106,8 @@ class Store:
         ledger = self.ledger()
         expected = ledger.present()
         files = set(_files(self.folder))
-        there = {name for file in files if (name := names.stem(file)) is not None}
+        going = ledger.unfinished.name if ledger.unfinished else None
+        there = {name for file in files if (name := names.stem(file)) not in (None, going)}
         found = []
         for name in sorted(there | set(expected)):
             if f"{name}{names.MANIFEST}" in files:
@@ -133,7 +134,7 @@ class Store:
 
     def temporary(self, name: str, suffix: str) -> Path:
         """Return where a file of a backup is until it is whole."""
-        return self.folder / f"{_TEMPORARY}{name}{suffix}"
+        return self.folder / f"{names.TEMPORARY}{name}{suffix}"
 
     def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
         """Give the files of a new backup, which are on the disk, their names, and write that down."""
@@ -145,8 +146,14 @@ class Store:
         for suffix in (names.ARCHIVE, names.INFO):
             temporary(name, suffix).rename(self.path(name, suffix))
         _durable.sync(self.folder)
-        temporary(name, names.MANIFEST).rename(self.path(name, names.MANIFEST))
-        _durable.sync(self.folder)
+        published = self.path(name, names.MANIFEST)
+        temporary(name, names.MANIFEST).rename(published)
+        try:
+            _durable.sync(self.folder)
+        except OSError:
+            # It is there, and nobody knows for how long.
+            published.unlink()
+            raise
 
     def adopt(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
         """Write a backup down that comes from elsewhere, unless it is written down."""
@@ -156,10 +163,10 @@ class Store:
     def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
         """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
         if backup.summary is not None and backup.name in ledger.present():
-            ledger.append(Record(PRUNED, backup.summary.seq, backup.name, backup.sha256, at))
-        for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
-            self.path(backup.name, suffix).unlink(missing_ok=True)
-            _durable.sync(self.folder)
+            ledger.append(Record(PRUNING, backup.summary.seq, backup.name, backup.sha256, at))
+            self._finish_removal(ledger)
+        else:
+            self._unlink(backup.name)
 
     def sweep(self, ledger: Ledger) -> list[str]:
         """Remove what died backups and prunes have left; returns the files. Under the lock, so nobody is at work."""
@@ -167,10 +174,26 @@ class Store:
         for file in _files(self.folder):
             name = names.stem(file)
             unfinished = name is not None and names.is_name(name) and not self.path(name, names.MANIFEST).exists()
-            if file.startswith(_TEMPORARY) or (unfinished and name not in present):
+            if file.startswith(names.TEMPORARY) or (unfinished and name not in present):
                 (self.folder / file).unlink()
                 left.append(file)
+        for file in _files(self.state_dir):
+            if file.startswith(names.TEMPORARY):
+                (self.state_dir / file).unlink()
+                left.append(file)
         return left
+
+    def _finish_removal(self, ledger: Ledger) -> None:
+        """Remove what is written down to be going, and write down that it is gone."""
+        going = ledger.unfinished
+        if going is not None:
+            self._unlink(going.name)
+            ledger.append(replace(going, event=PRUNED))
+
+    def _unlink(self, name: str) -> None:
+        for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
+            self.path(name, suffix).unlink(missing_ok=True)
+            _durable.sync(self.folder)
 
     def _adopt(self, ledger: Ledger) -> None:
         """Write down a backup that was published by a run that died before it could."""
@@ -184,6 +207,7 @@ class Store:
                     last = ledger.newest
                     # What follows one of another machine is more likely to be that machine's too.
                     event = ADOPTED if last is not None and last.event == ADOPTED else CREATED
+                    _durable.sync(self.folder)
                     ledger.append(_record(event, found.summary, found.sha256))
 
     def _continues(self, summary: Summary, ledger: Ledger) -> bool:
@@ -247,6 +271,16 @@ class Store:
         missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
         with opened(self.path(name, names.MANIFEST), missing) as stream:
             yield stream
+
+
+@contextlib.contextmanager
+def lock(state_dir: Path, wait: float = 0.0) -> Iterator[None]:
+    """Keep all others out, who may have no key yet; see `Store.locked`.
+
+    :raises BusyError: another one has not ended by then.
+    """
+    with locks.held(state_dir / "lock", wait, "backup, restore or prune"):
+        yield
 
 
 @contextlib.contextmanager

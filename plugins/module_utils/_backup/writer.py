@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from . import manifest, tar
+from . import canonical, manifest, tar
 from .compression import Archive
+from .progress import SILENT, Progress
 from .sums import Sum
 
 _CHUNK = 1 << 20  # bytes
 _WAITING = 64  # members that may still be digested while the next ones are read
+_WARNINGS = 256 << 10  # bytes of all; they are in one line of the manifest, which must not become too long to be read
 
 
 class Writer:
@@ -29,13 +31,15 @@ class Writer:
     :param lines: a file of no name, for the lines of the manifest.
     """
 
-    def __init__(self, archive: Archive, lines: BinaryIO) -> None:
+    def __init__(self, archive: Archive, lines: BinaryIO, progress: Progress = SILENT) -> None:
         self._archive = archive
+        self._progress = progress
         self._lines = lines
         self._waiting: deque[tuple[tar.Member, Sum | None]] = deque()
         self.members = 0
         self.content_size = 0
         self.warnings: list[str] = []
+        self._room = _WARNINGS
         self.partial = False
 
     def warn(self, text: str, *, partial: bool = False) -> None:
@@ -43,8 +47,11 @@ class Writer:
 
         :param partial: whether something that was asked for is missing or torn.
         """
-        self.warnings.append(text)
         self.partial |= partial
+        if self._room <= 0 or self.warnings[-1:] == [text]:
+            return
+        self._room -= len(canonical.encode(text))
+        self.warnings.append(text if self._room > 0 else "there are more warnings than there is room for")
 
     def folder(self, path: str, status: os.stat_result) -> None:
         """Add a folder."""
@@ -70,6 +77,7 @@ class Writer:
                 data = bytes(min(left, _CHUNK))
             digest.update(data)
             self._archive.write(data)
+            self._progress.advance(len(data))
             left -= len(data)
         digest.end()
         self._archive.write(tar.padding(member.size))

@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import keyring
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
@@ -12,6 +16,13 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store imp
 @pytest.fixture
 def keys():
     return keyring.new("2026-11-22")
+
+
+@pytest.fixture
+def memory():
+    """A folder of this test alone, in memory where there is such a place: for those that make thousands of files."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import elsewhere
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, offsite, sources
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, files, offsite
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.remote import Remote
 
@@ -581,7 +581,7 @@ def test_a_remote_with_nothing(host, place):
 
 def test_a_remote_that_refuses_is_asked_twice_and_not_a_thousand_times(store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    names = [create.create(store, [sources.Files("data", tmp_path / "data")]).name for _ in range(5)]
+    names = [create.create(store, [files.Files("data", tmp_path / "data")]).name for _ in range(5)]
     asked, refused = [], {names[0], names[2], names[3]}
 
     def put(_, file, content, size):
@@ -604,7 +604,7 @@ def test_a_remote_that_refuses_is_asked_twice_and_not_a_thousand_times(store, tm
 
 def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    name = create.create(store, [sources.Files("data", tmp_path / "data")]).name
+    name = create.create(store, [files.Files("data", tmp_path / "data")]).name
 
     def put(_, file, content, size):
         archive = store.folder / f"{name}{ARCHIVE}"

@@ -1,0 +1,257 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Files and folders that change, go, or become something else in the very moment in which they are read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, files, manifest, names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
+from faulty_host import Host
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def data(tmp_path):
+    root = tmp_path / "data"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "file").write_text("x" * 3000)
+    (root / "other").write_text("other\n")
+    return root
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Do something in the moment before a path is opened or listed."""
+
+    def install(path, action):
+        waiting = [action]
+
+        def before(function):
+            def call(given, *rest, **options):
+                if given == os.fspath(path) and waiting:
+                    waiting.pop()()
+                return function(given, *rest, **options)
+
+            return call
+
+        monkeypatch.setattr(os, "open", before(os.open))
+        monkeypatch.setattr(os, "scandir", before(os.scandir))
+
+    return install
+
+
+def back_up(store, data):
+    """Back up, check that what came of it is whole, and give its summary and what comes back."""
+    summary = create.create(store, [files.Files("data", data)])
+    to = store.folder.parent / "restored"
+    with extract.verified(store, summary.name) as (found, archive):
+        extract.extract(found, archive, to)
+    return summary, {str(path.relative_to(to / "files/data")) for path in (to / "files/data").rglob("*")}
+
+
+def replaced(path, make):
+    def action():
+        path.unlink()
+        make(path)
+
+    return action
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.symlink_to("/etc/passwd"),
+        os.mkfifo,
+        lambda path: path.mkdir(),
+    ],
+    ids=["link", "pipe", "folder"],
+)
+def test_a_file_that_becomes_something_else_is_missing_and_told_of(make, data, store, meanwhile):
+    file = data / "folder" / "file"
+    meanwhile(file, replaced(file, make))
+    summary, found = back_up(store, data)
+    assert summary.partial
+    assert len(summary.warnings) == 1
+    assert summary.warnings[0].startswith(f"{file}: ")
+    assert found == {"folder", "other"}
+
+
+def test_a_file_that_goes_is_told_of(data, store, meanwhile):
+    file = data / "folder" / "file"
+    meanwhile(file, file.unlink)
+    summary, found = back_up(store, data)
+    assert summary.warnings == (f"{file}: it went away meanwhile",)
+    # It is as if the backup had begun a moment later.
+    assert not summary.partial
+    assert found == {"folder", "other"}
+
+
+def test_a_folder_that_goes_is_told_of(data, store, meanwhile):
+    folder = data / "folder"
+
+    def first(*_):
+        # It is listed once to know how much room is needed.
+        meanwhile(folder, lambda: shutil.rmtree(folder))
+
+    meanwhile(folder, first)
+    summary, found = back_up(store, data)
+    assert summary.warnings == (f"{folder}: it went away meanwhile",)
+    assert found == {"folder", "other"}
+
+
+def test_a_file_that_goes_while_room_is_looked_for_stops_nothing(data, store, monkeypatch):
+    walk = files.Files._walk
+
+    def going(self, warn):
+        for path, entry in walk(self, warn):
+            if path == "folder/file":
+                Path(entry.path).unlink(missing_ok=True)
+            yield path, entry
+
+    monkeypatch.setattr(files.Files, "_walk", going)
+    assert back_up(store, data)[1] == {"folder", "other"}
+
+
+def test_a_folder_that_becomes_a_file_is_missing_and_told_of(data, store, meanwhile):
+    folder = data / "folder"
+
+    def become():
+        shutil.rmtree(folder)
+        folder.touch()
+
+    meanwhile(folder, lambda: meanwhile(folder, become))
+    summary, _ = back_up(store, data)
+    assert summary.partial
+    assert summary.warnings == (f"{folder}: Not a directory",)
+
+
+def test_a_source_that_goes_ends_the_backup(data, store, meanwhile):
+    meanwhile(data, lambda: meanwhile(data, lambda: shutil.rmtree(data)))
+    with pytest.raises((BackupError, OSError)):
+        create.create(store, [files.Files("data", data)])
+    assert store.backups() == []
+
+
+@pytest.mark.parametrize("change", [lambda file: os.truncate(file, 9000), lambda file: os.truncate(file, 10)])
+def test_a_file_that_grows_or_shrinks_is_as_long_as_it_was(change, data, store, monkeypatch):
+    file = data / "folder" / "file"
+    read = os.read
+
+    def changing(descriptor, size):
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == file:
+            change(file)
+        return read(descriptor, size)
+
+    monkeypatch.setattr(os, "read", changing)
+    summary, _ = back_up(store, data)
+    assert summary.partial
+    assert (store.folder.parent / "restored/files/data/folder/file").stat().st_size == 3000
+
+
+def test_a_file_that_shrinks_by_much_is_told_of_once(data, store, monkeypatch):
+    file = data / "large"
+    file.touch()
+    os.truncate(file, 5 << 20)
+    read = os.read
+
+    def shrinking(descriptor, size):
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == file:
+            os.truncate(file, 0)
+        return read(descriptor, size)
+
+    monkeypatch.setattr(os, "read", shrinking)
+    assert len(back_up(store, data)[0].warnings) == 2
+
+
+def test_what_the_archive_refuses_is_no_trouble_of_a_file(data, store, monkeypatch):
+    """Or a header would stand there without its content, and the backup be one that cannot be restored."""
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("ansible_collections.aapanel.pipeline.plugins.module_utils._backup.writer.os.read", refuse)
+    with pytest.raises(PermissionError):
+        create.create(store, [files.Files("data", data)])
+    assert store.backups() == []
+
+
+def test_a_path_that_no_restore_takes_is_left_out_and_told_of(data, store):
+    deep = data
+    for _ in range(130):
+        deep /= "d"
+        deep.mkdir()
+    summary, found = back_up(store, data)
+    assert summary.partial
+    assert "is too long" in summary.warnings[0]
+    assert {"folder/file", "other"} < found
+
+
+def test_ever_so_many_warnings_make_no_manifest_that_nobody_can_read(data, store):
+    for number in range(3000):
+        (data / f"{number:04}{'l' * 200}").symlink_to("nowhere")
+    summary, _ = back_up(store, data)
+    assert "more warnings" in summary.warnings[-1]
+    assert 500 < len(summary.warnings) == len(set(summary.warnings))
+
+
+def test_a_manifest_that_nobody_could_read_is_not_written(data, store, monkeypatch):
+    monkeypatch.setattr(files.Files, "add", lambda *_: manifest.Source("files", "n" * (2 << 20), "files/n"))
+    with pytest.raises(BackupError, match="nobody could read"):
+        create.create(store, [files.Files("data", data)])
+    assert list(store.folder.iterdir()) == []
+
+
+def test_a_name_with_strange_bytes_is_told_of_in_one_line(tmp_path):
+    host = Host(tmp_path)
+    host.panelctl("key-rotate")
+    strange = os.fsdecode(b"line\nSHA256: 0 \xff")
+    (host.data / strange).symlink_to("nowhere")
+    done = host.run("create")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[1].startswith(f"warning: {host.data}/line?SHA256: 0 ?: ")
+    name = host.names()[0]
+    info = (host.folder / f"{name}{names.INFO}").read_text()
+    assert info.splitlines()[-1].startswith(f"Warning 1: {host.data}/line?SHA256: 0 ?: ")
+
+
+@pytest.fixture
+def ordinary():
+    """A host of somebody who is not root, and the way to become him."""
+    root = Path(tempfile.mkdtemp())
+    try:
+        host = Host(root)
+        host.panelctl("key-rotate")
+        if os.geteuid() == 0:
+            for path in (root, *root.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+        yield host
+    finally:
+        shutil.rmtree(root)
+
+
+def become_ordinary():
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+def test_what_an_ordinary_user_may_not_read_is_missing_and_told_of(ordinary):
+    (ordinary.data / "closed").mkdir(mode=0)
+    (ordinary.data / "secret").touch(mode=0)
+    done = ordinary.run("create", before=become_ordinary)
+    assert done.status == 3, done.err
+    assert done.out.count("Permission denied") == 2
+    restored = ordinary.run("restore", "--to", str(ordinary.to), before=become_ordinary)
+    assert restored.status == 3, restored.err
+    assert (ordinary.to / "files/data/folder/file").read_text() == "content\n"
+    assert not (ordinary.to / "files/data/secret").exists()

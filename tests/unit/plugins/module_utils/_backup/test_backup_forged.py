@@ -1,0 +1,240 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What somebody does to the ledger, to the keyring, or in the way of a restore is noticed, and does no harm."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tarfile
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, files, keyring
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BusyError, NotAuthenticError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
+from faulty_host import Host
+
+
+@pytest.fixture
+def made(store, tmp_path):
+    """Three backups, of which the first is pruned."""
+    root = tmp_path / "data"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "file").write_text("content\n")
+    made = [create.create(store, [files.Files("data", root)]).name for _ in range(3)]
+    with store.locked() as ledger:
+        store.remove(store.good()[0], ledger, "2026-11-22T00:00:00Z")
+    return made
+
+
+def states(store):
+    return [(backup.name, backup.state) for backup in store.backups()]
+
+
+def test_a_flipped_bit_of_the_ledger_is_found_at_every_byte(store):
+    made = [create.create(store, []).name for _ in range(2)]
+    file = store.state_dir / "ledger"
+    good = file.read_bytes()
+    for place in range(len(good) - 1):
+        broken = bytearray(good)
+        broken[place] ^= 1 << place % 8
+        file.write_bytes(broken)
+        with pytest.raises(NotAuthenticError, match="ledger, line"):
+            store.ledger()
+    # The end of the last line: as if it had never been written by the whole.
+    file.write_bytes(good[:-1] + b"\x0b")
+    with store.locked():
+        pass
+    assert states(store) == [(name, State.GOOD) for name in made]
+
+
+def test_a_forged_ledger_stops_all_and_stays_as_it_is(tmp_path):
+    host = Host(tmp_path)
+    host.panelctl("key-rotate")
+    host.panelctl("create")
+    ledger = host.state / "ledger"
+    forged = ledger.read_bytes().replace(b"created", b"pruned ")
+    ledger.write_bytes(forged)
+    before = {path: path.read_bytes() for path in host.folder.iterdir()}
+    for command in (["create"], ["prune"], ["list"], ["verify"], ["restore", "--to", str(host.to)]):
+        status, told = host.command(*command)
+        assert (status, told.count("\n")) == (4, 1)
+        assert "ledger, line 1: the signature is wrong" in told
+    assert {path: path.read_bytes() for path in host.folder.iterdir()} == before
+    assert ledger.read_bytes() == forged
+
+
+def test_of_a_ledger_that_was_cut_the_whole_lines_count(store):
+    for _ in range(2):
+        create.create(store, [])
+    file = store.state_dir / "ledger"
+    good, records = file.read_bytes(), store.ledger().records
+    for size in range(len(good)):
+        file.write_bytes(good[:size])
+        assert store.ledger().records == records[: good[:size].count(b"\n")]
+
+
+def test_a_ledger_that_was_cut_loses_no_backup_and_brings_none_back(store, made):
+    file = store.state_dir / "ledger"
+    lines = file.read_bytes().splitlines(keepends=True)
+    for count, torn in itertools.product(range(len(lines)), (0, 100)):
+        file.write_bytes(b"".join(lines[:count]) + lines[count][:torn])
+        with store.locked():
+            pass
+        found = dict(states(store))
+        if count:
+            # Where it says no more that the first was pruned, that one is missed.
+            assert {found.pop(made[0], State.MISSING)} == {State.MISSING}
+            assert found == dict.fromkeys(made[1:], State.GOOD)
+        else:
+            # Nothing says any more that these are the newest of this host: they are not called good.
+            assert State.GOOD not in found.values()
+
+
+def without(host, key):
+    content = json.loads(host.keyring.read_text())
+    del content["keys"][key]
+    host.keyring.write_text(json.dumps(content))
+
+
+def test_a_key_that_is_gone_is_named(tmp_path):
+    host = Host(tmp_path)
+    first = host.panelctl("key-rotate")["signer"]
+    host.panelctl("create")
+    second = host.panelctl("key-rotate")["signer"]
+    name = host.panelctl("create")["name"]
+    assert [found["result"] for found in host.panelctl("verify", "--all")] == ["good", "good"]
+    without(host, first)
+    for command in (["verify", name], ["create"], ["list"]):
+        status, told = host.command(*command)
+        assert status == 4
+        assert f"signed by the key {first}; the keyring has {second}, and not that one" in told
+
+
+def test_another_key_of_the_same_name_proves_nothing(store, made, tmp_path):
+    other = keyring.Keyring(store.keys.signer, {store.keys.signer: bytes(32)})
+    stranger = Store(store.folder, tmp_path / "elsewhere", store.host, other)
+    assert {state for _, state in states(stranger)} == {State.FORGED}
+    with pytest.raises(NotAuthenticError, match="signature is wrong"):
+        Store(store.folder, store.state_dir, store.host, other).backups()
+
+
+def restore(store, name, to):
+    with extract.verified(store, name) as (found, archive):
+        extract.extract(found, archive, to)
+
+
+@pytest.fixture
+def after_mkdir(monkeypatch):
+    """Do something when the restore has made a folder of that name."""
+    mkdir = os.mkdir
+
+    def install(name, action):
+        def making(path, *rest, **options):
+            mkdir(path, *rest, **options)
+            if os.path.basename(path) == name:  # noqa: PTH119 (as the one that it stands for)
+                monkeypatch.setattr(os, "mkdir", mkdir)
+                action()
+
+        monkeypatch.setattr(os, "mkdir", making)
+
+    return install
+
+
+def swapped(path, make):
+    """Put something else into the place of a folder, which goes aside."""
+
+    def action():
+        path.rename(path.with_name("aside"))
+        make(path)
+
+    return action
+
+
+def closed(path):
+    path.mkdir(mode=0o700)
+
+
+def opened(path):
+    path.mkdir()
+    path.chmod(0o777)
+
+
+@pytest.mark.parametrize("within", [".restoring-to", "files", "data", "folder"])
+def test_a_link_in_the_place_of_a_folder_of_a_restore_leads_nowhere(within, store, made, tmp_path, after_mkdir):
+    parts = {".restoring-to": "", "files": "files", "data": "files/data", "folder": "files/data/folder"}
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    place = tmp_path / ".restoring-to" / parts[within]
+    after_mkdir(within, swapped(place, lambda path: path.symlink_to(outside)))
+    with pytest.raises((NotAuthenticError, OSError)):
+        restore(store, made[-1], tmp_path / "to")
+    assert not list(outside.iterdir())
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_link_in_the_place_of_a_file_of_a_restore_is_not_written_through(store, made, tmp_path, after_mkdir):
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    after_mkdir("folder", lambda: (tmp_path / ".restoring-to/files/data/folder/file").symlink_to(outside))
+    with pytest.raises(NotAuthenticError):
+        restore(store, made[-1], tmp_path / "to")
+    assert outside.read_text() == "untouched"
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(("when", "make"), [(".restoring-to", opened), ("folder", closed), ("folder", opened)])
+def test_another_folder_in_the_place_of_a_restore_is_never_called_restored(when, make, store, made, after_mkdir):
+    tmp_path = store.folder.parent
+    after_mkdir(when, swapped(tmp_path / ".restoring-to", make))
+    with pytest.raises(NotAuthenticError, match="somebody has put"):
+        restore(store, made[-1], tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_two_restores_to_one_place_do_not_meet(store, made, tmp_path, monkeypatch):
+    after, met = extract._extract, []
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(extract, "_extract", after)
+        with pytest.raises(BusyError, match="another restore"):
+            restore(store, made[-1], tmp_path / "to")
+        met.append(True)
+        after(*arguments)
+
+    monkeypatch.setattr(extract, "_extract", meanwhile)
+    restore(store, made[-1], tmp_path / "to")
+    assert met
+    assert (tmp_path / "to/files/data/folder/file").read_text() == "content\n"
+
+
+def hostile(**changes):
+    found = tarfile.TarInfo(changes.pop("name", "member"))
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        hostile(pax_headers={"path": "a\0b"}),
+        hostile(name="a").replace(b"a\0", b"a\0b", 1),
+        hostile(type=tarfile.BLKTYPE),
+        hostile(type=tarfile.CONTTYPE),
+        hostile(pax_headers={"mtime": str(2**62)}),
+        hostile(pax_headers={"uid": str(2**62)}),
+        hostile(pax_headers={"gid": "-7"}),
+        hostile(pax_headers={"uid": "-7"}, type=tarfile.DIRTYPE),
+    ],
+)
+def test_what_no_file_can_have_is_refused(content, tmp_path):
+    archive = tmp_path / "archive"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.fileobj.write(content)
+    with archive.open("rb") as stream, pytest.raises(NotAuthenticError):
+        extract.extract_unproven(stream.fileno(), tmp_path / "to", extract.Limits())
+    assert not list(tmp_path.glob("*to"))
