@@ -72,7 +72,7 @@ def create_locked(
                 writer.warn(f"no canary could be written, so that a drill cannot look for it: {problem}")
             sources = tuple(
                 source if source.name in unmarked else replace(source, canary=canary)
-                for source in _add_all(zip(origins, sizes), writer, store, say)
+                for source in _add_all(zip(origins, sizes, strict=True), writer, store, say)
             )
             entries = writer.end()
             digest = archive.close()

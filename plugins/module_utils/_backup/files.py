@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .. import _durable
 from . import exchange, sqlite
 from .errors import BackupError, NotAuthenticError
 from .extract import check_path
@@ -251,15 +250,20 @@ def _tell(warn: Warn, path: str, error: Exception) -> None:
 
 
 def _write_canary(folder: Path, canary: str) -> None:
+    # Of one that was killed at this; nobody else is at it now.
+    for left in folder.glob(f"{_CANARY_FILE}.*"):
+        left.unlink(missing_ok=True)
     # Others can write there, and so no name is used that they could have guessed.
     temporary = folder / f"{_CANARY_FILE}.{uuid.uuid4()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, canary.encode("ascii"))
+        temporary.rename(folder / _CANARY_FILE)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
-    temporary.rename(folder / _CANARY_FILE)
-    _durable.sync(folder)
 
 
 def _matches(path: str, name: str, patterns: Sequence[str]) -> bool:

@@ -88,17 +88,20 @@ class Backups:
 
         :param wanted: which; empty for the newest one.
         """
-        store, found = self.store, []
+        store = self.store
+        found: list[Verdict] = []
         with contextlib.suppress(_FoundError), self.noted("verify"):
-            for name in wanted or [store.good()[-1].name]:
-                try:
-                    with extract.verified(store, name, self._say):
-                        found.append(Verdict(name))
-                except BackupError as error:
-                    found.append(Verdict(name, str(error), error.status))
+            found += [self._verify(store, name) for name in wanted or [store.good()[-1].name]]
             if bad := [verdict.problem for verdict in found if verdict.problem]:
                 raise _FoundError(bad[0])
         return found
+
+    def _verify(self, store: Store, name: str) -> Verdict:
+        try:
+            with extract.verified(store, name, self._say):
+                return Verdict(name)
+        except BackupError as error:
+            return Verdict(name, str(error), error.status)
 
     def plan(self, name: str = "", only: Sequence[str] = ()) -> Plan:
         """Decide what a restore in place brings back from which backup; see `restore.plan`."""

@@ -73,7 +73,7 @@ class Ledger:
         """Return the backups that should be there, oldest first, by their names."""
         found: dict[str, Record] = {}
         for record in self.records:
-            if record.event == PRUNED:
+            if record.event in (PRUNING, PRUNED):
                 found.pop(record.name, None)
             else:
                 found[record.name] = record

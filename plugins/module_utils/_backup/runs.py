@@ -63,6 +63,9 @@ class Runs:
         """
         now = int(time.time())
         with contextlib.suppress(OSError), locks.held(self._state_dir / "runs.lock", _WAIT, "run"):
+            # Of one that was killed at this; nobody else is at it now.
+            for left in self._state_dir.glob(f".{_FILE}.*"):
+                left.unlink()
             runs = self.read()
             last = runs.get(kind, Run())
             if problem:

@@ -55,7 +55,8 @@ def back_up(store, data):
     to = store.folder.parent / "restored"
     with extract.verified(store, summary.name) as (found, archive):
         extract.extract(found, archive, to)
-    return summary, {str(path.relative_to(to / "files/data")) for path in (to / "files/data").rglob("*")}
+    there = {str(path.relative_to(to / "files/data")) for path in (to / "files/data").rglob("*")}
+    return summary, there - {".aapanel_canary"}
 
 
 def replaced(path, make):

@@ -196,16 +196,16 @@ def test_another_folder_in_the_place_of_a_restore_is_never_called_restored(when,
 
 
 def test_two_restores_to_one_place_do_not_meet(store, made, tmp_path, monkeypatch):
-    after, met = extract._extract, []
+    after, met = extract._signed, []
 
     def meanwhile(*arguments):
-        monkeypatch.setattr(extract, "_extract", after)
+        monkeypatch.setattr(extract, "_signed", after)
         with pytest.raises(BusyError, match="another restore"):
             restore(store, made[-1], tmp_path / "to")
         met.append(True)
-        after(*arguments)
+        return after(*arguments)
 
-    monkeypatch.setattr(extract, "_extract", meanwhile)
+    monkeypatch.setattr(extract, "_signed", meanwhile)
     restore(store, made[-1], tmp_path / "to")
     assert met
     assert (tmp_path / "to/files/data/folder/file").read_text() == "content\n"
