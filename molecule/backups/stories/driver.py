@@ -199,14 +199,23 @@ class Host:
         return self.run("python3", "-c", SQLITE, f"{folder}/sqlite/database.sqlite3", query).stdout.strip()
 
 
-def play(
-    playbook: str, hosts: Sequence[Host], *, check: bool = False, **variables: object
-) -> subprocess.CompletedProcess[str]:
-    """Run a playbook on hosts to its end, good or bad; `variables` win over the inventory's."""
+def play(playbook: str, hosts: Sequence[Host], *, check: bool = False, **variables: object) -> tuple[bool, str]:
+    """Run a playbook on hosts to its end; `variables` win over the inventory's.
+
+    :returns: whether it ended well, and all that it said, line ends as blanks.
+    """
     command = ["ansible-playbook", str(ROOT / f"playbooks/{playbook}.yml"), "--inventory", str(SCRATCH / "inventory")]
     command += ["--limit", ",".join(host.name for host in hosts), "--extra-vars", json.dumps(variables)]
     command += ["--check", "--diff"] if check else []
     env = {**os.environ, "ANSIBLE_CONFIG": str(SCRATCH / "ansible.cfg"), "MOLECULE_FILE": str(SCRATCH / "molecule.yml")}
-    return subprocess.run(
-        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**env, "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
+    return done.returncode == 0, " ".join(done.stdout.split())
