@@ -1,0 +1,145 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The modules about backups, on a host that has a folder and a database, and no panel."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from importlib import import_module
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.settings import load
+
+
+@pytest.fixture(autouse=True)
+def on_a_target(monkeypatch):
+    """A module is a process of its own on a host; other tests of this one have imported Ansible's controller."""
+    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
+    monkeypatch.setattr("ansible.module_utils.common.warnings._global_warnings", {})
+
+
+@pytest.fixture
+def host(tmp_path):
+    """The folder of a host; gives its settings file."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("old")
+    with closing(sqlite3.connect(tmp_path / "panel.db")) as database, database:
+        database.execute("CREATE TABLE items (id INTEGER)")
+    rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 1}
+    settings = {
+        **{name: str(tmp_path / name) for name in ("folder", "state_dir", "keyring", "textfile_dir")},
+        "host": "an-installation",
+        "sources": [
+            {"kind": "sqlite", "name": "database", "path": str(tmp_path / "panel.db")},
+            {"kind": "files", "name": "data", "path": str(tmp_path / "data")},
+        ],
+        "sets": {"databases": {"sources": ["database"], "retention": rules}, "full": {"retention": rules}},
+    }
+    (tmp_path / "textfile_dir").mkdir()
+    config = tmp_path / "backup.json"
+    config.write_text(json.dumps(settings))
+    Backups(load(config)).rotate()
+    return config
+
+
+@pytest.fixture
+def run(host, capsys):
+    """Run a module to its end."""
+
+    def run_module(which, /, *, check=False, **arguments):
+        module = import_module(f"ansible_collections.aapanel.pipeline.plugins.modules.{which}")
+        given = {"config": str(host), "_ansible_check_mode": check, "_ansible_diff": True, **arguments}
+        with patch_module_args(given), pytest.raises(SystemExit) as ended:
+            module.main()
+        result = json.loads(capsys.readouterr().out)
+        assert ended.value.code == (1 if result.get("failed") else 0)
+        return result
+
+    return run_module
+
+
+def test_a_backup_that_is_young_enough_is_not_made_again(run):
+    foreseen = run("backup", check=True)
+    assert (foreseen["changed"], foreseen["backup"]) == (True, None)
+    assert run("backup_info")["backups"] == []
+    first = run("backup")
+    assert first["changed"]
+    assert first["diff"]["before"] == "newest: none\n"
+    again = run("backup", max_age=600)
+    assert (again["changed"], again["backup"]["name"]) == (False, first["backup"]["name"])
+    # One of another set is none of this one.
+    assert run("backup", set="databases", max_age=600)["changed"]
+    assert run("backup")["changed"]
+    assert "no set 'databses'" in run("backup", set="databses", check=True)["msg"]
+
+
+def test_what_there_is_and_what_is_wrong_with_it(run, host):
+    name = run("backup")["backup"]["name"]
+    found = run("backup_info")
+    assert [(backup["name"], backup["state"]) for backup in found["backups"]] == [(name, "good")]
+    assert found["status"]["sources"]["database"]["newest"] == name
+    assert found["status"]["problems"] == []
+    assert run("backup_verify", all=True)["verified"] == [{"name": name, "problem": ""}]
+    archive = host.parent / "folder" / f"{name}.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    bad = run("backup_verify")
+    assert "not what was signed" in bad["msg"]
+    assert bad["status"] == 4
+    assert any("`verify` failed" in problem for problem in run("backup_info")["status"]["problems"])
+
+
+def test_restoring(run, host):
+    file = host.parent / "data" / "file"
+    name = run("backup")["backup"]["name"]
+    file.write_text("new")
+    foreseen = run("backup_restore", check=True)
+    assert foreseen["sources"] == {"database": name, "data": name}
+    assert f"data: {name}" in foreseen["diff"]["after"]
+    assert file.read_text() == "new"
+    done = run("backup_restore")
+    assert (done["changed"], file.read_text()) == (True, "old")
+    assert done["snapshot"] != name
+    to = str(host.parent / "elsewhere")
+    assert run("backup_restore", to=to, check=True)["changed"]
+    assert not (host.parent / "elsewhere").exists()
+    assert run("backup_restore", to=to, only=["data"], name=name)["sources"] == {"data": name}
+    assert [path.name for path in (host.parent / "elsewhere").iterdir()] == ["files"]
+    assert not run("backup_restore", to=to)["changed"]
+    assert "no source tape" in run("backup_restore", only=["tape"])["msg"]
+
+
+def test_pruning(run):
+    names = [run("backup")["backup"]["name"] for _ in range(3)]
+    foreseen = run("backup_prune", check=True)
+    assert (foreseen["changed"], foreseen["removed"]) == (True, names[:2])
+    assert len(run("backup_info")["backups"]) == 3
+    assert run("backup_prune")["diff"]["after"] == f"{names[2]}\n"
+    assert not run("backup_prune")["changed"]
+
+
+def test_drilling(run, host):
+    assert "no good backup" in run("backup_drill")["msg"]
+    run("backup")
+    assert run("backup_drill", check=True)["report"] is None
+    report = run("backup_drill")["report"]
+    assert (report["problem"], report["health"]) == ("", "no panel runs on this host")
+    assert set(report["sources"]) == {"database", "data"}
+    assert run("backup_info")["status"]["drill"]["result"] == "passed"
+    figures = (host.parent / "textfile_dir" / "aapanel_backup.prom").read_text()
+    assert "aapanel_backup_drill_passed 1" in figures
+    host.write_text(json.dumps({**json.loads(host.read_text()), "limits": {"rto_max": 0}}))
+    failed = run("backup_drill")
+    assert "RTO is" in failed["msg"]
+    assert failed["report"]["problem"]
+    assert "aapanel_backup_drill_passed 0" in (host.parent / "textfile_dir" / "aapanel_backup.prom").read_text()
+
+
+def test_settings_that_are_missing_are_named(run, host):
+    host.unlink()
+    assert "backup.json" in run("backup")["msg"]
