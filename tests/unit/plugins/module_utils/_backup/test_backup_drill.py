@@ -1,0 +1,186 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Drills, and what is told of them and of all other runs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, pins, runs, status
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.app import App
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import unfinished
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.runs import Run, Runs
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sqlite import Sqlite
+
+
+class Panel(App):
+    """An app that looks for its database where it always is."""
+
+    def __init__(self, look=lambda: None):
+        super().__init__(None)
+        self._look = look
+
+    def rehearse(self, databases):
+        self._look()
+        return ""
+
+
+@pytest.fixture
+def origins(tmp_path):
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    (tmp_path / "shared" / "file").write_text("content")
+    file = tmp_path / "shared" / "data" / "panel.db"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("CREATE TABLE items (id INTEGER)")
+        database.execute("INSERT INTO items VALUES (1)")
+    return [Sqlite("database", file), Files("data", tmp_path / "shared", exclude=("/data/panel.db",))]
+
+
+@pytest.fixture
+def backed_up(store, origins):
+    return create.create(store, origins)
+
+
+def test_one_that_passes_leaves_a_signed_report_and_nothing_else(store, origins, backed_up):
+    seen = []
+
+    def look():
+        folder = store.state_dir / "drill/files/data"
+        with closing(sqlite3.connect(folder / "data/panel.db")) as database:
+            seen.append(((folder / "file").read_text(), database.execute("SELECT id FROM items").fetchall()))
+
+    report = drill.drill(store, origins, Panel(look), Limits())
+    assert (report.result, report.problem, report.health) == ("passed", "", "")
+    # The panel found the database where it is in real life.
+    assert seen == [("content", [(1,)])]
+    assert report.sources["database"]["canary"] == backed_up.sources[0].canary != ""
+    assert report.sources["database"]["rows"] == 2
+    assert not (store.state_dir / "drill").exists()
+    assert drill.reports(store) == [report]
+
+
+def test_a_report_that_was_changed_is_none(store, origins, backed_up):
+    drill.drill(store, origins, Panel(), Limits(rto_max=0))
+    file = store.state_dir / "drills"
+    good = file.read_bytes()
+    assert drill.reports(store)[0].result == "failed"
+    file.write_bytes(good.replace(b"RTO is", b"RTO in"))
+    with pytest.raises(NotAuthenticError, match="signature"):
+        drill.reports(store)
+    file.write_bytes(good[:-20])
+    with pytest.raises(NotAuthenticError):
+        drill.reports(store)
+
+
+@pytest.mark.parametrize(
+    ("limit", "word"), [("rto_max", "RTO is"), ("rpo_max", "RPO is"), ("files_max", "the files is")]
+)
+def test_what_takes_too_long_or_is_too_old_fails(limit, word, store, origins, backed_up):
+    report = drill.drill(store, origins, Panel(), replace(Limits(), **{limit: 0}))
+    assert word in report.problem
+
+
+def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monkeypatch):
+    def sick():
+        raise BackupError("the panel is not healthy on it")
+
+    assert "not healthy" in drill.drill(store, origins, Panel(sick), Limits()).problem
+    monkeypatch.setattr(
+        "ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sqlite._count_rows", lambda _: {}
+    )
+    assert "has 0 rows after loading, and had 1" in drill.drill(store, origins, Panel(), Limits()).problem
+    assert not (store.state_dir / "drill").exists()
+
+
+def test_a_canary_of_another_backup_fails(store, origins, backed_up, monkeypatch):
+    monkeypatch.setattr(Files, "mark", lambda *_: None)
+    create.create(store, origins)
+    assert "the canary that was written before the backup" in drill.drill(store, origins, Panel(), Limits()).problem
+
+
+def test_what_a_killed_one_has_left_goes(store, origins, backed_up):
+    (store.state_dir / "drill" / "files").mkdir(parents=True)
+    assert drill.drill(store, origins, Panel(), Limits()).result == "passed"
+    assert not (store.state_dir / "drill").exists()
+
+
+def test_not_beside_a_restore_that_died(store, origins, backed_up):
+    (store.state_dir / "restore.json").write_text("{}")
+    assert unfinished(store)
+    with pytest.raises(BackupError, match="settle"):
+        drill.drill(store, origins, Panel(), Limits())
+
+
+def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up):
+    assert status.look(store, origins, Limits(), {}).problems == []
+    drill.drill(store, origins, Panel(), Limits(rto_max=0))
+    (store.state_dir / "restore.json").write_text("{}")
+    store.path(backed_up.name, ".manifest").rename(store.folder / "away")
+    problems = status.look(store, origins, Limits(), {"create full": Run(problem="the disk is full")}).problems
+    for word in (
+        "manifest is not there",
+        "database: it was never",
+        "the last drill failed",
+        "settle",
+        "the disk is full",
+    ):
+        assert any(word in problem for problem in problems), word
+    (store.folder / "away").rename(store.path(backed_up.name, ".manifest"))
+    assert any(
+        "should be younger" in problem for problem in status.look(store, origins, Limits(rpo_max=0), {}).problems
+    )
+
+
+def test_runs_are_noted_and_rendered(tmp_path):
+    (tmp_path / "figures").mkdir()
+    noted = Runs(tmp_path / "state", tmp_path / "figures")
+    noted.note("create full", seconds=1.5, size=1000)
+    noted.note("create full", "the disk is full")
+    noted.note("verify")
+    last = noted.read()["create full"]
+    assert (last.failures, last.size, last.problem) == (1, 1000, "the disk is full")
+    noted.export(None)
+    text = (tmp_path / "figures" / "aapanel_backup.prom").read_text()
+    assert f'last_success_timestamp_seconds{{run="create",set="full"}} {last.last_success}\n' in text
+    assert 'failures_total{run="verify",set=""} 0\n' in text
+    assert "drill" not in text
+
+
+def test_a_run_is_none_the_worse_for_what_cannot_be_noted(tmp_path, monkeypatch):
+    noted = Runs(tmp_path / "state", tmp_path / "gone")
+    noted.note("verify")
+    (tmp_path / "state" / ".runs.json.123").write_text("left")
+    (tmp_path / "state" / "runs.json").write_text("{")
+    assert noted.read() == {}
+    noted.note("verify")
+    assert not (tmp_path / "state" / ".runs.json.123").exists()
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs._durable, "write", refuse)
+    noted.note("verify", "bad")
+    noted.export(None)
+
+
+def test_pins(store, backed_up):
+    assert pins.pin(store, backed_up.name, stays=True)
+    assert not pins.pin(store, backed_up.name, stays=True)
+    assert pins.read(store) == {backed_up.name}
+    assert pins.pin(store, backed_up.name, stays=False)
+    with pytest.raises(BackupError, match="not pinned"):
+        pins.pin(store, backed_up.name, stays=False)
+    with pytest.raises(BackupError, match="no such backup"):
+        pins.pin(store, "backup_20200101T000000Z_000009", stays=True)
+    (store.state_dir / "pins.json").write_text(json.dumps("x")[:-1])
+    with pytest.raises(BackupError, match="mend it"):
+        pins.read(store)
