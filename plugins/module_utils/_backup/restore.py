@@ -139,13 +139,15 @@ class Restorer:
 
         :raises BackupError: the present cannot be put back; it can be tried again.
         """
-        if not unfinished(self._store):
+        if not unfinished(self._store) and not _torn(self._store):
             return ""
         with self._store.locked(wait), scratch(self._store, wait):
             return self.settle_locked()
 
     def settle_locked(self) -> str:
         """Settle, for who holds both locks; see `settle`."""
+        for left in _torn(self._store):
+            left.unlink()
         journal = _read(self._store)
         if journal is None:
             return ""
@@ -269,6 +271,11 @@ def _read(store: Store) -> _Journal | None:
         raise BackupError(
             f"{file} is not what a restore wrote ({error}); look at it, and at the folders it names"
         ) from None
+
+
+def _torn(store: Store) -> list[Path]:
+    """What is left of a journal that somebody was killed at writing."""
+    return list(store.state_dir.glob(f".{_JOURNAL}.*"))
 
 
 def _write(store: Store, journal: _Journal) -> None:

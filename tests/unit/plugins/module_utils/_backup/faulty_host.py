@@ -237,6 +237,10 @@ class Host:
                 {"kind": "sqlite", "name": "panel", "path": str(root / "panel.db")},
             ],
         }
+        self.write_settings()
+
+    def write_settings(self) -> None:
+        """Have the settings as they are now."""
         self.config.write_text(json.dumps(self.settings))
 
     def keep(self) -> None:
