@@ -218,6 +218,6 @@ def test_panelctl_explains_itself(hosts: list[Host]) -> None:
     assert "Traceback" not in refused.stderr
     source = ". /usr/share/bash-completion/completions/panelctl"
     ask = f'{source}; COMP_CWORD=%d; COMP_WORDS=(panelctl %s); _panelctl; echo "${{COMPREPLY[@]}}"'
-    assert host.run("bash", "-c", ask % (1, "st")).stdout.split() == ["status"]
+    assert host.run("bash", "-c", ask % (1, "stat")).stdout.split() == ["status"]
     assert "--unconfirmed" in host.run("bash", "-c", ask % (2, "switch --u")).stdout
     assert "inactive" in host.run("bash", "-c", ask % (2, "switch i")).stdout
