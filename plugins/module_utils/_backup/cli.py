@@ -19,7 +19,6 @@ from .host import Backups
 from .render import Screen
 from .settings import load
 
-OK, FAILED = 0, 1
 _EPILOG = """\
 exit status: 0 done; 1 it failed; 2 wrong usage; 3 done, but something is missing (the warnings say what); 4 something
 is not what was signed; 5 another backup, restore or prune is at work."""
@@ -43,9 +42,9 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
     except BackupError as error:
         return screen.failed(str(error), error.status)
     except OSError as error:
-        return screen.failed(f"{error.filename or 'the host'}: {error.strerror or error}", FAILED)
+        return screen.failed(f"{error.filename or 'the host'}: {error.strerror or error}", commands.FAILED)
     except KeyboardInterrupt:
-        return screen.failed("interrupted; what there was before is untouched", FAILED)
+        return screen.failed("interrupted; what there was before is untouched", commands.FAILED)
 
 
 def words() -> list[str]:

@@ -45,9 +45,7 @@ def add_parsers(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> No
 def _push(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     remote = _remote(backups)
     with backups.noted("push"):
-        done = offsite.push(
-            backups.store, remote, wait=options.wait, say=lambda name: screen.progress(f"sending {name}")
-        )
+        done = offsite.push(backups.store, remote, wait=options.wait, say=screen.progress)
     lines = [
         *(f"{name}  sent" for name in done.sent),
         *(f"{name}  removed from the remote" for name in done.removed),
@@ -70,7 +68,7 @@ def _fetch(backups: Backups, options: argparse.Namespace, screen: Screen) -> int
     if options.identity is not None:
         remote = replace(remote, identity=options.identity)
     wish = Wish("" if options.all else options.name, options.adopt, options.again, options.wait)
-    return _fetched(fetch.fetch(backups.store, remote, wish, lambda name: screen.progress(f"fetching {name}")), screen)
+    return _fetched(fetch.fetch(backups.store, remote, wish, screen.progress), screen)
 
 
 def _adopt(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:

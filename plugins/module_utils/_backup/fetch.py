@@ -24,8 +24,9 @@ from .compression import Digest, write_all
 from .errors import BackupError, NotAuthenticError
 from .ledger import Ledger, order
 from .manifest import Manifest, Summary
-from .offsite import Journal, Problem, Progress, Sent
+from .offsite import Journal, Problem, Sent
 from .programs import Stream
+from .progress import SILENT, Progress
 from .remote import Meter, Remote
 from .store import State, Store, new, opened
 
@@ -67,7 +68,7 @@ class Fetched:
     problems: list[Problem] = field(default_factory=list)
 
 
-def fetch(store: Store, remote: Remote, wish: Wish, say: Progress = lambda _: None) -> Fetched:
+def fetch(store: Store, remote: Remote, wish: Wish, say: Progress = SILENT) -> Fetched:
     """Bring backups back.
 
     :param say: is told what is being fetched.
@@ -184,7 +185,7 @@ class _Fetch:
             raise BackupError(
                 f"{self._store.folder}: there is no room for the {summary.size >> 20} MiB of {summary.name}"
             )
-        self._say(summary.name)
+        self._say(f"fetching {summary.name}")
 
         def meter() -> Meter:
             return Meter(self._store.keys.mac(keyring.ARCHIVE, summary.key))

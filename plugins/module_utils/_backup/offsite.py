@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,14 +23,13 @@ from .. import _durable
 from . import extract, locks, names
 from .errors import BackupError, NotAuthenticError
 from .programs import Stream
+from .progress import SILENT, Progress
 from .remote import AGE, Meter, Remote
 from .store import Backup, State, Store, opened
 
 _CHUNK = 1 << 20  # bytes
 _ENDINGS = ("", AGE)
 _ENOUGH = 2  # failures in a row: one may be that file's own, more are the remote's
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def compare(store: Store, remote: Remote) -> list[Compared]:
     return found
 
 
-def push(store: Store, remote: Remote, *, wait: float = 0.0, say: Progress = lambda _: None) -> Pushed:
+def push(store: Store, remote: Remote, *, wait: float = 0.0, say: Progress = SILENT) -> Pushed:
     """Send each good backup that the remote has no copy of, oldest first.
 
     :param wait: seconds to wait for another transfer.
@@ -267,7 +266,7 @@ class _Push:
     def _send(self, backup: Backup, suffix: str, ending: str) -> None:
         file, path = file_of(backup.name, suffix, ending), self._store.path(backup.name, suffix)
         expected = _expected(backup, suffix)
-        self._say(file)
+        self._say(f"sending {file}")
         self._journal.note(file, Sent())
         there = self._remote.put(file, lambda: _content(path, expected and expected[1]), path.stat().st_size)
         self._journal.note(file, Sent(there.size, there.sha256))
