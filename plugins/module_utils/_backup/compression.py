@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hmac
 import os
 import shutil
 import subprocess
@@ -18,7 +17,6 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import BinaryIO, Protocol
 
 from .errors import BackupError
@@ -36,12 +34,11 @@ _READERS = (("igzip", "--decompress", "--stdout"), ("pigz", "--decompress", "--s
 class Digest:
     """Of an archive, as it lies on the disk.
 
-    :param hmac: in hexadecimal, as is the other.
+    :param sha256: in hexadecimal.
     """
 
     size: int
     sha256: str
-    hmac: str
 
 
 class Compressor(Protocol):
@@ -62,19 +59,18 @@ class Compressor(Protocol):
 
 
 class Archive:
-    """An archive that is being written: compressed, digested and signed in one pass.
+    """An archive that is being written: compressed and digested in one pass.
 
     :param descriptor: the file; it stays open.
-    :param mac: the HMAC of the archive, to be fed.
     :param tools: programs to compress with, the best one first; where none is there, zlib does it here.
 
     `sums` digests what goes in, by the file.
     """
 
-    def __init__(self, descriptor: int, mac: hmac.HMAC, tools: Sequence[Sequence[str]] = _WRITERS) -> None:
+    def __init__(self, descriptor: int, tools: Sequence[Sequence[str]] = _WRITERS) -> None:
         self._descriptor = descriptor
-        self._mac = mac
-        self._sha256 = sha256()
+        self._sums = Sums()
+        self._sha256 = self._sums.new()
         self._size = 0
         self._last = b""
         self.written = 0
@@ -100,13 +96,17 @@ class Archive:
         # RFC 1952, section 2.3.1: it ends with the size of what went in. What was cut, by whomever, ends otherwise.
         if int.from_bytes(self._last, "little") != self.written & 0xFFFFFFFF:
             raise BackupError("what compresses has ended well, but not written all of it")
-        self.sums.close()
-        return Digest(self._size, self._sha256.hexdigest(), self._mac.hexdigest())
+        self._end()
+        return Digest(self._size, self._sha256.hexdigest())
 
     def abort(self) -> None:
         """End it, whatever it is at."""
         self._compressor.abort()
+        self._end()
+
+    def _end(self) -> None:
         self.sums.close()
+        self._sums.close()
 
     def _flush(self) -> None:
         if self._small:
@@ -115,7 +115,6 @@ class Archive:
 
     def _put(self, data: bytes) -> None:
         self._sha256.update(data)
-        self._mac.update(data)
         self._last = (self._last + data[-4:])[-4:]
         write_all(self._descriptor, data)
         start_writeback(self._descriptor, self._size, len(data))

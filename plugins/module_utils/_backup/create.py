@@ -19,8 +19,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import _durable
-from . import compression, keyring, manifest, names
-from .compression import Archive, Digest
+from . import compression, info, manifest, names
+from .compression import Archive
 from .errors import AbsentError, BackupError
 from .ledger import Ledger
 from .manifest import Source, Summary
@@ -65,7 +65,7 @@ def create_locked(
     seq = newest.seq + 1 if newest else 1
     name = names.name(began, seq)
     with _temporary(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
-        archive = Archive(archive_file, store.keys.mac(keyring.ARCHIVE))
+        archive = Archive(archive_file)
         writer = Writer(archive, lines, say)
         try:
             for problem in filter(None, unmarked.values()):
@@ -96,7 +96,7 @@ def create_locked(
             warnings=tuple(writer.warnings),
             partial=writer.partial,
         )
-        write(store.temporary(name, names.INFO), info(summary, digest).encode("utf-8"))
+        write(store.temporary(name, names.INFO), info.render(summary, store.keys))
         with (
             new(store.temporary(name, names.MANIFEST)) as descriptor,
             os.fdopen(descriptor, "wb", closefd=False) as out,
@@ -149,23 +149,6 @@ def _check_room(folder: Path, origins: Sequence[Origin]) -> list[int]:
             "choose another folder."
         )
     return sizes
-
-
-def info(summary: Summary, digest: Digest) -> str:
-    """What people and their tools read; it is the manifest that proves it."""
-    lines = {
-        "Format": f"v{manifest.FORMAT}",
-        "Name": summary.name,
-        "Began": summary.began,
-        "Sources": ", ".join(f"{source.kind} {source.name}" for source in summary.sources),
-        "Members": summary.members,
-        "Size": digest.size,
-        "SHA256": digest.sha256,
-        "HMAC-SHA256": digest.hmac,
-        "Key": summary.key,
-        **{f"Warning {number}": names.shown(text) for number, text in enumerate(summary.warnings, 1)},
-    }
-    return "".join(f"{key}: {value}\n" for key, value in lines.items())
 
 
 @contextlib.contextmanager

@@ -292,7 +292,6 @@ class _Place:
         finally:
             os.close(descriptor)
         if digest:
-            digest.end()
             self._unproven.append((entry, digest))
             self._prove(_WAITING)
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import create, extract, keyring, names, offsite
-from .compression import Digest, write_all
+from . import create, extract, info, names, offsite
+from .compression import write_all
 from .errors import BackupError, NotAuthenticError
 from .ledger import Ledger, order
 from .manifest import Manifest, Summary
@@ -173,7 +173,7 @@ class _Fetch:
     @contextlib.contextmanager
     def _manifest(self, name: str) -> Iterator[Manifest]:
         path = self._temporary(name, names.MANIFEST)
-        sent = self._bring(name, names.MANIFEST, Meter, self._room())[1]
+        sent = self._bring(name, names.MANIFEST, self._room())
         with opened(path, BackupError(f"{path}: it is gone")) as stream:
             found = self._store.signed(name, stream)
             self._note(name, names.MANIFEST, sent)
@@ -187,28 +187,22 @@ class _Fetch:
             )
         self._say(f"fetching {summary.name}")
 
-        def meter() -> Meter:
-            return Meter(self._store.keys.mac(keyring.ARCHIVE, summary.key))
-
-        came, sent = self._bring(summary.name, names.ARCHIVE, meter, summary.size)
+        sent = self._bring(summary.name, names.ARCHIVE, summary.size)
         with extract.checked(self._temporary(summary.name, names.ARCHIVE), found):
             self._note(summary.name, names.ARCHIVE, sent)
         # What the remote has of it is signed by nobody: it is made anew.
-        digest = Digest(came.size, came.sha256, came.also)
-        create.write(self._temporary(summary.name, names.INFO), create.info(summary, digest).encode("utf-8"))
+        create.write(self._temporary(summary.name, names.INFO), info.render(summary, self._store.keys))
 
-    def _bring(self, name: str, suffix: str, meter: Callable[[], Meter], limit: int) -> tuple[Meter, Meter]:
-        """Fetch a file; gives what it is, and what it is there. Who sends more than the limit fills no disk."""
+    def _bring(self, name: str, suffix: str, limit: int) -> Meter:
+        """Fetch a file; gives what it is there. Who sends more than the limit fills no disk."""
         file, path = offsite.file_of(name, suffix, self._ending(name) or ""), self._temporary(name, suffix)
 
-        def take(content: Stream) -> Meter:
+        def take(content: Stream) -> None:
             path.unlink(missing_ok=True)
-            found = meter()
             with new(path) as descriptor:
-                for data in found.over(content, limit):
+                for data in Meter().over(content, limit):
                     write_all(descriptor, data)
                 os.fsync(descriptor)
-            return found
 
         if file not in self._there:
             raise NotAuthenticError(f"{file}: {self._remote.remote} has the manifest of this backup, and not this")

@@ -9,18 +9,15 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
-import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from . import exchange, sqlite
-from .errors import BackupError, NotAuthenticError
-from .extract import check_path
+from . import exchange, gather, sqlite
+from .errors import BackupError
+from .gather import Warn
 from .manifest import Source
 from .sources import CANARY, compare
 from .writer import Writer
@@ -29,12 +26,6 @@ FILES = "files"
 _CANARY_FILE = f".{CANARY}"
 #: Between the path of a database in a folder and the name of one of its tables; no path has it.
 _TABLE = "//"
-
-
-class Warn(Protocol):
-    """As `Writer.warn`."""
-
-    def __call__(self, text: str, *, partial: bool = False) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -72,24 +63,13 @@ class Files:
     def add(self, out: Writer, scratch: Path) -> Source:
         """Add all files and folders; what is neither is told of."""
         prefix = f"{FILES}/{self.name}"
-        rows: dict[str, int] = {}
         try:
             out.folder(prefix, self.path.stat())
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
-        companions: set[str] = set()
-        for path, entry in self._walk(out.warn):
-            if path in companions:
-                continue
-            if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False):
-                counts = _add(out, f"{prefix}/{path}", entry, scratch)
-                if counts is not None:
-                    # What they hold is in the copy of the database already.
-                    companions |= {f"{path}{suffix}" for suffix in sqlite.COMPANIONS}
-                    rows |= {f"{path}{_TABLE}{table}": count for table, count in counts.items()}
-            else:
-                out.warn(f"{entry.path}: it is no file and no folder, and was left out")
-        return Source(FILES, self.name, prefix, rows=rows)
+        rows = gather.add(out, prefix, self._walk(out.warn), scratch)
+        named = {f"{path}{_TABLE}{table}": count for (path, table), count in rows.items()}
+        return Source(FILES, self.name, prefix, rows=named)
 
     def present(self) -> bool:
         """Whether the folder is there."""
@@ -145,91 +125,14 @@ class Files:
 
     def _carry(self, origin: Path, target: Path) -> None:
         """Move what is excluded from one folder to the other, where that has nothing of the name."""
-        for path, entry in _walk(origin, (), _ignore) if origin.exists() else ():
-            if _matches(path, entry.name, self.exclude) and not os.path.lexists(target / path):
+        for path, entry in gather.walk(origin, (), _ignore) if origin.exists() else ():
+            if gather.matches(path, entry.name, self.exclude) and not os.path.lexists(target / path):
                 # A folder that is not there any more needs nothing of what was excluded from it.
                 with contextlib.suppress(FileNotFoundError):
                     Path(entry.path).rename(target / path)
 
     def _walk(self, warn: Warn) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        return _walk(self.path, self.exclude, warn)
-
-
-def _walk(root: Path, exclude: Sequence[str], warn: Warn) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    waiting = [("", os.fspath(root))]
-    while waiting:
-        below, folder = waiting.pop()
-        try:
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            if not below:
-                raise
-            _tell(warn, folder, error)
-            continue
-        deeper = []
-        for entry in entries:
-            path = f"{below}{entry.name}"
-            if _matches(path, entry.name, exclude):
-                continue
-            yield path, entry
-            if entry.is_dir(follow_symlinks=False):
-                deeper.append((f"{path}/", entry.path))
-        waiting += reversed(deeper)
-
-
-def _add(out: Writer, member: str, entry: os.DirEntry[str], scratch: Path) -> dict[str, int] | None:
-    """Add a folder or a file; returns the rows of each table where it is a database."""
-    descriptor = -1
-    # What goes wrong here is this file's trouble; in what follows it would be the whole backup's.
-    try:
-        check_path(member)
-        if entry.is_file(follow_symlinks=False):
-            descriptor = _open(entry.path)
-        status = os.fstat(descriptor) if descriptor >= 0 else entry.stat(follow_symlinks=False)
-    except (OSError, NotAuthenticError) as error:
-        _tell(out.warn, entry.path, error)
-        return None
-    try:
-        if descriptor < 0:
-            out.folder(member, status)
-        elif not stat.S_ISREG(status.st_mode):
-            out.warn(f"{entry.path}: something else took its place meanwhile", partial=True)
-        elif _is_database(descriptor):
-            return _add_database(out, member, Path(entry.path), descriptor, scratch)
-        else:
-            out.file(member, descriptor)
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-    return None
-
-
-def _add_database(out: Writer, member: str, path: Path, descriptor: int, scratch: Path) -> dict[str, int] | None:
-    """Add a database, by SQLite's own means; as any other file where that cannot be."""
-    status = os.fstat(descriptor)
-    try:
-        with sqlite.copied(path, scratch) as (copy, rows):
-            # It was opened by its name once more, and somebody may have put another one there.
-            if os.path.samestat(path.lstat(), status):
-                out.file(member, copy, status)
-                return rows
-    except BackupError as error:
-        out.warn(f"{error}; it was copied as any other file, and may be torn", partial=True)
-    out.file(member, descriptor)
-    return None
-
-
-def _is_database(descriptor: int) -> bool:
-    try:
-        return os.pread(descriptor, len(sqlite.MAGIC), 0) == sqlite.MAGIC
-    except OSError:
-        return False
-
-
-def _open(path: str) -> int:
-    # Not through what somebody puts there in this moment, and not waiting for a pipe.
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        return gather.walk(self.path, self.exclude, warn)
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -240,13 +143,6 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 def _ignore(text: str, *, partial: bool = False) -> None:
     pass
-
-
-def _tell(warn: Warn, path: str, error: Exception) -> None:
-    if isinstance(error, FileNotFoundError):
-        warn(f"{path}: it went away meanwhile")
-    else:
-        warn(f"{path}: {error.strerror if isinstance(error, OSError) else error}", partial=True)
 
 
 def _write_canary(folder: Path, canary: str) -> None:
@@ -264,7 +160,3 @@ def _write_canary(folder: Path, canary: str) -> None:
         raise
     finally:
         os.close(descriptor)
-
-
-def _matches(path: str, name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern.strip("/")) for pattern in patterns)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import create, drill, extract, keyring, names, pins, restore, retention, status
+from . import create, drill, extract, info, keyring, names, pins, restore, retention, status
 from .app import App
 from .drill import Report
 from .errors import BackupError, NotAuthenticError
@@ -98,7 +98,8 @@ class Backups:
 
     def _verify(self, store: Store, name: str) -> Verdict:
         try:
-            with extract.verified(store, name, self._say):
+            with extract.verified(store, name, self._say) as (found, _):
+                info.check(store.path(name, names.INFO), found.summary, store.keys)
                 return Verdict(name)
         except BackupError as error:
             return Verdict(name, str(error), error.status)

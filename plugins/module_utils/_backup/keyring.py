@@ -30,7 +30,7 @@ from .errors import BackupError, NotAuthenticError
 
 #: Bytes of a master key, at least: as many as the digest has, or the key would be the weakest part.
 MASTER_MIN = 32
-MANIFEST, ARCHIVE, LEDGER, DRILL = "manifest", "archive", "ledger", "drill"
+MANIFEST, INFO, LEDGER, DRILL = "manifest", "info", "ledger", "drill"
 _DOMAIN = "aapanel.pipeline/backup/{}/v2"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -61,7 +61,7 @@ class Keyring:
     def mac(self, purpose: str, key: str | None = None) -> hmac.HMAC:
         """Begin a HMAC-SHA256, by the signer or by another key.
 
-        :param purpose: MANIFEST, ARCHIVE, LEDGER or DRILL.
+        :param purpose: MANIFEST, INFO, LEDGER or DRILL.
 
         :raises NotAuthenticError: there is no such key.
         """

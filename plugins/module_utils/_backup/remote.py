@@ -12,7 +12,6 @@ Secrets are in files whose names are all that the programs' arguments say.
 from __future__ import annotations
 
 import configparser
-import hmac
 import json
 import math
 import re
@@ -53,13 +52,9 @@ _Result = TypeVar("_Result")
 
 
 class Meter:
-    """Counts and digests what goes by.
+    """Counts and digests what goes by."""
 
-    :param also: gets it too.
-    """
-
-    def __init__(self, also: hmac.HMAC | None = None) -> None:
-        self._also = also
+    def __init__(self) -> None:
         self.size = 0
         self._digest = sha256()
 
@@ -68,17 +63,10 @@ class Meter:
         """Of all that went by, in hexadecimal."""
         return self._digest.hexdigest()
 
-    @property
-    def also(self) -> str:
-        """The other digest, in hexadecimal; empty without one."""
-        return "" if self._also is None else self._also.hexdigest()
-
     def add(self, data: bytes) -> None:
         """Count and digest a piece."""
         self.size += len(data)
         self._digest.update(data)
-        if self._also is not None:
-            self._also.update(data)
 
     def over(self, content: Stream, limit: float = math.inf) -> Stream:
         """Pass content on.
@@ -200,17 +188,18 @@ class Remote:
 
         return _try(read)
 
-    def read(self, file: str, take: Callable[[Stream], _Result]) -> tuple[_Result, Meter]:
-        """Read a file, decrypted; gives what was made of it, and what it is there.
+    def read(self, file: str, take: Callable[[Stream], None]) -> Meter:
+        """Read a file, decrypted; gives what it is there.
 
-        :param take: makes something of the content, from its beginning, as often as it takes.
+        :param take: is given the content, from its beginning, as often as it takes.
         :raises BackupError: it could not be read, or is for another identity.
         :raises NotAuthenticError: it is not what was encrypted.
         """
 
-        def attempt() -> tuple[_Result, Meter]:
+        def attempt() -> Meter:
             meter = Meter()
-            return take(self._opened(file, meter.over(self._get(file)))), meter
+            take(self._opened(file, meter.over(self._get(file))))
+            return meter
 
         try:
             return _try(attempt)

@@ -21,6 +21,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from .. import _durable
 from . import names
@@ -73,8 +74,9 @@ class Sqlite:
         member = f"{SQLITE}/{self.name}.sqlite3"
         if not self.present():
             raise AbsentError(f"{self.path}: there is no such database")
-        with copied(self.path, scratch) as (descriptor, rows):
-            out.file(member, descriptor, self.path.stat())
+        copy, rows = copied(self.path, scratch)
+        with copy:
+            out.file(member, copy.fileno(), self.path.stat())
         return Source(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
 
     def present(self) -> bool:
@@ -143,16 +145,17 @@ class Sqlite:
         _durable.sync(file.parent)
 
 
-@contextlib.contextmanager
-def copied(path: Path, scratch: Path) -> Iterator[tuple[int, dict[str, int]]]:
-    """Copy a database, and check the copy; gives its descriptor and the rows of each table.
+def copied(path: Path, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
+    """Copy a database, and check the copy; returns that, which goes when it is closed, and the rows of each table.
 
     :raises BackupError: it cannot be read, or is not sound.
     """
-    with tempfile.NamedTemporaryFile(dir=scratch, prefix=f"{names.TEMPORARY}sqlite-") as copy:
+    with contextlib.ExitStack() as stack:
+        copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=scratch, prefix=f"{names.TEMPORARY}sqlite-"))
         _copy(path, Path(copy.name))
         rows = inspect(Path(copy.name))
-        yield copy.fileno(), rows
+        stack.pop_all()
+    return copy, rows
 
 
 def inspect(path: Path) -> dict[str, int]:
@@ -170,6 +173,8 @@ def inspect(path: Path) -> dict[str, int]:
 def _copy(origin: Path, target: Path) -> None:
     # Read only: a database that is not there must not be made, and then be backed up as an empty one.
     with _told(origin), _opened(origin, "mode=ro") as present, contextlib.closing(sqlite3.connect(target)) as copy:
+        # A copy that is to outlast this process is synced by who made it.
+        copy.execute("PRAGMA synchronous = OFF")
         _backup(present, copy)
 
 

@@ -9,21 +9,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from queue import SimpleQueue
 
-_LARGE = 64 << 10  # bytes; to hand fewer over takes longer than to digest them
-_AHEAD = 4  # pieces that may wait, so that memory stays flat
+_LARGE = 64 << 10  # bytes; to hand fewer over takes longer than to digest them, and so they are gathered
+_AHEAD = 8  # times that something may wait, a megabyte at most, so that memory stays flat
+
+_Job = Callable[[], object]
 
 
 class Sums:
-    """Digests large pieces in a thread of its own, in the order in which they come."""
+    """Digests in a thread of its own, in the order in which it comes from one other thread."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Sequence[_Job]] = SimpleQueue()
         self._room = threading.Semaphore(_AHEAD)
+        self._gathered: list[_Job] = []
+        self._size = 0
+        self._handed = self._done = 0
+        self._turn = threading.Condition()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -34,26 +40,50 @@ class Sums:
 
     def close(self) -> None:
         """End the thread, after all that it was given."""
-        self._jobs.put(None)
+        self._flush(wait=True)
+        self._jobs.put(())
         self._thread.join()
 
-    def _put(self, job: Callable[[], object], *, wait: bool = True) -> bool:
-        """Hand something over; False where that would have to wait and must not."""
+    def _put(self, job: _Job, size: int, *, wait: bool) -> int:
+        """Hand something over; returns its place in the order, 0 where that would have to wait and must not."""
+        self._gathered.append(job)
+        self._size += size
+        if self._size >= _LARGE and not self._flush(wait=wait):
+            self._gathered.pop()
+            self._size -= size
+            return 0
+        return self._handed + bool(self._gathered)
+
+    def _flush(self, *, wait: bool) -> bool:
+        """Hand over what was gathered; False where that would have to wait and must not."""
+        if not self._gathered:
+            return True
         taken = self._room.acquire(blocking=wait)
         if taken:
-            self._jobs.put(job)
+            self._jobs.put(self._gathered)
+            self._handed += 1
+            self._gathered, self._size = [], 0
         return taken
 
-    def _check(self) -> None:
+    def _wait(self, place: int) -> None:
+        """Wait for all up to that place."""
+        if place > self._handed:
+            self._flush(wait=True)
+        with self._turn:
+            self._turn.wait_for(lambda: self._done >= place)
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
-        while job := self._jobs.get():
-            self._do(job)
+        while jobs := self._jobs.get():
+            for job in jobs:
+                self._do(job)
+            with self._turn:
+                self._done += 1
+                self._turn.notify_all()
             self._room.release()
 
-    def _do(self, job: Callable[[], object]) -> None:
+    def _do(self, job: _Job) -> None:
         try:
             job()
         except BaseException as error:  # noqa: BLE001 (raised again in the thread that asks for a sum)
@@ -61,32 +91,25 @@ class Sums:
 
 
 class Sum:
-    """Of one file. Feed it, end it, and ask for it when others have been begun."""
+    """Of one file. Feed it, and ask for it when others have been begun."""
 
     def __init__(self, sums: Sums) -> None:
         self._sums = sums
         self._digest = sha256()
-        self._done: threading.Event | None = None
+        self._place = 0
 
     def update(self, data: bytes) -> None:
-        """Take a piece; a large one is handed over, unless others are waiting already."""
+        """Take a piece; it is handed over, unless too many wait already."""
         job = partial(self._digest.update, data)
-        if self._done is not None:
-            # After what was handed over, because the order counts.
-            self._sums._put(job)
-        elif len(data) >= _LARGE and self._sums._put(job, wait=False):
-            self._done = threading.Event()
+        # After what was handed over, because the order counts.
+        place = self._sums._put(job, len(data), wait=self._place > 0)
+        if place:
+            self._place = place
         else:
             job()
 
-    def end(self) -> None:
-        """Say that there was the last piece."""
-        if self._done is not None:
-            self._sums._put(self._done.set)
-
     def hexdigest(self) -> str:
-        """Return the sum, in hexadecimal, as soon as all is digested; only after `end`."""
-        if self._done is not None:
-            self._done.wait()
-            self._sums._check()
+        """Return the sum, in hexadecimal, as soon as all is digested."""
+        if self._place:
+            self._sums._wait(self._place)
         return self._digest.hexdigest()

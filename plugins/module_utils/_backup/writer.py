@@ -79,7 +79,6 @@ class Writer:
             self._archive.write(data)
             self._progress.advance(len(data))
             left -= len(data)
-        digest.end()
         self._archive.write(tar.padding(member.size))
         after = os.fstat(descriptor)
         if (after.st_mtime_ns, after.st_size) != (status.st_mtime_ns, status.st_size):

@@ -221,7 +221,7 @@ def test_a_name_with_strange_bytes_is_told_of_in_one_line(tmp_path):
     assert done.out.splitlines()[1].startswith(f"warning: {host.data}/line?SHA256: 0 ?: ")
     name = host.names()[0]
     info = (host.folder / f"{name}{names.INFO}").read_text()
-    assert info.splitlines()[-1].startswith(f"Warning 1: {host.data}/line?SHA256: 0 ?: ")
+    assert info.splitlines()[-2].startswith(f"Warning 1: {host.data}/line?SHA256: 0 ?: ")
 
 
 @pytest.fixture

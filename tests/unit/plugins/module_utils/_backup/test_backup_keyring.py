@@ -52,7 +52,7 @@ def test_what_is_signed_for_one_purpose_says_nothing_for_another(keys):
         mac.update(b"text")
         return mac.hexdigest()
 
-    purposes = (keyring.MANIFEST, keyring.ARCHIVE, keyring.LEDGER, keyring.DRILL)
+    purposes = (keyring.MANIFEST, keyring.INFO, keyring.LEDGER, keyring.DRILL)
     assert len({sign(purpose) for purpose in purposes}) == len(purposes)
     assert sign(keyring.MANIFEST) == sign(keyring.MANIFEST, keys.signer)
 

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -237,6 +239,31 @@ def test_a_database_among_files_is_copied_whole(store, data, tmp_path):
     assert not Path(f"{data}/own.db-wal").exists()
     with opened(data / "own.db") as database:
         assert database.execute("SELECT count(*) FROM own").fetchone() == (1,)
+
+
+def test_databases_among_files_that_are_sound_and_one_that_is_not(store, tmp_path):
+    data, readers = tmp_path / "many", []
+    data.mkdir()
+    # The second one comes between the first one and its log.
+    for name in ("a.db", "a.db-old", "c.db"):
+        readers.append(sqlite3.connect(data / name))
+        readers[-1].execute("PRAGMA journal_mode = WAL")
+        readers[-1].execute("CREATE TABLE t (id INTEGER)")
+    broken = data / "b.db"
+    broken.write_bytes(sqlite.MAGIC + os.urandom(5000))
+    (data / "b.db-wal").write_bytes(b"its log")
+    summary = create.create(store, [Files("many", data)])
+    for reader in readers:
+        reader.close()
+    assert set(summary.sources[0].rows) == {"a.db//t", "a.db-old//t", "c.db//t"}
+    assert summary.partial
+    assert [str(broken) in warning for warning in summary.warnings] == [True]
+    with store.open(summary.name) as found:
+        members = {entry.member.path.partition("/many/")[2]: entry.sha256 for entry in found.entries()}
+    # What is in their logs is in the copies already; of the broken one somebody may yet save something.
+    assert set(members) - {"", ".aapanel_canary"} == {"a.db", "a.db-old", "b.db", "b.db-wal", "c.db"}
+    assert members["b.db"] == hashlib.sha256(broken.read_bytes()).hexdigest()
+    assert not [file for file in store.state_dir.iterdir() if file.name.startswith(names.TEMPORARY)]
 
 
 def test_one_that_was_never_there_may_be_missing_until_it_is(store, data, tmp_path):
