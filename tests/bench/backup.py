@@ -84,12 +84,14 @@ class Way:
     """One way to do one thing.
 
     :param script: for the shell.
+    :param reads: a file or a folder, which is in the page cache before it begins.
     :param backup: where it writes a backup to: its growth counts.
     """
 
     kind: str
     name: str
     script: str
+    reads: Path
     backup: Path | None = None
 
 
@@ -167,9 +169,9 @@ class Bench:
         # The manifest's digest and the archive's HMAC, each by reading it once more.
         prove = f"sha256sum {proven} && openssl dgst -sha256 -hmac benchmark {proven}"
         return [
-            Way(FIRST, OURS, f"{self._panelctl} create", self._ours),
-            Way(FIRST, TAR, f"{pack} > {archive} && sync {archive}", archive),
-            Way(FIRST, TAR_PROVEN, f"{pack} > {proven} && {prove} && sync {proven}", proven),
+            Way(FIRST, OURS, f"{self._panelctl} create", self._data, self._ours),
+            Way(FIRST, TAR, f"{pack} > {archive} && sync {archive}", self._data, archive),
+            Way(FIRST, TAR_PROVEN, f"{pack} > {proven} && {prove} && sync {proven}", self._data, proven),
             *self._others(FIRST),
         ]
 
@@ -180,37 +182,39 @@ class Bench:
         }
         scripts = {RESTIC: "restic backup --quiet .", **borg}
         return [
-            Way(kind, name, f"cd {self._data} && {script}", self._repositories[name])
+            Way(kind, name, f"cd {self._data} && {script}", self._data, self._repositories[name])
             for name, script in scripts.items()
         ]
 
     def _verifications(self) -> list[Way]:
         (archive,) = self._ours.glob("backups/*.tar.gz")
         return [
-            Way(VERIFY, OURS, f"{self._panelctl} verify"),
+            Way(VERIFY, OURS, f"{self._panelctl} verify", archive),
             # The very file.
-            Way(VERIFY, SHA256SUM, f"sha256sum {archive}"),
-            Way(VERIFY, OPENSSL, f"openssl dgst -sha256 {archive}"),
+            Way(VERIFY, SHA256SUM, f"sha256sum {archive}", archive),
+            Way(VERIFY, OPENSSL, f"openssl dgst -sha256 {archive}", archive),
         ]
 
     def _restores(self) -> list[Way]:
         archive, repository = self._tar / "archive.tar.gz", self._repositories[BORG_LZ4]
         ours, tar, restic, borg = (self._restored / name for name in ("ours", "tar", "restic", "borg"))
         untar = f"sha256sum {archive} && mkdir {tar} && pigz -dc {archive} | tar -xf - -C {tar}"
+        unrestic = f"restic restore --quiet latest --target {restic}"
         unborg = f"mkdir {borg} && cd {borg} && borg extract {repository}::{FIRST[:5]}"
         return [
-            Way(RESTORE, OURS, f"{self._panelctl} restore --to {ours}"),
-            Way(RESTORE, UNTAR, f"{untar} && sync -f {tar}"),
-            Way(RESTORE, RESTIC, f"restic restore --quiet latest --target {restic} && sync -f {restic}"),
-            Way(RESTORE, BORG_LZ4, f"{unborg} && sync -f {borg}"),
+            Way(RESTORE, OURS, f"{self._panelctl} restore --to {ours}", self._ours),
+            Way(RESTORE, UNTAR, f"{untar} && sync -f {tar}", archive),
+            Way(RESTORE, RESTIC, f"{unrestic} && sync -f {restic}", self._repositories[RESTIC]),
+            Way(RESTORE, BORG_LZ4, f"{unborg} && sync -f {borg}", repository),
         ]
 
     def _seconds(self) -> list[Way]:
-        return [Way(SECOND, OURS, f"{self._panelctl} create", self._ours), *self._others(SECOND)]
+        return [Way(SECOND, OURS, f"{self._panelctl} create", self._data, self._ours), *self._others(SECOND)]
 
     def _measure(self, way: Way, *, watch: bool) -> Cost:
-        # What those before have left to be written is not this one's.
+        # What those before have left to be written is not this one's; and borg has Linux forget what it has read.
         os.sync()
+        self._run(f"find {way.reads} -type f -exec cat {{}} + >/dev/null")
         before = size_of(way.backup)
         begin = time.monotonic()
         process = subprocess.Popen(

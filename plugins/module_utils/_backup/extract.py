@@ -31,7 +31,7 @@ from .sums import Sum, Sums
 
 _CHUNK = 1 << 20  # bytes
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_DEPTH_MAX = 128  # folders in each other
+DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 _LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
 _WAITING = 64  # files that may still be digested while the next ones are written
@@ -235,7 +235,7 @@ def check_path(path: str) -> None:
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in path:
         raise NotAuthenticError(f"the path {path!r} leads elsewhere")
-    if len(parts) > _DEPTH_MAX or len(os.fsencode(path)) > _PATH_MAX:
+    if len(parts) > DEPTH_MAX or len(os.fsencode(path)) > _PATH_MAX:
         raise NotAuthenticError(f"the path {path[:60]!r}… is too long")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import exchange, gather, sqlite
 from .errors import BackupError
-from .gather import Warn
+from .gather import Found, Warn
 from .manifest import Source
 from .sources import CANARY, compare
 from .writer import Writer
@@ -48,8 +48,8 @@ class Files:
 
     def size(self) -> int:
         """Sum of the files."""
-        files = (entry for _, entry in self._walk(_ignore) if entry.is_file(follow_symlinks=False))
-        return sum(_size(entry) for entry in files)
+        found = (one.entry for one in self._walk(_ignore))
+        return sum(_size(entry) for entry in found if entry.is_file(follow_symlinks=False))
 
     def mark(self, canary: str) -> None:
         """Write the word into a file of its own."""
@@ -125,13 +125,13 @@ class Files:
 
     def _carry(self, origin: Path, target: Path) -> None:
         """Move what is excluded from one folder to the other, where that has nothing of the name."""
-        for path, entry in gather.walk(origin, (), _ignore) if origin.exists() else ():
+        for path, _, entry, _ in gather.walk(origin, (), _ignore) if origin.exists() else ():
             if gather.matches(path, entry.name, self.exclude) and not os.path.lexists(target / path):
                 # A folder that is not there any more needs nothing of what was excluded from it.
                 with contextlib.suppress(FileNotFoundError):
-                    Path(entry.path).rename(target / path)
+                    (origin / path).rename(target / path)
 
-    def _walk(self, warn: Warn) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def _walk(self, warn: Warn) -> Iterator[Found]:
         return gather.walk(self.path, self.exclude, warn)
 
 

@@ -9,18 +9,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from . import sqlite
 from .errors import BackupError, NotAuthenticError
-from .extract import check_path
+from .extract import DEPTH_MAX, check_path
 from .writer import Writer
 
 
@@ -30,9 +31,21 @@ class Warn(Protocol):
     def __call__(self, text: str, *, partial: bool = False) -> None: ...
 
 
-def add(
-    out: Writer, prefix: str, found: Iterator[tuple[str, os.DirEntry[str]]], scratch: Path
-) -> dict[tuple[str, str], int]:
+class Found(NamedTuple):
+    """What is in a folder.
+
+    :param path: below the folder that is walked.
+    :param place: where that is, for people, and for who cannot take a descriptor.
+    :param folder: descriptor of the folder that it is in, until the walk goes on.
+    """
+
+    path: str
+    place: str
+    entry: os.DirEntry[str]
+    folder: int
+
+
+def add(out: Writer, prefix: str, found: Iterable[Found], scratch: Path) -> dict[tuple[str, str], int]:
     """Add what was found; what is neither file nor folder is told of.
 
     :param prefix: of the members, which are called as in the folder otherwise.
@@ -41,38 +54,49 @@ def add(
     :returns: the rows of each table, by the path of its database in the folder and its own name.
     """
     with _Databases(out, scratch) as databases:
-        for path, entry in found:
-            _add(out, f"{prefix}/{path}", entry, databases)
+        for one in found:
+            _add(out, f"{prefix}/{one.path}", one, databases)
     return {(member.removeprefix(f"{prefix}/"), table): rows for (member, table), rows in databases.rows.items()}
 
 
-def walk(root: Path, exclude: Sequence[str], warn: Warn) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Give what is below a folder, each with its path there, folders before what they hold.
+def walk(root: Path, exclude: Sequence[str], warn: Warn) -> Iterator[Found]:
+    """Give what is below a folder, folders before what they hold. Nobody can lead it elsewhere by a link meanwhile.
 
     :param exclude: names, or paths below the folder, with shell wildcards.
     :param warn: is told of folders that cannot be read.
     :raises OSError: the folder itself cannot be.
     """
-    waiting = [("", os.fspath(root))]
-    while waiting:
-        below, folder = waiting.pop()
-        try:
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            if not below:
-                raise
-            _tell(warn, folder, error)
-            continue
-        deeper = []
-        for entry in entries:
-            path = f"{below}{entry.name}"
-            if matches(path, entry.name, exclude):
-                continue
-            yield path, entry
-            if entry.is_dir(follow_symlinks=False):
-                deeper.append((f"{path}/", entry.path))
-        waiting += reversed(deeper)
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield from _walk(folder, "", os.fspath(root), exclude, warn)
+    finally:
+        os.close(folder)
+
+
+def _walk(folder: int, below: str, place: str, exclude: Sequence[str], warn: Warn) -> Iterator[Found]:
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+    found = [Found(f"{below}{entry.name}", f"{place}/{entry.name}", entry, folder) for entry in entries]
+    wanted = [one for one in found if not matches(one.path, one.entry.name, exclude)]
+    yield from wanted
+    for one in wanted:
+        if one.entry.is_dir(follow_symlinks=False):
+            try:
+                with _entered(one) as deeper:
+                    yield from _walk(deeper, f"{one.path}/", one.place, exclude, warn)
+            except OSError as error:
+                _tell(warn, one.place, error)
+
+
+@contextlib.contextmanager
+def _entered(found: Found) -> Iterator[int]:
+    if found.path.count("/") >= DEPTH_MAX:
+        raise OSError(errno.ENAMETOOLONG, "there are too many folders in each other")
+    folder = os.open(found.entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=found.folder)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def matches(path: str, name: str, patterns: Sequence[str]) -> bool:
@@ -80,33 +104,31 @@ def matches(path: str, name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern.strip("/")) for pattern in patterns)
 
 
-def _add(out: Writer, member: str, entry: os.DirEntry[str], databases: _Databases | None = None) -> None:
-    """Add a folder or a file.
-
-    :param databases: takes those; where there is none, they are files like any other.
-    """
+def _add(out: Writer, member: str, found: Found, databases: _Databases) -> None:
+    """Add a folder or a file."""
+    entry = found.entry
     if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
-        out.warn(f"{entry.path}: it is no file and no folder, and was left out")
+        out.warn(f"{found.place}: it is no file and no folder, and was left out")
         return
-    if databases and databases.take_companion(member, entry):
+    if databases.take_companion(member, found):
         return
     descriptor = -1
     # What goes wrong here is this file's trouble; in what follows it would be the whole backup's.
     try:
         check_path(member)
         if entry.is_file(follow_symlinks=False):
-            descriptor = _open(entry.path)
+            descriptor = _open(found)
         status = os.fstat(descriptor) if descriptor >= 0 else entry.stat(follow_symlinks=False)
     except (OSError, NotAuthenticError) as error:
-        _tell(out.warn, entry.path, error)
+        _tell(out.warn, found.place, error)
         return
     try:
         if descriptor < 0:
             out.folder(member, status)
         elif not stat.S_ISREG(status.st_mode):
-            out.warn(f"{entry.path}: something else took its place meanwhile", partial=True)
-        elif databases and _is_database(descriptor):
-            databases.take(member, Path(entry.path), descriptor)
+            out.warn(f"{found.place}: something else took its place meanwhile", partial=True)
+        elif _is_database(descriptor):
+            databases.take(member, Path(found.place), descriptor)
         else:
             out.file(member, descriptor)
     finally:
@@ -119,13 +141,13 @@ class _Database:
     """One that is being copied.
 
     :param descriptor: what it is copied by as any other file, where it has to be.
-    :param companions: what SQLite keeps beside it, by their members. What they hold will be in the copy.
+    :param companions: descriptors of what SQLite keeps beside it, by their members. What they hold will be in the copy.
     """
 
     member: str
     descriptor: int
     copying: Future[tuple[IO[bytes], dict[str, int]]]
-    companions: dict[str, os.DirEntry[str]] = field(default_factory=dict)
+    companions: dict[str, int] = field(default_factory=dict)
 
 
 class _Databases:
@@ -157,11 +179,12 @@ class _Databases:
         copying = self._beside.submit(_copied, path, os.fstat(descriptor), self._scratch)
         self._now = _Database(member, os.dup(descriptor), copying)
 
-    def take_companion(self, member: str, entry: os.DirEntry[str]) -> bool:
+    def take_companion(self, member: str, found: Found) -> bool:
         """Take what belongs to a database that is being copied, or was; returns whether it does."""
         now = self._now
         if now and member in _companions(now.member):
-            now.companions[member] = entry
+            with contextlib.suppress(OSError):
+                now.companions[member] = _open(found)
             return True
         return member in self._left_out
 
@@ -184,12 +207,13 @@ class _Databases:
 
     def _add_plain(self, database: _Database) -> None:
         self._out.file(database.member, database.descriptor)
-        for member, entry in database.companions.items():
-            _add(self._out, member, entry)
+        for member, descriptor in database.companions.items():
+            self._out.file(member, descriptor)
 
     @staticmethod
     def _close(database: _Database) -> None:
-        os.close(database.descriptor)
+        for descriptor in (database.descriptor, *database.companions.values()):
+            os.close(descriptor)
         if not database.copying.exception():
             database.copying.result()[0].close()
 
@@ -219,9 +243,10 @@ def _is_database(descriptor: int) -> bool:
         return False
 
 
-def _open(path: str) -> int:
+def _open(found: Found) -> int:
     # Not through what somebody puts there in this moment, and not waiting for a pipe.
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    return os.open(found.entry.name, flags, dir_fd=found.folder)
 
 
 def _tell(warn: Warn, path: str, error: Exception) -> None:

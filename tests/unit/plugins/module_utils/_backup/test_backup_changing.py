@@ -30,21 +30,18 @@ def data(tmp_path):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Do something in the moment before a path is opened or listed."""
+    """Do something in the moment before a path is opened."""
 
     def install(path, action):
-        waiting = [action]
+        waiting, function = [action], os.open
 
-        def before(function):
-            def call(given, *rest, **options):
-                if given == os.fspath(path) and waiting:
-                    waiting.pop()()
-                return function(given, *rest, **options)
+        def call(given, *rest, dir_fd=None):
+            folder = Path() if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()
+            if folder / given == path and waiting:
+                waiting.pop()()
+            return function(given, *rest, dir_fd=dir_fd)
 
-            return call
-
-        monkeypatch.setattr(os, "open", before(os.open))
-        monkeypatch.setattr(os, "scandir", before(os.scandir))
+        monkeypatch.setattr(os, "open", call)
 
     return install
 
@@ -113,10 +110,10 @@ def test_a_file_that_goes_while_room_is_looked_for_stops_nothing(data, store, mo
     walk = files.Files._walk
 
     def going(self, warn):
-        for path, entry in walk(self, warn):
-            if path == "folder/file":
-                Path(entry.path).unlink(missing_ok=True)
-            yield path, entry
+        for found in walk(self, warn):
+            if found.path == "folder/file":
+                Path(found.place).unlink(missing_ok=True)
+            yield found
 
     monkeypatch.setattr(files.Files, "_walk", going)
     assert back_up(store, data)[1] == {"folder", "other"}
@@ -133,6 +130,46 @@ def test_a_folder_that_becomes_a_file_is_missing_and_told_of(data, store, meanwh
     summary, _ = back_up(store, data)
     assert summary.partial
     assert summary.warnings == (f"{folder}: Not a directory",)
+
+
+@pytest.fixture
+def elsewhere(data):
+    """A way to have a link in the place of a folder, which leads to what nobody wants to be backed up."""
+    secret = data.parent / "secret"
+    secret.mkdir()
+    (secret / "file").write_text("of somebody else\n")
+
+    def become():
+        (data / "folder").rename(data.parent / "away")
+        (data / "folder").symlink_to(secret)
+
+    return become
+
+
+def test_a_folder_that_becomes_a_link_is_not_entered(data, store, meanwhile, elsewhere):
+    folder = data / "folder"
+    meanwhile(folder, lambda: meanwhile(folder, elsewhere))
+    summary, found = back_up(store, data)
+    assert summary.partial
+    assert summary.warnings == (f"{folder}: Not a directory",)
+    assert found == {"folder", "other"}
+
+
+def test_a_folder_that_becomes_a_link_once_it_is_entered_leads_nowhere_else(data, store, meanwhile, elsewhere):
+    meanwhile(data / "folder" / "file", elsewhere)
+    _, found = back_up(store, data)
+    assert found == {"folder", "folder/file", "other"}
+    assert (store.folder.parent / "restored/files/data/folder/file").read_text() == "x" * 3000
+
+
+def test_folders_in_each_other_without_end(data, store):
+    place = data
+    for _ in range(200):
+        place /= "d"
+        place.mkdir()
+    summary, _ = back_up(store, data)
+    assert summary.partial
+    assert summary.warnings[-1].endswith("/d: there are too many folders in each other")
 
 
 def test_a_source_that_goes_ends_the_backup(data, store, meanwhile):
