@@ -58,7 +58,7 @@ def test_what_is_lost_comes_back(server: Host) -> None:
     """Every file of a backup is gone; its copy is fetched with the identity, which the host does not have."""
     name = sent(server)
     server.run("sh", "-c", f"rm {server.data}/backups/{name}.*")
-    assert {"name": name, "state": "missing"}.items() <= server.panelctl("list")[-1].items()
+    assert {found["name"]: found["state"] for found in server.panelctl("list", status=4)}[name] == "missing"
     server.panelctl("fetch", name, status=1)
     identity = STORE.run("cat", IDENTITY).stdout
     server.run("sh", "-c", f"umask 077; cat >{IDENTITY}", given=identity)
