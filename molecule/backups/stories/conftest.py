@@ -38,6 +38,12 @@ def servers() -> list[Host]:
 
 
 @pytest.fixture
+def postgresql() -> Host:
+    """The host with PostgreSQL."""
+    return POSTGRESQL
+
+
+@pytest.fixture
 def mariadb() -> Host:
     """The host with MariaDB."""
     return MARIADB

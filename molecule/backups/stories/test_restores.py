@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from driver import SUM, Host, play, wait_until
+from driver import DATABASE, SUM, Host, play, wait_until
 
 # Runs a restore and kills it, with all that it has started, so many seconds after it came to a phase.
 KILLER = """
@@ -88,6 +88,46 @@ def test_what_was_backed_up_is_there_again(host: Host, changed: Changed) -> None
     assert look(host) == changed.now
     assert host.query("SELECT sum(amount) FROM accounts") == str(SUM)
     settled(host)
+
+
+@pytest.fixture
+def settings(postgresql: Host) -> Iterator[None]:
+    """The database has settings of its own, and somebody else may connect."""
+    postgresql.query(f"ALTER DATABASE {DATABASE} SET search_path = '\"$user\"', 'odd, one', public")
+    postgresql.query(f"ALTER DATABASE {DATABASE} SET statement_timeout = '61s'")
+    postgresql.query(f"ALTER ROLE {DATABASE} IN DATABASE {DATABASE} SET work_mem = '5MB'")
+    postgresql.query(f"GRANT CONNECT ON DATABASE {DATABASE} TO pg_monitor")
+    yield
+    postgresql.query(f"ALTER DATABASE {DATABASE} RESET ALL")
+    postgresql.query(f"ALTER ROLE {DATABASE} IN DATABASE {DATABASE} RESET ALL")
+    postgresql.query(f"REVOKE CONNECT ON DATABASE {DATABASE} FROM pg_monitor")
+
+
+def of_database(host: Host) -> str:
+    """What PostgreSQL keeps of a database outside of it."""
+    settings = "SELECT setrole::regrole, setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid ORDER BY 1"
+    found = f"SELECT datacl, ARRAY(SELECT s::text FROM ({settings}) AS s) FROM pg_database d"
+    return host.query(f"{found} WHERE datname = '{DATABASE}'")
+
+
+@pytest.mark.usefixtures("settings")
+def test_what_is_set_for_a_database_stays(postgresql: Host) -> None:
+    """No dump has it. What only a superuser may set ends the restore before anything is touched, with the cure."""
+    postgresql.back_up("databases")
+    before = of_database(postgresql)
+    assert "odd, one" in before
+    assert "pg_monitor" in before
+    postgresql.panelctl("restore", "--yes", "--only", "database", "--wait", "60")
+    assert of_database(postgresql) == before
+    superuser = ["su", "postgres", "-c"]
+    postgresql.run(*superuser, f"psql -c \"ALTER DATABASE {DATABASE} SET log_statement = 'ddl'\"")
+    with postgresql.asked() as failures:
+        done = postgresql.run("panelctl", "backup", "restore", "--yes", "--only", "database", check=False)
+    postgresql.run(*superuser, f"psql -c 'ALTER DATABASE {DATABASE} RESET log_statement'")
+    assert done.returncode == 1
+    assert "setting log_statement" in done.stderr
+    assert not failures
+    settled(postgresql)
 
 
 @pytest.mark.parametrize(("phase", "delays"), [("loading", (0.3,)), ("swapping", (0.0, 0.05, 0.4)), ("done", (0.0,))])

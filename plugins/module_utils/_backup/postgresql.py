@@ -44,6 +44,49 @@ _DESCRIBE = (
     "SELECT to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding)) FROM pg_database d "
     "WHERE datname = {};"
 )
+# What belongs to a database, and pg_restore brings only to one of the same name. Each value is set here and then taken
+# from here, so that it need not be quoted again; by the owner, who may give himself what others may not.
+_CARRY = """
+SET ROLE {owner};
+DO $carry$
+DECLARE one record; command text;
+BEGIN
+  FOR one IN
+    SELECT r.rolname AS role, split_part(setting, '=', 1) AS key, substr(setting, strpos(setting, '=') + 1) AS value
+    FROM pg_database d JOIN pg_db_role_setting s ON s.setdatabase = d.oid LEFT JOIN pg_roles r ON r.oid = s.setrole,
+         unnest(s.setconfig) AS setting
+    WHERE d.datname = {present}
+  LOOP
+    BEGIN
+      command := CASE WHEN one.role IS NULL THEN format('ALTER DATABASE %I SET %I FROM CURRENT', {loaded}, one.key)
+                      ELSE format('ALTER ROLE %I IN DATABASE %I SET %I FROM CURRENT', one.role, {loaded}, one.key) END;
+      PERFORM set_config(one.key, one.value, true);
+      EXECUTE command;
+      PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE EXCEPTION '% has the setting % for %, which % may not give: reset it, and set it again after the restore',
+                      {present}, one.key, coalesce(one.role, 'everybody'), current_user;
+    END;
+  END LOOP;
+  FOR one IN
+    SELECT a.privilege_type AS privilege, coalesce(quote_ident(r.rolname), 'PUBLIC') AS who,
+           CASE WHEN a.is_grantable THEN 'WITH GRANT OPTION' ELSE '' END AS more
+    FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
+         LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE d.datname = {present} AND a.grantee <> d.datdba
+  LOOP
+    EXECUTE format('GRANT %s ON DATABASE %I TO %s %s', one.privilege, {loaded}, one.who, one.more);
+  END LOOP;
+END $carry$;
+"""
+# What we ask for is no news, and takes its time, whatever a database sets for its app; and nobody has us call functions
+# of his own by the names of the server's.
+_OPTIONS = (
+    "client_min_messages=warning",
+    "statement_timeout=0",
+    "default_transaction_read_only=off",
+    "search_path=pg_catalog",
+)
 _PSQL = ("psql", "--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 
 
@@ -122,6 +165,8 @@ class Postgresql:
         jobs = f"--jobs={min(os.cpu_count() or 1, _JOBS)}"
         env = self._env(self.scratch)
         run(["pg_restore", *options, jobs, f"--dbname={self.scratch}", str(staging / source.member)], env)
+        carry = _CARRY.format(owner=owner, present=_text(self.database), loaded=_text(self.scratch))
+        self._ask(self.scratch, carry)
         self._ask(self.scratch, "ANALYZE;")
         rows = _rows(self._ask(self.scratch, _COUNT))
         canary = self._ask(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if source.canary else ""  # noqa: S608 (ours)
@@ -192,8 +237,7 @@ class Postgresql:
     def _env(self, database: str) -> dict[str, str]:
         # In the environment rather than in arguments, where all programs of libpq find it.
         env = {"PGDATABASE": database, "PGUSER": self.user, "PGPORT": str(self.port), "PGCONNECT_TIMEOUT": "10"}
-        # What we ask for is no news.
-        env |= {"PGOPTIONS": "-c client_min_messages=warning"}
+        env |= {"PGOPTIONS": " ".join(f"-c {option}" for option in _OPTIONS)}
         env |= {"PGHOST": self.host} if self.host else {}
         return env | ({"PGPASSFILE": str(self.passfile)} if self.passfile else {})
 
