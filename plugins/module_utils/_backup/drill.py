@@ -27,8 +27,8 @@ from .app import App
 from .errors import BackupError, NotAuthenticError
 from .files import Files
 from .keyring import Keyring
-from .manifest import Source
 from .progress import SILENT, Progress
+from .restore import Brought
 from .sources import Origin
 from .sqlite import Sqlite
 from .store import Store
@@ -129,18 +129,17 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
     now, started = datetime.now(timezone.utc), time.monotonic()
     report = Report(store.host, names.stamp(now))
     wanted = restore.plan(store, origins)
-    backups = {origin.name: name for name, group in wanted.items() for origin in group}
-    chosen = [origin for origin in origins if origin.name in backups]
+    known = [origin.name for group in wanted.values() for origin in group]
+    chosen = [origin for origin in origins if origin.name in known]
     sources: dict[str, Any] = {}
     try:
         with _place(store, chosen) as staging:
-            found = restore.bring(store, wanted, dict.fromkeys(backups, staging), say)
+            found = restore.bring(store, wanted, dict.fromkeys(known, staging), say)
             for origin in chosen:
                 say(f"loading {origin.name}")
                 began = time.monotonic()
-                origin.load(found[origin.name], staging)
-                age = _age(backups[origin.name], store, now)
-                sources[origin.name] = asdict(_proven(found[origin.name], backups[origin.name], age, began))
+                origin.load(found[origin.name].source, staging)
+                sources[origin.name] = asdict(_proven(found[origin.name], now, began))
             _furnish(chosen, found, staging)
             say("asking the panel for its health on it")
             health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
@@ -173,7 +172,7 @@ def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
             origin.drop()
 
 
-def _furnish(chosen: Sequence[Origin], found: dict[str, Source], staging: Path) -> None:
+def _furnish(chosen: Sequence[Origin], found: dict[str, Brought], staging: Path) -> None:
     """Put databases that are files where the panel looks for them: into the folder that they were backed up beside."""
     folders = [origin for origin in chosen if isinstance(origin, Files)]
     for database in chosen:
@@ -181,9 +180,9 @@ def _furnish(chosen: Sequence[Origin], found: dict[str, Source], staging: Path) 
             continue
         for folder in folders:
             if database.path.is_relative_to(folder.path):
-                target = staging / found[folder.name].member / database.path.relative_to(folder.path)
+                target = staging / found[folder.name].source.member / database.path.relative_to(folder.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                (staging / found[database.name].member).rename(target)
+                (staging / found[database.name].source.member).rename(target)
                 break
 
 
@@ -198,13 +197,10 @@ def _verdict(report: Report, limits: Limits) -> str:
     )
 
 
-def _proven(source: Source, backup: str, age: int, began: float) -> Proven:
-    return Proven(backup, age, _since(began), len(source.rows), sum(source.rows.values()), source.canary)
-
-
-def _age(backup: str, store: Store, now: datetime) -> int:
-    with store.open(backup) as found:
-        return max(0, math.ceil((now - names.moment_of(found.summary.began)).total_seconds()))
+def _proven(found: Brought, now: datetime, began: float) -> Proven:
+    source, backup = found
+    age = max(0, math.ceil((now - names.moment_of(backup.began)).total_seconds()))
+    return Proven(backup.name, age, _since(began), len(source.rows), sum(source.rows.values()), source.canary)
 
 
 def _since(started: float) -> int:

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import _durable
 from . import create, extract, locks, names
@@ -184,7 +185,14 @@ def unfinished(store: Store) -> bool:
     return (store.state_dir / _JOURNAL).exists()
 
 
-def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Progress) -> dict[str, Source]:
+class Brought(NamedTuple):
+    """A source, and the backup that it is of."""
+
+    source: Source
+    backup: Summary
+
+
+def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Progress) -> dict[str, Brought]:
     """Verify the backups of a plan, and extract what is wanted of them; returns the sources by name.
 
     :param staging: the folder for each origin, by its name.
@@ -202,7 +210,7 @@ def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Progress
                     (root / member).parent.mkdir(mode=0o700, exist_ok=True)
                     (root / name / member).rename(root / member)
                 shutil.rmtree(root / name)
-            found.update({origin.name: sources[origin.name] for origin in origins})
+            found.update({origin.name: Brought(sources[origin.name], manifest.summary) for origin in origins})
     return found
 
 
@@ -224,10 +232,10 @@ class _Attempt:
         self._note(_LOADING)
         for root in set(self._staging.values()):
             root.mkdir(mode=0o700)
-        sources = bring(self._store, self._plan, self._staging, self._say)
+        found = bring(self._store, self._plan, self._staging, self._say)
         for origin in self._origins:
             self._say(f"loading {origin.name}")
-            origin.load(sources[origin.name], self._staging[origin.name])
+            origin.load(found[origin.name].source, self._staging[origin.name])
 
     def take_over(self, ledger: Ledger, *, snapshot: bool) -> Restored:
         """Exchange them with the present, while the panel stands still."""
