@@ -98,7 +98,7 @@ class Mysql:
     def load(self, source: Source, staging: Path) -> None:
         """Load it into another database, and compare."""
         self._load(self._member(staging), self.scratch)
-        rows = {table: int(self._ask(_COUNT.format(_name(table)), self.scratch)) for table in self._tables()}
+        rows = self._rows()
         canary = self._ask(f"SELECT id FROM {CANARY}", self.scratch) if CANARY in rows else ""  # noqa: S608 (ours)
         # Those of MySQL's dumps cannot be counted.
         compare(self.name, source, rows if "MariaDB" in source.tool else source.rows, canary)
@@ -164,12 +164,21 @@ class Mysql:
     def _charset(self) -> str:
         return self._ask(_CHARSET.format(_text(self.database)))
 
-    def _tables(self) -> list[str]:
-        return self._ask(_TABLES, self.scratch).splitlines()
+    def _rows(self) -> dict[str, int]:
+        """Count those of all tables that were loaded."""
+        tables = self._ask(_TABLES, self.scratch).splitlines()
+        with tempfile.TemporaryFile() as queries:
+            # One client for all, which there may be more of than arguments can say.
+            queries.write("".join(f"{_COUNT.format(_name(table))};\n" for table in tables).encode("utf-8"))
+            counts = run([*self._client, self.scratch], {}, stdin=queries).split()
+        return dict(zip(tables, map(int, counts), strict=True))
 
     def _ask(self, query: str, database: str = "") -> str:
-        client = [_program("mariadb", "mysql"), self._defaults, "--batch", "--skip-column-names", "-e", query]
-        return run([*client, database] if database else client, {}).strip()
+        return run([*self._client, "-e", query, *([database] if database else [])], {}).strip()
+
+    @property
+    def _client(self) -> list[str]:
+        return [_program("mariadb", "mysql"), self._defaults, "--batch", "--skip-column-names"]
 
     @property
     def _defaults(self) -> str:
