@@ -117,8 +117,6 @@ def test_what_is_set_for_a_database_stays(postgresql: Host) -> None:
     before = of_database(postgresql)
     assert "odd, one" in before
     assert "pg_monitor" in before
-    postgresql.panelctl("restore", "--yes", "--only", "database", "--wait", "60")
-    assert of_database(postgresql) == before
     superuser = ["su", "postgres", "-c"]
     postgresql.run(*superuser, f"psql -c \"ALTER DATABASE {DATABASE} SET log_statement = 'ddl'\"")
     with postgresql.asked() as failures:
@@ -127,6 +125,9 @@ def test_what_is_set_for_a_database_stays(postgresql: Host) -> None:
     assert done.returncode == 1
     assert "setting log_statement" in done.stderr
     assert not failures
+    settled(postgresql)
+    postgresql.panelctl("restore", "--yes", "--only", "database", "--wait", "60")
+    assert of_database(postgresql) == before
     settled(postgresql)
 
 
