@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tempfile
@@ -277,6 +278,8 @@ def ordinary():
 
 
 def become_ordinary():
+    # A restore imports it late, and somebody else may not be able to read the Python of root's that runs the tests.
+    importlib.import_module("ctypes")
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
