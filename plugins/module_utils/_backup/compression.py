@@ -69,8 +69,8 @@ class Archive:
 
     def __init__(self, descriptor: int, tools: Sequence[Sequence[str]] = _WRITERS) -> None:
         self._descriptor = descriptor
-        self._sums = Sums()
-        self._sha256 = self._sums.new()
+        self._archive_sums = Sums()
+        self._sha256 = self._archive_sums.new()
         self._size = 0
         self._last = b""
         self.written = 0
@@ -106,7 +106,7 @@ class Archive:
 
     def _end(self) -> None:
         self.sums.close()
-        self._sums.close()
+        self._archive_sums.close()
 
     def _flush(self) -> None:
         if self._small:

@@ -30,7 +30,8 @@ from .store import Store, opened
 from .sums import Sum, Sums
 
 _CHUNK = 1 << 20  # bytes
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: How a folder is opened that nobody may exchange for a link.
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 _LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
@@ -180,7 +181,7 @@ def _staged(folder: Path) -> Iterator[int]:
     staging = folder.with_name(f".restoring-{folder.name}")
     _sweep(staging)
     staging.mkdir(mode=0o700)
-    descriptor = os.open(staging, _FOLDER)
+    descriptor = os.open(staging, OPEN_FOLDER)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         made = os.fstat(descriptor)
@@ -201,7 +202,7 @@ def _staged(folder: Path) -> Iterator[int]:
 def _sweep(staging: Path) -> None:
     """Remove what a restore has left that died; the kernel's lock on it fell with its process."""
     try:
-        left = os.open(staging, _FOLDER)
+        left = os.open(staging, OPEN_FOLDER)
     except FileNotFoundError:
         return
     try:
@@ -350,7 +351,7 @@ class _Place:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=here)
             try:
-                deeper = os.open(name, _FOLDER, dir_fd=here)
+                deeper = os.open(name, OPEN_FOLDER, dir_fd=here)
             except OSError as error:
                 raise NotAuthenticError(f"{path!r}: {name!r} is no folder: {error.strerror}") from None
             finally:

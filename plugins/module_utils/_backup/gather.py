@@ -21,7 +21,7 @@ from typing import IO, NamedTuple, Protocol
 
 from . import sqlite
 from .errors import BackupError, NotAuthenticError
-from .extract import DEPTH_MAX, check_path
+from .extract import DEPTH_MAX, OPEN_FOLDER, check_path
 from .writer import Writer
 
 
@@ -53,9 +53,13 @@ def add(out: Writer, prefix: str, found: Iterable[Found], scratch: Path) -> dict
     :param scratch: a folder for copies of databases.
     :returns: the rows of each table, by the path of its database in the folder and its own name.
     """
-    with _Databases(out, scratch) as databases:
+    databases = _Databases(out, scratch)
+    try:
         for one in found:
             _add(out, f"{prefix}/{one.path}", one, databases)
+        databases.finish()
+    finally:
+        databases.close()
     return {(member.removeprefix(f"{prefix}/"), table): rows for (member, table), rows in databases.rows.items()}
 
 
@@ -92,7 +96,7 @@ def _walk(folder: int, below: str, place: str, exclude: Sequence[str], warn: War
 def _entered(found: Found) -> Iterator[int]:
     if found.path.count("/") >= DEPTH_MAX:
         raise OSError(errno.ENAMETOOLONG, "there are too many folders in each other")
-    folder = os.open(found.entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=found.folder)
+    folder = os.open(found.entry.name, OPEN_FOLDER, dir_fd=found.folder)
     try:
         yield folder
     finally:
@@ -161,21 +165,15 @@ class _Databases:
         self._left_out: set[str] = set()
         self.rows: dict[tuple[str, str], int] = {}
 
-    def __enter__(self) -> _Databases:
-        return self
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._beside.shutdown()
-            if self._now:
-                self._close(self._now)
+    def close(self) -> None:
+        """End it, whatever it is at."""
+        self._beside.shutdown()
+        if self._now:
+            self._close(self._now)
 
     def take(self, member: str, path: Path, descriptor: int) -> None:
         """Take a database; it goes in later."""
-        self._finish()
+        self.finish()
         copying = self._beside.submit(_copied, path, os.fstat(descriptor), self._scratch)
         self._now = _Database(member, os.dup(descriptor), copying)
 
@@ -188,7 +186,7 @@ class _Databases:
             return True
         return member in self._left_out
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Add the copy; the database as any other file, with its companions, where there is none."""
         now = self._now
         if now is None:
