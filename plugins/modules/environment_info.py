@@ -48,7 +48,7 @@ options:
         description: Whether systemd is pid 1.
         type: bool
       cron:
-        description: Whether there is a C(crontab).
+        description: Whether there is a C(crontab), and a cron runs that reads it.
         type: bool
       apt:
         description: Whether packages can be installed with apt.

@@ -24,7 +24,7 @@ class Database:
 
     def __init__(self, engine: str, name: str, owner: str = "") -> None:
         module, options = {
-            "postgresql": ("psycopg2", {"host": "/run/postgresql", "dbname": name}),
+            "postgresql": ("psycopg2", {"dbname": name}),
             "mysql": ("pymysql", {"unix_socket": "/run/mysqld/mysqld.sock", "user": "root", "database": name}),
             "sqlite": ("sqlite3", {"database": name, "timeout": 30}),
         }[engine]

@@ -9,15 +9,21 @@ from driver import Host
 
 POSTGRESQL = Host("backups-debian12", "postgresql")
 MARIADB = Host("backups-debian13", "mysql")
+ELSEWHERE = Host(
+    "backups-elsewhere",
+    "postgresql",
+    # As panelctl asks it.
+    client=("PGHOST=backups-store", "PGUSER=aapanel", "PGPASSFILE=/etc/aapanel/backup/pgpass"),
+)
 SQLITE = Host("backups-cron", "sqlite", "runner", "/home/runner/panel")
 
 
 def by_engine(host: Host) -> str:
     """Names a host in a test's name."""
-    return host.engine
+    return f"{host.engine}-elsewhere" if host.client else host.engine
 
 
-@pytest.fixture(params=[POSTGRESQL, MARIADB, SQLITE], ids=by_engine)
+@pytest.fixture(params=[POSTGRESQL, MARIADB, SQLITE, ELSEWHERE], ids=by_engine)
 def host(request: pytest.FixtureRequest) -> Host:
     """Each host."""
     found: Host = request.param
@@ -26,7 +32,7 @@ def host(request: pytest.FixtureRequest) -> Host:
 
 @pytest.fixture(params=[POSTGRESQL, MARIADB], ids=by_engine)
 def server(request: pytest.FixtureRequest) -> Host:
-    """Each host with systemd and a database server."""
+    """Each host that has systemd, and its database server itself."""
     found: Host = request.param
     return found
 
@@ -53,3 +59,9 @@ def mariadb() -> Host:
 def cron() -> Host:
     """The host of an ordinary user, without systemd."""
     return SQLITE
+
+
+@pytest.fixture
+def elsewhere() -> Host:
+    """The host whose database server is another one's."""
+    return ELSEWHERE

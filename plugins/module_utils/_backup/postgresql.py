@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import BackupError
 from .manifest import Source
-from .programs import Session, run
+from .programs import ProgramError, Session, run
 from .sources import CANARY, compare, note_absence, was_absent
 from .writer import Writer
 
@@ -79,6 +80,9 @@ BEGIN
   END LOOP;
 END $carry$;
 """
+# pg_restore sets this since version 17, of whatever server: https://www.postgresql.org/docs/17/release-17.html
+_NEW_SETTING = "transaction_timeout"
+_NOT_KNOWN = re.compile(rf"^pg_restore: error: .*\nCommand was: SET {_NEW_SETTING} = 0;$", re.MULTILINE)
 # What we ask for is no news, and takes its time, whatever a database sets for its app; and nobody has us call functions
 # of his own by the names of the server's.
 _OPTIONS = (
@@ -161,10 +165,7 @@ class Postgresql:
         owner = _name(self.owner or self.user)
         self._ask(_SERVER, f"CREATE DATABASE {_name(self.scratch)} OWNER {owner} TEMPLATE template0 {self._like()};")
         self._ask(_SERVER, f"REVOKE ALL ON DATABASE {_name(self.scratch)} FROM PUBLIC;")
-        options = ["--no-owner", f"--role={self.owner or self.user}", "--exit-on-error", "--no-password"]
-        jobs = f"--jobs={min(os.cpu_count() or 1, _JOBS)}"
-        env = self._env(self.scratch)
-        run(["pg_restore", *options, jobs, f"--dbname={self.scratch}", str(staging / source.member)], env)
+        self._restore(staging / source.member)
         carry = _CARRY.format(owner=owner, present=_text(self.database), loaded=_text(self.scratch))
         self._ask(self.scratch, carry)
         self._ask(self.scratch, "ANALYZE;")
@@ -205,6 +206,18 @@ class Postgresql:
     def _kept(self) -> str:
         return f"{self.database}_before"
 
+    def _restore(self, dump: Path) -> None:
+        options = ["--no-owner", f"--role={self.owner or self.user}", "--no-password", f"--dbname={self.scratch}"]
+        options += [f"--jobs={min(os.cpu_count() or 1, _JOBS)}"]
+        # A server elsewhere may be older than what there is to ask it with.
+        knows = self._ask(_SERVER, f"SELECT 1 FROM pg_settings WHERE name = '{_NEW_SETTING}';")  # noqa: S608 (ours)
+        options += ["--exit-on-error"] if knows else []
+        try:
+            run(["pg_restore", *options, str(dump)], self._env(self.scratch))
+        except ProgramError as error:
+            if knows or not only_new_setting(error.said):
+                raise
+
     def _rename(self, *names: tuple[str, str]) -> None:
         for name, _ in names:
             # Whom we may not disconnect is named by the server, when it refuses.
@@ -240,6 +253,11 @@ class Postgresql:
         env |= {"PGOPTIONS": " ".join(f"-c {option}" for option in _OPTIONS)}
         env |= {"PGHOST": self.host} if self.host else {}
         return env | ({"PGPASSFILE": str(self.passfile)} if self.passfile else {})
+
+
+def only_new_setting(said: str) -> bool:
+    """Whether all that pg_restore complained about is the setting that an older server does not know."""
+    return _NOT_KNOWN.search(said) is not None and "pg_restore: error: " not in _NOT_KNOWN.sub("", said)
 
 
 def _rows(answer: str) -> dict[str, int]:

@@ -38,6 +38,9 @@ class ProgramError(BackupError):
         super().__init__(f"{program} failed with status {code}: {_last_words(complaints)}")
         self.program = program
         self.code = code
+        complaints.seek(0)
+        #: All that it complained about.
+        self.said = complaints.read().decode("utf-8", "replace")
 
 
 def run(

@@ -37,6 +37,9 @@ KIND_VARIABLE = "AAPANEL_ENVIRONMENT_KIND"
 _DMI = "/sys/class/dmi/id/"
 _CAP_NET_ADMIN = 12  # capabilities(7)
 
+# Debian's cron; cronie, dcron and busybox; fcron.
+_CRON_DAEMONS = ("cron", "crond", "fcron")
+
 # Provider, file below /sys/class/dmi/id, pattern. Only files that anybody may read: the serial and the UUID need root.
 # Sources: cloud-init's ds-identify and its Akamai data source, systemd's virt.c and 40-imds.hwdb, and Amazon's
 # "Detect whether a host is an EC2 instance". Google's row asks the product: a Chromebook has the same vendor.
@@ -425,7 +428,15 @@ def _has_systemd(host: Host) -> _Answer:
 def _has_cron(host: Host) -> _Answer:
     folders = [folder for folder in host.env.get("PATH", "").split(":") if folder.startswith("/")]
     tool = host.first(*(posixpath.join(folder, "crontab") for folder in folders or _PROGRAMS))
-    return tool is not None, tool or "environment PATH", "exists" if tool else "no crontab"
+    if tool is None:
+        return False, "environment PATH", "no crontab"
+    # Containers often have the program, and nobody who does what is written with it.
+    for process in filter(str.isdecimal, host.names("/proc")):
+        if (name := host.read(f"/proc/{process}/comm")) in _CRON_DAEMONS:
+            return True, f"/proc/{process}/comm", name
+    # Where the processes of others are hidden (hidepid), what it writes when it starts has to do.
+    file = None if host.read("/proc/1/comm") else host.first("/run/crond.pid", "/run/cron.pid")
+    return file is not None, file or tool, "exists" if file else "exists, but no cron runs"
 
 
 def _has_apt(host: Host) -> _Answer:

@@ -72,7 +72,7 @@ FEATURES: tuple[Feature, ...] = (
 _LABELS = {
     "root": "root (become)",
     "systemd": "systemd as pid 1",
-    "cron": "crontab",
+    "cron": "a cron that runs",
     "apt": "apt",
     "netfilter": "the right to manage netfilter",
     "docker": "a Docker engine that answers",

@@ -19,7 +19,7 @@ from .errors import TrafficError
 SLOTS = ("blue", "green")
 _CONNECT_TIMEOUT = 2.0  # seconds; a local listener accepts at once or its backlog is full
 _FINGERPRINT = re.compile(r"^# fingerprint: ([0-9a-f]{64})$", re.MULTILINE)
-_VARIABLE = re.compile(r'^([A-Z_]+)="([^"\\]*)"$', re.MULTILINE)
+_VARIABLE = re.compile(r'^([A-Za-z_][A-Za-z0-9_]*)="(.*)"$', re.MULTILINE)
 _CONNECTED = "03"  # state of a connected socket in /proc/net/unix
 
 
@@ -104,7 +104,7 @@ def look_at(folder: Path, settings_file: Path) -> Slot:
         release = None
     text = _read(settings_file)
     fingerprint = _FINGERPRINT.search(text)
-    settings = dict(_VARIABLE.findall(text))
+    settings = _variables(text)
     port = settings.get("PORT", "")
     address = (settings["HOST"], int(port)) if "HOST" in settings and port.isdecimal() else None
     return Slot(
@@ -114,6 +114,14 @@ def look_at(folder: Path, settings_file: Path) -> Slot:
         address=address,
         listening=_accepts(folder / "sock", address),
     )
+
+
+def read_settings(settings_file: Path) -> dict[str, str]:
+    """Return the settings of a slot as they stand in its file, escapes included.
+
+    :raises TrafficError: the file cannot be read.
+    """
+    return _variables(_read(settings_file))
 
 
 def open_connections(sock: Path, table: Path = Path("/proc/net/unix")) -> int:
@@ -128,6 +136,10 @@ def open_connections(sock: Path, table: Path = Path("/proc/net/unix")) -> int:
         fields = line.split(maxsplit=7)
         count += fields[7:] == [str(sock)] and fields[5] == _CONNECTED
     return count
+
+
+def _variables(text: str) -> dict[str, str]:
+    return dict(_VARIABLE.findall(text))
 
 
 def _read(file: Path) -> str:

@@ -8,21 +8,20 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from .. import _durable
 from . import probe
 from .errors import TrafficError, UnhealthyError
-from .observe import live_slot, look_at
-from .services import Systemd
+from .observe import live_slot, look_at, read_settings
 from .settings import Settings
+from .stages import Server, Stage, Unit
 
 _POLL = 0.25  # seconds between two looks
-_LINE = re.compile(r'^([A-Z_]+)="(.*)"$', re.MULTILINE)
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 def rehearse(settings: Settings, databases: Mapping[str, str]) -> str:
@@ -35,30 +34,29 @@ def rehearse(settings: Settings, databases: Mapping[str, str]) -> str:
     live = live_slot(settings.base_dir)
     if live is None:
         return "nothing is live yet"
-    if settings.service != "systemd":
-        return "without systemd it would write into what the panel uses"
-    folder = settings.rehearsal_dir
-    if not folder.is_dir():
-        raise TrafficError(f"{folder} is not there; `systemd-tmpfiles --create` makes it, and so does site.yml")
-    given = overrides(settings.slot_env(live).read_text(encoding="utf-8"), databases, folder, _free_port())
-    _durable.write(folder / "env", "".join(f'{name}="{value}"\n' for name, value in given.items()))
-    services = Systemd(settings)
+    if not settings.restored_dir.is_dir():
+        raise TrafficError(f"{settings.restored_dir} is not there: this is a part of `panelctl backup drill`")
+    stage = _stage(settings, live)
+    present = read_settings(settings.slot_env(live))
+    if reason := stage.why_not() or _out_of_reach(present, settings.shared_dir):
+        return reason
+    given = overrides(present, databases, stage.folder, _free_port())
     try:
-        services.start_rehearsal(live)
-        _wait_healthy(settings, live, services)
+        stage.start(given, servers(present))
+        _wait_healthy(settings, live, stage)
+    except OSError as error:
+        raise TrafficError(f"cannot start the panel on what was restored: {error}") from error
     finally:
-        services.stop_rehearsal(live)
-        (folder / "env").unlink(missing_ok=True)
+        stage.stop()
     return ""
 
 
-def overrides(env: str, databases: Mapping[str, str], folder: Path, port: int) -> dict[str, str]:
+def overrides(present: Mapping[str, str], databases: Mapping[str, str], folder: Path, port: int) -> dict[str, str]:
     """Return the settings that are others than those of the slot.
 
-    :param env: the settings file of the slot.
+    :param present: the settings of the slot.
     :raises TrafficError: its database would be the one that the panel uses.
     """
-    settings = dict(_LINE.findall(env))
     given = {
         "HOST": "127.0.0.1",
         "PORT": str(port),
@@ -68,7 +66,7 @@ def overrides(env: str, databases: Mapping[str, str], folder: Path, port: int) -
         # What waits there is for the panel that serves, and would be done twice.
         "REDIS_URL": "",
     }
-    used = {name: settings[name] for name in ("DATABASE_URL", "DB_NAME") if settings.get(name)}
+    used = {name: present[name] for name in ("DATABASE_URL", "DB_NAME") if present.get(name)}
     for name, value in used.items():
         base, _, database = value.rpartition("/")
         if value.startswith("sqlite:"):
@@ -81,17 +79,45 @@ def overrides(env: str, databases: Mapping[str, str], folder: Path, port: int) -
     return given
 
 
-def _wait_healthy(settings: Settings, slot: str, services: Systemd) -> None:
+def servers(present: Mapping[str, str]) -> list[Server]:
+    """Return where the panel asks its databases, by its settings; none for a database that is a file."""
+    found = []
+    if host := present.get("DB_HOST"):
+        found.append(Server(host, int(present.get("DB_PORT") or _PORTS[present["DB_ENGINE"]])))
+    url = urlsplit(present.get("DATABASE_URL", ""))
+    if url.hostname:
+        found.append(Server(url.hostname, url.port or _PORTS[url.scheme.partition("+")[0]]))
+    return found
+
+
+def _stage(settings: Settings, slot: str) -> Stage:
+    if settings.service == "systemd":
+        return Unit(settings, slot)
+    # Here, because it wants memory that can be written and executed, which a hardened unit is denied.
+    from .confined import Process  # noqa: PLC0415
+
+    return Process(settings, slot)
+
+
+def _out_of_reach(present: Mapping[str, str], shared: Path) -> str:
+    url = present.get("DATABASE_URL", "")
+    file = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    if url.startswith("sqlite:///") and file.exists() and not file.resolve().is_relative_to(shared.resolve()):
+        return f"its database, {file}, is outside of {shared}, so that it would be the present one"
+    return ""
+
+
+def _wait_healthy(settings: Settings, slot: str, stage: Stage) -> None:
     wanted = look_at(settings.slot_dir(slot), settings.slot_env(slot)).release
     deadline = time.monotonic() + settings.healthy_timeout
     while True:
-        answer = probe.get(probe.unix(settings.rehearsal_dir / "sock"), settings.domain, probe.READY)
+        answer = probe.get(probe.unix(stage.folder / "sock"), settings.domain, probe.READY)
         if answer.ok and answer.release == wanted:
             return
-        if time.monotonic() >= deadline:
+        if not stage.running() or time.monotonic() >= deadline:
             raise UnhealthyError(
                 f"on what was restored the panel was not healthy within {settings.healthy_timeout:g} s. Last answer of "
-                f"{probe.READY}: {answer}\nIts last lines:\n{services.rehearsal_logs(slot)}"
+                f"{probe.READY}: {answer}\nIts last lines:\n{stage.logs()}"
             )
         time.sleep(_POLL)
 

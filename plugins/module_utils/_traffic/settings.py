@@ -78,6 +78,16 @@ class Settings:
         return self.config_dir / "backup.json"
 
     @property
+    def shared_dir(self) -> Path:
+        """What the app writes, for all releases."""
+        return self.data_dir / "shared"
+
+    @property
+    def restored_dir(self) -> Path:
+        """What a drill has restored; the unit of its panel binds a part of it."""
+        return self.data_dir / "backup-state/drill"
+
+    @property
     def rehearsal_dir(self) -> Path:
         """Where a drill's panel has its settings and its socket."""
         return self.run_dir.with_name(f"{self.run_dir.name}-drill")

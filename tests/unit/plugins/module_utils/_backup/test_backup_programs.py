@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import mysql
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import mysql, postgresql
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import Session, run, stream
 from hypothesis import given
@@ -107,3 +107,30 @@ def test_rows_are_counted_in_the_dump_wherever_it_is_cut(found, chunk):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mysql, "_CHUNK", chunk)
         assert mysql._count(io.BytesIO(dump)) == expected
+
+
+# As pg_restore 17 says it of a server of version 15, whose words may be in any language.
+_UNKNOWN = """pg_restore: error: could not execute query: FEHLER:  unbekannter Parameter »transaction_timeout«
+Command was: SET transaction_timeout = 0;
+"""
+_END = "pg_restore: warning: errors ignored on restore: 2\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "harmless"),
+    [
+        (_UNKNOWN * 2 + _END, True),
+        ("", False),
+        (_END, False),
+        ("pg_restore: error: could not open input file\n", False),
+        (
+            _UNKNOWN + "pg_restore: error: could not execute query: ERROR:  x\nCommand was: CREATE TABLE x;\n" + _END,
+            False,
+        ),
+        (_UNKNOWN + "pg_restore: error: COPY failed for table x: ERROR:  disk full\n" + _END, False),
+        # A server that was stopped in the middle.
+        (_UNKNOWN + "pg_restore: error: could not execute query: server closed the connection\n", False),
+    ],
+)
+def test_an_older_server_may_not_know_a_setting_and_nothing_else(said, harmless):
+    assert postgresql.only_new_setting(said) is harmless

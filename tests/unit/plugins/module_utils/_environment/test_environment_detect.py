@@ -166,6 +166,23 @@ def test_crontab_is_looked_for_where_programs_are(path: str, has: bool, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ({"/proc/612/comm": "crond\n"}, True),
+        ({"/proc/612/comm": "bash\n"}, False),
+        ({"/proc/612/comm": "bash\n", "/run/crond.pid": "612\n"}, False),
+        ({"/proc/1/comm": "", "/run/crond.pid": "612\n"}, True),
+        ({"/proc/1/comm": ""}, False),
+    ],
+)
+def test_a_crontab_that_nobody_reads_is_no_cron(files: dict[str, str], has: bool, tmp_path: Path) -> None:
+    record = load("bare_metal")
+    del record["files"]["/proc/612/comm"]
+    record["files"] |= files
+    assert detect(build(tmp_path, record)).capabilities["cron"] is has
+
+
+@pytest.mark.parametrize(
     ("mounts", "kept"),
     [
         ("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:5 / /home rw - tmpfs tmpfs rw\n", False),

@@ -91,7 +91,7 @@ def test_schedule_is_cron_s_without_systemd_and_nobody_s_without_both() -> None:
     assert (decisions["schedule"].enabled, decisions["schedule"].value, problems) == (False, None, [])
     assert decisions["schedule"].reason == (
         "needs root (become) to write its timers and systemd as pid 1 to keep the time, "
-        "or else crontab to keep the time"
+        "or else a cron that runs to keep the time"
     )
 
 
@@ -100,7 +100,9 @@ def test_schedule_can_be_chosen_where_it_can_be() -> None:
     assert (decisions["schedule"].value, decisions["schedule"].reason, problems) == ("cron", "chosen by request", [])
     decisions, problems = decide({**EVERYTHING, "cron": False}, {"schedule": "cron"})
     assert not decisions["schedule"].enabled
-    assert problems[0].startswith("features.schedule is cron, but this host cannot have it: needs crontab to keep")
+    assert problems[0].startswith(
+        "features.schedule is cron, but this host cannot have it: needs a cron that runs to keep"
+    )
     decisions, problems = decide({**NOTHING, "cron": True}, {"schedule": "systemd"})
     assert decisions["schedule"].value == "cron"
     assert problems[0].startswith("features.schedule is systemd, but this host cannot have it: needs root (become)")

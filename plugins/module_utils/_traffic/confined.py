@@ -1,0 +1,113 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""A release on restored data without systemd, as an ordinary user: a copy of the app, confined by the kernel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .. import _durable
+from . import landlock
+from .observe import read_settings
+from .services import tail, with_settings
+from .settings import Settings
+from .stages import Server, write_env
+
+_STOP_SECONDS = 10
+_GUNICORN = ["-m", "gunicorn", "--config", "python:aapanel_runtime.gunicorn_config", "aapanel_runtime.wsgi:application"]
+
+
+class Process:
+    """A child of this process, which dies with it; for an ordinary user, who cannot mount."""
+
+    def __init__(self, settings: Settings, slot: str) -> None:
+        self.folder = settings.rehearsal_dir
+        self._settings = settings
+        self._release = settings.slot_dir(slot) / "release"
+        self._env = settings.slot_env(slot)
+        self._app = settings.restored_dir / "app"
+        self._restored = settings.restored_dir / "files/data"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def why_not(self) -> str:
+        try:
+            landlock.version()
+        except OSError as error:
+            return f"nothing would keep it from what the panel uses: no systemd, and no Landlock ({error.strerror})"
+        return ""
+
+    def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        _durable.make(self.folder)
+        env = write_env(self.folder, self._moved(given))
+        self._copy()
+        confinement = self._confine([int(given["PORT"])], [server.port for server in servers])
+        command = [str(self._release / "venv/bin/python"), *_GUNICORN]
+        try:
+            with (self.folder / "log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    with_settings(command, self._env, env),
+                    cwd=self._app,
+                    env={**os.environ, "TMPDIR": str(self.folder)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=confinement.enter,  # noqa: PLW1509 (there are no threads here)
+                )
+        finally:
+            confinement.close()
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        # The copy goes with what was restored.
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def logs(self) -> str:
+        return tail(self.folder / "log")
+
+    def _confine(self, listens: Sequence[int], connects: Sequence[int]) -> landlock.Confinement:
+        # gunicorn has its heartbeats in /dev/shm.
+        writable = [self._restored, self._app, self.folder, Path("/dev/null"), Path("/dev/shm")]  # noqa: S108
+        return landlock.Confinement(self._settings.shared_dir.resolve(), writable, listens, connects)
+
+    def _copy(self) -> None:
+        """Copy the app, so that what it has beside itself is what was restored, too."""
+        shutil.rmtree(self._app, ignore_errors=True)
+        shutil.copytree(self._release / "app", self._app, symlinks=True)
+        for folder, folders, files in os.walk(self._app):
+            for place in (Path(folder, name) for name in (*folders, *files)):
+                if place.is_symlink() and (target := self._move(str(place.readlink()))) != str(place.readlink()):
+                    place.unlink()
+                    place.symlink_to(target)
+
+    def _moved(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the settings, and those that name a path which is elsewhere now."""
+        present = read_settings(self._env)
+        moved = {name: self._move(value) for name, value in present.items()}
+        return {name: value for name, value in moved.items() if value != present[name]} | dict(given)
+
+    def _move(self, text: str) -> str:
+        """Replace what is elsewhere now in a path, or in a setting that has one."""
+        for path, there in ((self._settings.shared_dir, self._restored), (self._release / "app", self._app)):
+            text = re.sub(rf"{re.escape(str(path))}(?=/|$)", str(there).replace("\\", r"\\"), text)
+        return text

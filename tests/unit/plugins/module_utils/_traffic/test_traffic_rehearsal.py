@@ -1,0 +1,241 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A release on restored data, without systemd: it serves there, and what the panel uses is out of its reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import landlock, rehearsal
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError, UnhealthyError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import Settings
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.stages import Server
+
+_ABI_TCP, _ABI_SCOPES = 4, 6
+
+# Stands for gunicorn: tries what it is told to, writes down what came of it, and serves.
+_PANEL = """
+import http.server, json, os, socketserver, sys
+def attempt(code):
+    try:
+        return eval(code)
+    except OSError as error:
+        return error.strerror
+tried = {name: attempt(code) for name, code in json.load(open("attempts")).items()}
+with open("data/report", "w") as report:
+    json.dump({"tried": tried, "env": dict(os.environ), "pid": os.getpid()}, report)
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(int(os.environ["ANSWER"]))
+        self.send_header("X-Release", os.environ["AAPANEL_RELEASE"])
+        self.end_headers()
+    def address_string(self):
+        return "somebody"
+if os.environ["ANSWER"] == "0":
+    sys.exit("it has no table")
+socketserver.UnixStreamServer(os.environ["AAPANEL_SOCKET"], Answer).serve_forever()
+"""
+
+
+class Host:
+    """One with a live release, and what a drill has restored."""
+
+    def __init__(self, place: Path) -> None:
+        self.settings = Settings(
+            place / "base", place / "etc", place / "data", place / "run", "supervisor", healthy_timeout=20
+        )
+        self.present = self.settings.shared_dir / "data"
+        self.restored = self.settings.restored_dir / "files/data/data"
+        for folder, word in ((self.present, "present"), (self.restored, "restored")):
+            folder.mkdir(parents=True)
+            (folder / "word").write_text(word)
+        self.release = place / "base/releases/1.0.0"
+        self.app = self.release / "app"
+        (self.app / "static").mkdir(parents=True)
+        (self.app / "data").symlink_to(self.present)
+        (self.app / "static/back").symlink_to("../attempts")
+        python = self.release / "venv/bin/python"
+        python.parent.mkdir(parents=True)
+        (self.release / "panel.py").write_text(_PANEL)
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} "{self.release}/panel.py"\n')
+        python.chmod(0o755)
+        slot = place / "base/slots/blue"
+        slot.mkdir(parents=True)
+        (slot / "release").symlink_to(self.release)
+        (place / "base/live").symlink_to(slot)
+        self.write({})
+
+    def write(self, attempts: dict[str, str], **more: str) -> None:
+        """Say what is tried, and settings of the slot."""
+        (self.app / "attempts").write_text(json.dumps(attempts))
+        env = {"AAPANEL_RELEASE": "1.0.0", "HOST": "127.0.0.1", "PORT": "8000", "ANSWER": "200", **more}
+        self.settings.config_dir.mkdir(exist_ok=True)
+        self.settings.slot_env("blue").write_text("".join(f'{name}="{value}"\n' for name, value in env.items()))
+
+    def report(self) -> dict[str, Any]:
+        return dict(json.loads((self.restored / "report").read_text()))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    try:
+        landlock.version()
+    except OSError:
+        pytest.skip("this kernel has no Landlock")
+    return Host(tmp_path)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Somebody who listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_it_serves_on_what_was_restored_and_leaves_nothing(host: Host) -> None:
+    home, url = host.settings.slot_dir("blue") / "release/app", f"sqlite:///{host.present}/panel.db"
+    host.write(
+        {"beside it": "open('data/word').read()", "by a setting": "open(os.environ['FOLDER'] + '/word').read()"},
+        AAPANEL_HOME=str(home),
+        DATABASE_URL=url,
+        FOLDER=str(host.present),
+        OTHER=f"{host.settings.shared_dir}-of-another",
+        REDIS_URL="redis://127.0.0.1",
+    )
+    assert rehearsal.rehearse(host.settings, {}) == ""
+    report = host.report()
+    assert report["tried"] == {"beside it": "restored", "by a setting": "restored"}
+    env = report["env"]
+    assert env["AAPANEL_HOME"] == str(host.settings.restored_dir / "app")
+    assert env["DATABASE_URL"] == f"sqlite:///{host.restored}/panel.db"
+    assert env["OTHER"] == f"{host.settings.shared_dir}-of-another"
+    assert (env["REDIS_URL"], env["PORT"] == "8000") == ("", False)
+    assert not host.settings.rehearsal_dir.exists()
+    assert (host.app / "data").readlink() == host.present
+    with pytest.raises(ProcessLookupError):
+        os.kill(report["pid"], 0)
+
+
+def test_what_the_panel_uses_is_out_of_its_reach(host: Host, tmp_path: Path) -> None:
+    present, beside = f"'{host.present}/word'", f"'{host.present}/new'"
+    code, outside = f"'{host.release}/panel.py'", f"'{tmp_path}/new'"
+    host.write(
+        {
+            "read": f"open({present}).read()",
+            "write": f"open({present}, 'w')",
+            "truncate": f"os.truncate({present}, 0)",
+            "remove": f"os.unlink({present})",
+            "make": f"open({beside}, 'w')",
+            "move in": f"os.rename('data/word', {beside})",
+            "link": f"os.link({present}, 'data/linked')",
+            "its code": f"open({code}, 'a')",
+            "elsewhere": f"open({outside}, 'w')",
+            "by proc": f"open('/proc/{os.getpid()}/cwd/pyproject.toml', 'a')",
+        }
+    )
+    assert rehearsal.rehearse(host.settings, {}) == ""
+    tried = host.report()["tried"]
+    assert set(tried.values()) <= {"Permission denied", "Invalid cross-device link"}, tried
+    assert sorted(entry.name for entry in host.present.iterdir()) == ["word"]
+    assert (host.present / "word").read_text() == "present"
+
+
+def test_nor_can_it_reach_others(host: Host, port: int) -> None:
+    """Only the database's port, where the kernel can tell; nobody else's processes."""
+    abi = landlock.version()
+    connect = f"__import__('socket').create_connection(('127.0.0.1', {port}), 2) and 'connected'"
+    host.write({"connect": connect, "signal": f"os.kill({os.getpid()}, 0)"})
+    assert rehearsal.rehearse(host.settings, {}) == ""
+    tried = host.report()["tried"]
+    assert tried["connect"] == ("Permission denied" if abi >= _ABI_TCP else "connected")
+    assert tried["signal"] == ("Operation not permitted" if abi >= _ABI_SCOPES else None)
+    host.write({"connect": connect}, DB_ENGINE="postgresql", DB_HOST="127.0.0.1", DB_PORT=str(port), DB_NAME="aapanel")
+    assert rehearsal.rehearse(host.settings, {"aapanel": "aapanel_scratch"}) == ""
+    assert host.report()["tried"]["connect"] == "connected"
+    assert host.report()["env"]["DB_NAME"] == "aapanel_scratch"
+
+
+@pytest.mark.parametrize(("answer", "word"), [("503", "Last answer"), ("0", "it has no table")])
+def test_one_that_is_not_healthy_says_why(answer: str, word: str, host: Host) -> None:
+    host.settings = Settings(**{**vars(host.settings), "healthy_timeout": 2.0})
+    host.write({}, ANSWER=answer)
+    with pytest.raises(UnhealthyError, match=word):
+        rehearsal.rehearse(host.settings, {})
+    assert not host.settings.rehearsal_dir.exists()
+
+
+def test_it_dies_with_who_asked(host: Host) -> None:
+    host.write({}, ANSWER="503")
+    code = (
+        "import sys; from pathlib import Path\n"
+        f"from {rehearsal.__name__} import rehearse\nfrom {Settings.__module__} import Settings\n"
+        "rehearse(Settings(*map(Path, sys.argv[1:5]), 'supervisor'), {})"
+    )
+    settings = host.settings
+    folders = [settings.base_dir, settings.config_dir, settings.data_dir, settings.run_dir]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    asked = subprocess.Popen([sys.executable, "-c", code, *folders], env=environment)
+    try:
+        deadline = time.monotonic() + 20
+        while not (settings.rehearsal_dir / "sock").exists():
+            assert time.monotonic() < deadline
+            assert asked.poll() is None
+            time.sleep(0.05)
+    finally:
+        asked.kill()
+        asked.wait()
+    pid = host.report()["pid"]
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]:
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
+    # What is left keeps nobody from the next one.
+    host.write({})
+    assert rehearsal.rehearse(settings, {}) == ""
+
+
+def test_why_it_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(tmp_path)
+    outside = tmp_path / "panel.db"
+    outside.touch()
+    host.write({}, DATABASE_URL=f"sqlite:///{outside}")
+    monkeypatch.setattr(landlock, "version", lambda: 1)
+    assert "is outside of" in rehearsal.rehearse(host.settings, {})
+
+    def missing() -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(landlock, "version", missing)
+    assert "no Landlock (Function not implemented)" in rehearsal.rehearse(host.settings, {})
+    (tmp_path / "base/live").unlink()
+    assert rehearsal.rehearse(host.settings, {}) == "nothing is live yet"
+
+
+@pytest.mark.parametrize("present", [{"DB_NAME": "other"}, {"DATABASE_URL": "postgresql://panel@db/other"}])
+def test_never_on_the_present_database(present: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(TrafficError, match="it would be the present one"):
+        rehearsal.overrides(present, {"aapanel": "aapanel_scratch"}, tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("present", "found"),
+    [
+        ({"DB_ENGINE": "postgresql", "DB_HOST": "db.test"}, [Server("db.test", 5432)]),
+        ({"DB_ENGINE": "mysql", "DB_HOST": "::1", "DB_PORT": "3307"}, [Server("::1", 3307)]),
+        ({"DATABASE_URL": "postgresql+psycopg://u:p%40@[fd00::1]:6000/panel"}, [Server("fd00::1", 6000)]),
+        ({"DATABASE_URL": "mysql+pymysql://u:p@db.test/panel"}, [Server("db.test", 3306)]),
+        ({"DATABASE_URL": "sqlite:////srv/panel.db"}, []),
+        ({}, []),
+    ],
+)
+def test_where_databases_are_asked(present: dict[str, str], found: list[Server]) -> None:
+    assert rehearsal.servers(present) == found
