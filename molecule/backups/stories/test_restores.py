@@ -9,7 +9,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -161,6 +161,20 @@ def test_one_that_is_killed(phase: str, delays: tuple[float, ...], host: Host, c
         if not killed or phase == "done":
             assert look(host) == changed.before, where
         settled(host)
+
+
+def test_cron_settles_a_restore_that_died_with_the_machine(cron: Host) -> None:
+    """At boot, as cron takes it: the file that says that there was none since is gone."""
+    cron.back_up("full")
+    root = replace(cron, user="root")
+    root.run("sh", "-c", "kill $(cat /run/crond.pid)")
+    killed = cron.run("python3", "-c", KILLER, cron.program, f"{cron.data}/backup-state", "swapping", "0.0").stdout
+    assert killed == "-9\n"
+    state = ["find", f"{cron.data}/backup-state", "-name", "restore.json"]
+    assert cron.run(*state).stdout
+    root.run("sh", "-c", "rm -f /run/crond.reboot /run/crond.pid; cron")
+    wait_until(lambda: not cron.run(*state).stdout, 60.0, "a restore that is settled")
+    settled(cron)
 
 
 def test_a_drill_proves_it_while_the_panel_serves(host: Host, changed: Changed) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BackupError
-from .programs import run
+from .programs import ProgramError, run
 
 
 class App:
@@ -52,8 +52,18 @@ class App:
     def _ask(self, *arguments: str) -> dict[str, Any]:
         if self._panelctl is None:
             return {"stopped": False, "reason": "no panel runs on this host"}
-        answer = run([str(self._panelctl), *arguments, "--json"], {})
         try:
+            answer = run([str(self._panelctl), *arguments, "--json"], {})
             return dict(json.loads(answer))
+        except ProgramError as error:
+            raise BackupError(_told(error.printed) or str(error)) from None
         except ValueError:
             raise BackupError(f"{self._panelctl} {arguments[0]} answered with no JSON: {answer[:200]}") from None
+
+
+def _told(printed: str) -> str:
+    """Return what panelctl tells as JSON of why it failed; empty where it tells nothing."""
+    try:
+        return str(json.loads(printed)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""

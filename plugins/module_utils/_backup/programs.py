@@ -32,15 +32,17 @@ class ProgramError(BackupError):
     """A program failed.
 
     :param code: its exit status.
+    :param printed: what it printed all the same.
     """
 
-    def __init__(self, program: str, code: int, complaints: IO[bytes]) -> None:
+    def __init__(self, program: str, code: int, complaints: IO[bytes], printed: bytes | None = None) -> None:
         super().__init__(f"{program} failed with status {code}: {_last_words(complaints)}")
         self.program = program
         self.code = code
         complaints.seek(0)
         #: All that it complained about.
         self.said = complaints.read().decode("utf-8", "replace")
+        self.printed = (printed or b"").decode("utf-8", "replace")
 
 
 def run(
@@ -71,7 +73,7 @@ def run(
         except OSError as error:
             raise BackupError(f"cannot run {command[0]}: {error.strerror}") from None
         if done.returncode:
-            raise ProgramError(command[0], done.returncode, complaints)
+            raise ProgramError(command[0], done.returncode, complaints, done.stdout)
     return "" if done.stdout is None else done.stdout.decode("utf-8", "replace")
 
 

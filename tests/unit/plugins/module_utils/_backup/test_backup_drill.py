@@ -184,3 +184,20 @@ def test_pins(store, backed_up):
     (store.state_dir / "pins.json").write_text(json.dumps("x")[:-1])
     with pytest.raises(BackupError, match="mend it"):
         pins.read(store)
+
+
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [
+        ("""echo '{"result": "unhealthy", "error": "it has no table"}'; exit 3""", "^it has no table$"),
+        ("echo '{}'; echo out of luck >&2; exit 1", "failed with status 1: out of luck"),
+        ("echo broken; exit 1", "failed with status 1: it said nothing"),
+        ("echo broken", "answered with no JSON: broken"),
+    ],
+)
+def test_what_the_panel_did_not_do_is_told_in_its_own_words(does, says, tmp_path):
+    program = tmp_path / "panelctl"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    with pytest.raises(BackupError, match=says):
+        App(program).start()
