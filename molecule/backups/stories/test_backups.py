@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -16,6 +18,26 @@ import pytest
 from driver import SCRATCH, SUM, Host, play, wait_until
 
 RESTORED = "/var/tmp/restored"
+
+# Runs a backup, and kills a server as soon as its database is being dumped; prints how the backup ended.
+KILLER = """
+import os, signal, subprocess, sys, time
+dump, pid, *command = sys.argv[1:]
+backup = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def runs(process):
+    try:
+        return open(f"/proc/{process}/comm").read().strip() == dump
+    except OSError:
+        return False
+while backup.poll() is None and not any(map(runs, filter(str.isdecimal, os.listdir("/proc")))):
+    time.sleep(0.005)
+time.sleep(0.1)
+os.kill(int(pid), signal.SIGKILL)
+said = backup.communicate()[0]
+print(backup.returncode)
+print(said)
+"""
+ALIVE = {"postgresql": ["psql", "-c", "SELECT 1", "postgres"], "mysql": ["mariadb", "-e", "SELECT 1"]}
 
 
 @pytest.fixture
@@ -65,7 +87,7 @@ def test_the_timers_are_armed(server: Host) -> None:
 def test_cron_does_it_where_there_is_no_systemd(cron: Host) -> None:
     """It is asked every minute here; all four jobs are there."""
     told = cron.run("crontab", "-l").stdout
-    assert len(re.findall(r"^[*\d@].* nice .*/bin/panelctl backup ", told, re.MULTILINE)) == 4
+    assert len(re.findall(r"^[*\d@].* nice .*/bin/panelctl backup .*>>", told, re.MULTILINE)) == 4
     known = {backup["name"] for backup in cron.panelctl("list")}
     new = wait_until(lambda: {b["name"] for b in cron.panelctl("list")} - known, 75.0, "a backup by cron")
     assert {backup["set"] for backup in cron.backups() if backup["name"] in new} == {"databases"}
@@ -120,6 +142,86 @@ def test_a_server_that_is_down_fails_the_unit_and_nothing_is_listed(server: Host
     finally:
         server.run("systemctl", "start", unit)
     assert server.back_up("databases")["seq"] > known[-1]["seq"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        # Somebody else vouches for the one that answers.
+        ("/etc/ssl/backups-store.pem", "cp $(ls /etc/ssl/certs/*.pem | head -1)", "certificate verify failed"),
+        (
+            "/etc/aapanel/backup/pgpass",
+            "echo backups-store:5432:*:aapanel:other | tee",
+            "password authentication failed",
+        ),
+    ],
+    ids=["certificate", "password"],
+)
+def test_a_server_elsewhere_that_is_not_reached(file: str, change: str, says: str, elsewhere: Host) -> None:
+    """It says why, and nothing is listed."""
+    known = elsewhere.backups()
+    elsewhere.run("sh", "-c", f"cp -p {file} /root/kept && {change} {file}")
+    try:
+        failed = elsewhere.run("panelctl", "backup", "create", "databases", check=False)
+    finally:
+        elsewhere.run("mv", "/root/kept", file)
+    assert failed.returncode == 1
+    assert says in failed.stderr
+    assert elsewhere.backups() == known
+
+
+def test_a_server_that_is_killed_while_it_is_dumped(server: Host) -> None:
+    """In the middle of a table that takes its time."""
+    unit, dump, fill = {
+        "postgresql": (
+            "postgresql@15-main",
+            "pg_dump",
+            "SELECT n, repeat(md5(n::text), 50) FROM generate_series(1, 60000) n",
+        ),
+        "mysql": ("mariadb", "mariadb-dump", "SELECT seq AS n, repeat(md5(seq), 50) FROM seq_1_to_60000"),
+    }[server.engine]
+    server.query(f"CREATE TABLE large AS {fill}")
+    known = server.backups()
+    try:
+        pid = server.unit(unit, "MainPID")
+        killed = server.run("python3", "-c", KILLER, dump, pid, "panelctl", "backup", "create", "databases")
+        server.run("systemctl", "restart", unit)
+        status, said = killed.stdout.split("\n", 1)
+        assert status == "1", said
+        assert f"{dump} failed" in said
+        assert server.backups() == known
+        assert not server.run("find", "/var/lib/aapanel/backups", "-name", ".new-*").stdout
+    finally:
+        wait_until(lambda: server.run(*ALIVE[server.engine], check=False).returncode == 0, 60.0, "its answers")
+        server.query("DROP TABLE large")
+    assert server.back_up("databases")["seq"] > known[-1]["seq"]
+    wait_until(server.healthy, 60.0, "a healthy panel")
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "postgresql-elsewhere"])
+def test_tables_that_change_meanwhile_keep_nobody_waiting(engine: str, postgresql: Host, elsewhere: Host) -> None:
+    """Whoever changes one waits for pg_dump; if that waited for him, too, neither would ever end."""
+    host = elsewhere if engine.endswith("elsewhere") else postgresql
+    host.query("CREATE TABLE churn (n int)")
+    over, changes = threading.Event(), []
+
+    def change() -> None:
+        while not over.is_set():
+            host.query("ALTER TABLE churn ADD COLUMN m int; ALTER TABLE churn DROP COLUMN m; TRUNCATE churn")
+            changes.append(time.monotonic())
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    try:
+        for _ in range(4):
+            began = time.monotonic()
+            assert not host.back_up("databases")["partial"]
+            assert time.monotonic() - began < 30
+    finally:
+        over.set()
+        changer.join()
+        host.query("DROP TABLE churn")
+    assert len(changes) > 4
 
 
 def test_a_partial_backup_is_made_and_warned_of(mariadb: Host) -> None:

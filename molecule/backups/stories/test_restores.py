@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -165,7 +166,9 @@ def test_one_that_is_killed(phase: str, delays: tuple[float, ...], host: Host, c
 
 def test_cron_settles_a_restore_that_died_with_the_machine(cron: Host) -> None:
     """At boot, as cron takes it: the file that says that there was none since is gone."""
+    put(cron, "backed up")
     cron.back_up("full")
+    put(cron, "present")
     root = replace(cron, user="root")
     root.run("sh", "-c", "kill $(cat /run/crond.pid)")
     killed = cron.run("python3", "-c", KILLER, cron.program, f"{cron.data}/backup-state", "swapping", "0.0").stdout
@@ -175,6 +178,25 @@ def test_cron_settles_a_restore_that_died_with_the_machine(cron: Host) -> None:
     root.run("sh", "-c", "rm -f /run/crond.reboot /run/crond.pid; cron")
     wait_until(lambda: not cron.run(*state).stdout, 60.0, "a restore that is settled")
     settled(cron)
+    assert look(cron) == ("present", "present")
+    cron.query("DROP TABLE words")
+
+
+def test_a_machine_that_dies_while_it_restores(server: Host) -> None:
+    """It comes up with what there was."""
+    put(server, "backed up")
+    server.back_up("full")
+    put(server, "present")
+    killed = server.run("python3", "-c", KILLER, server.program, f"{server.data}/backup-state", "swapping", "0.05")
+    assert killed.stdout == "-9\n"
+    subprocess.run(["docker", "restart", "--time=30", server.name], check=True, capture_output=True)
+    journal = ["find", f"{server.data}/backup-state", "-name", "restore.json"]
+    wait_until(lambda: not server.run(*journal).stdout, 90.0, "a restore that is settled")
+    settled(server)
+    assert look(server) == ("present", "present")
+    server.query("DROP TABLE words")
+    # What was sent just then is sent with the next one.
+    server.panelctl("push")
 
 
 def test_a_drill_proves_it_while_the_panel_serves(host: Host, changed: Changed) -> None:

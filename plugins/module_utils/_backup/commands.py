@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -93,8 +92,7 @@ def _restore_in_place(backups: Backups, options: argparse.Namespace, screen: Scr
 
 def _restore_unproven(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     with extract.unproven(backups.store, options.name) as archive:
-        room = extract.Limits(size=shutil.disk_usage(options.to.parent).free)
-        extract.extract_unproven(archive, options.to, room)
+        extract.extract_unproven(archive, options.to, extract.Limits.of(archive, options.to.parent))
     lines = [f"{options.name} is in {options.to}; nothing proves what it is: look at it before anybody uses it"]
     screen.show({"result": "restored", "to": str(options.to), "name": options.name, "proven": False}, lines)
     return OK

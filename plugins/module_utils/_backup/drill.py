@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hmac
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .. import _durable
 from . import canonical, keyring, names, restore
 from .app import App
 from .errors import BackupError, NotAuthenticError
@@ -45,11 +47,13 @@ class Limits:
     :param rto_max: from its beginning until the panel is healthy on what was restored.
     :param rpo_max: age of the newest backup of each database.
     :param files_max: age of the newest backup of each folder.
+    :param drill_max: age of the newest drill itself, by which the status goes.
     """
 
     rto_max: int = 900
     rpo_max: int = 3600
     files_max: int = 27 * 3600
+    drill_max: int = 27 * 3600
 
 
 @dataclass(frozen=True)
@@ -122,17 +126,20 @@ def reports(store: Store) -> list[Report]:
     file = store.state_dir / _REPORTS
     if not file.exists():
         return []
-    return [_parse(line, store.keys, f"{file}, line {n}") for n, line in enumerate(file.read_bytes().splitlines(), 1)]
+    # What is behind the last end of a line was never finished.
+    lines = file.read_bytes().split(b"\n")[:-1]
+    return [_parse(line, store.keys, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 
 def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> Report:
     now, started = datetime.now(timezone.utc), time.monotonic()
     report = Report(store.host, names.stamp(now))
-    wanted = restore.plan(store, origins)
-    known = [origin.name for group in wanted.values() for origin in group]
-    chosen = [origin for origin in origins if origin.name in known]
+    chosen: list[Origin] = []
     sources: dict[str, Any] = {}
     try:
+        wanted = restore.plan(store, origins)
+        known = [origin.name for group in wanted.values() for origin in group]
+        chosen += [origin for origin in origins if origin.name in known]
         with _place(store, chosen) as staging:
             found = restore.bring(store, wanted, dict.fromkeys(known, staging), say)
             for origin in chosen:
@@ -143,8 +150,12 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
             _furnish(chosen, found, staging)
             say("asking the panel for its health on it")
             health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
+        missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.present())]
     except BackupError as error:
         return replace(report, sources=sources, rto=_since(started), problem=str(error))
+    except OSError as error:
+        problem = f"{error.filename or store.state_dir}: {error.strerror}"
+        return replace(report, sources=sources, rto=_since(started), problem=problem)
     ages = {kind: [sources[o.name]["age"] for o in chosen if o.is_database is kind] for kind in (True, False)}
     return replace(
         report,
@@ -153,6 +164,7 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
         files_age=max(ages[False], default=0),
         sources=sources,
         health=health,
+        problem=f"no good backup has {', '.join(missing)}" if missing else "",
     )
 
 
@@ -167,9 +179,11 @@ def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
     try:
         yield staging
     finally:
-        shutil.rmtree(staging)
-        for origin in chosen:
-            origin.drop()
+        try:
+            shutil.rmtree(staging)
+        finally:
+            for origin in chosen:
+                origin.drop()
 
 
 def _furnish(chosen: Sequence[Origin], found: dict[str, Brought], staging: Path) -> None:
@@ -210,9 +224,19 @@ def _since(started: float) -> int:
 def _append(store: Store, report: Report) -> None:
     text = canonical.encode({"format": 1, **asdict(report)})
     line = b"%s %s %s\n" % (text, store.keys.signer.encode("ascii"), _sign(text, store.keys, store.keys.signer))
-    with (store.state_dir / _REPORTS).open("ab") as file:
-        (store.state_dir / _REPORTS).chmod(0o600)
-        file.write(line)
+    path = store.state_dir / _REPORTS
+    try:
+        with path.open("a+b") as file:
+            path.chmod(0o600)
+            file.seek(0)
+            # Without what one that died has left of its line.
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        _durable.sync(store.state_dir)
+    except OSError as error:
+        raise BackupError(f"{path}: the report cannot be written: {error.strerror}") from error
 
 
 def _parse(line: bytes, keys: Keyring, where: str) -> Report:

@@ -38,6 +38,11 @@ _LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
 _WAITING = 64  # files that may still be digested while the next ones are written
 
 
+_ROOM = 64 << 20  # bytes that are left to everybody else
+# Text comes to thirty times its archive, zeroes to a thousand times.
+_RATIO_MAX = 200
+
+
 @dataclass(frozen=True)
 class Limits:
     """What an archive that nobody signed may come to; beyond that it is a bomb.
@@ -47,6 +52,16 @@ class Limits:
 
     members: int = 1_000_000
     size: int = 1 << 40
+
+    @classmethod
+    def of(cls, archive: int, folder: Path) -> Limits:
+        """Return what an archive may come to in a folder.
+
+        :param archive: its descriptor.
+        :param folder: one that is there.
+        """
+        room = shutil.disk_usage(folder).free - _ROOM
+        return cls(size=max(0, min(room, os.fstat(archive).st_size * _RATIO_MAX)))
 
 
 @contextlib.contextmanager

@@ -193,6 +193,9 @@ class Backups:
         began, sizes, problem = time.monotonic(), [0], ""
         try:
             yield sizes.append
+        except KeyboardInterrupt:
+            problem = "it was interrupted"
+            raise
         except BaseException as error:
             problem = str(error).partition("\n")[0] or type(error).__name__
             raise

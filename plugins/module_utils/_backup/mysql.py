@@ -25,7 +25,7 @@ from .writer import Writer
 MYSQL = "mysql"
 _CHUNK = 1 << 20  # bytes
 _NAME_MAX = 4 * 64 + 64  # bytes that a line may need until one knows which table it is about
-_TRAILER = b"-- Dump completed"
+_TRAILER = re.compile(rb"\n-- Dump completed(?: on [0-9: -]+)?\n\Z")
 _TRAILER_ROOM = 256  # bytes at the end of a dump
 # One row a line, since MariaDB 10.7; in a value a line's end is written as two characters.
 _ROWS = re.compile(rb"\n(?:INSERT INTO `((?:[^`]|``)+)` VALUES|(\()|UNLOCK TABLES;)")
@@ -193,7 +193,7 @@ def _program(*names: str) -> str:
 def _is_whole(spool: BinaryIO) -> bool:
     size = spool.seek(0, os.SEEK_END)
     spool.seek(max(size - _TRAILER_ROOM, 0))
-    return _TRAILER in spool.read().rpartition(b"\n\n")[2]
+    return _TRAILER.search(spool.read()) is not None
 
 
 def _count(spool: BinaryIO) -> dict[str, int]:

@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import BackupError
 from .manifest import Source
-from .programs import ProgramError, Session, run
+from .programs import ProgramError, run, stream
 from .sources import CANARY, compare, note_absence, was_absent
 from .writer import Writer
 
@@ -23,16 +25,26 @@ POSTGRESQL = "postgresql"
 #: Where one asks for things of the whole server.
 _SERVER = "postgres"
 _JOBS = 4  # connections that load
-# All in one statement, and so in one snapshot even where nobody began a transaction.
+_LOCK_WAIT = 60  # seconds that pg_dump waits for who changes a table
+# Of each table alone, without those that inherit from it. What an extension has is the extension's: null.
 _COUNT = """
 SELECT coalesce(json_object_agg(name, rows), '{}')
-FROM (SELECT name, (xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FROM ' || name, false, true, '')))[1]
-             ::text::bigint AS rows
-      FROM (SELECT format('%I.%I', n.nspname, c.relname) AS name
-            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema'))
-           AS names) AS counts;
+FROM (SELECT name,
+             CASE WHEN NOT extension
+                  THEN (xpath('/row/n/text()', query_to_xml(query, false, true, '')))[1]::text::bigint END AS rows
+      FROM (SELECT name, extension, 'SELECT count(*) AS n FROM ONLY ' || name AS query
+            FROM (SELECT format('%I.%I', n.nspname, c.relname) AS name,
+                         EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                                 AND d.deptype = 'e') AS extension
+                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+                        AND n.nspname NOT IN ('pg_catalog', 'information_schema')) AS names) AS queries) AS counts;
 """
+# How the rows of a table begin in what pg_restore prints of a dump; each row begins with the end of a line.
+_COPY = re.compile(
+    rb'\nCOPY ((?:"(?:[^"]|"")+"|[^" .]+)\.(?:"(?:[^"]|"")+"|[^" ]+)) (?:\([^\n]*\))? ?FROM stdin;(?=\n)'
+)
+_COPIED = b"\n\\.\n"
 _MARK = (
     "CREATE SCHEMA IF NOT EXISTS {0}; CREATE TABLE IF NOT EXISTS {0}.{0} (id text NOT NULL); "
     "DELETE FROM {0}.{0}; INSERT INTO {0}.{0} VALUES ({1});"
@@ -83,6 +95,7 @@ END $carry$;
 # pg_restore sets this since version 17, of whatever server: https://www.postgresql.org/docs/17/release-17.html
 _NEW_SETTING = "transaction_timeout"
 _NOT_KNOWN = re.compile(rf"^pg_restore: error: .*\nCommand was: SET {_NEW_SETTING} = 0;$", re.MULTILINE)
+_AT_ITS_END = re.compile(r"^pg_restore: warning: errors ignored on restore: [0-9]+\s*\Z", re.MULTILINE)
 # What we ask for is no news, and takes its time, whatever a database sets for its app; and nobody has us call functions
 # of his own by the names of the server's.
 _OPTIONS = (
@@ -98,7 +111,8 @@ _PSQL = ("psql", "--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tup
 class Postgresql:
     """A database of a PostgreSQL server, dumped by pg_dump in its own format.
 
-    Rows are counted in the very moment that the dump shows, by a session that exports its snapshot to pg_dump.
+    Rows are counted in the dump. A session that counts them beside pg_dump would have to hold each table, and whoever
+    wants to change one meanwhile would wait for it, and pg_dump for him, for ever.
     https://www.postgresql.org/docs/current/app-pgdump.html
 
     :param user: has to be able to read all of it and, to bring it back, to create databases and to be a member of the
@@ -106,6 +120,8 @@ class Postgresql:
     :param owner: role that owns the database and what is in it; empty for the user.
     :param host: a folder with a socket, or a name; empty for the folder of Debian.
     :param passfile: as libpq reads it; empty where the server asks for no password.
+    :param ca: who vouches for the server, which has to use TLS then, and to prove its name; empty for TLS if it offers
+        that.
     """
 
     name: str
@@ -115,6 +131,7 @@ class Postgresql:
     host: str = ""
     port: int = 5432
     passfile: Path | None = None
+    ca: Path | None = None
 
     optional = False
     is_database = True
@@ -129,19 +146,15 @@ class Postgresql:
         self._ask(self.database, _MARK.format(CANARY, _text(canary)))
 
     def add(self, out: Writer, scratch: Path) -> Source:
-        """Dump it, see that the dump can be read, count its rows."""
+        """Dump it, read the dump to its end, count its rows."""
         member = f"{POSTGRESQL}/{self.name}.dump"
         env = self._env(self.database)
         with tempfile.TemporaryFile(dir=scratch) as spool:
-            with Session(_PSQL, env, "\\echo {}") as session:
-                begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();"
-                snapshot = session.ask(begin)[0]
-                rows = _rows("".join(session.ask(_COUNT)))
-                # Compressed with all the rest.
-                options = ["--format=custom", "--compress=0", "--no-password", f"--snapshot={snapshot}"]
-                run(["pg_dump", *options], env, stdout=spool)
-            if ";" not in run(["pg_restore", "--list"], env, stdin=spool):
-                raise BackupError(f"{self.name}: pg_restore finds nothing in the dump of {self.database}")
+            # Compressed with all the rest.
+            options = ["--format=custom", "--compress=0", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT * 1000}"]
+            run(["pg_dump", *options], env, stdout=spool)
+            with contextlib.closing(stream(["pg_restore", "--data-only", "--file=-"], env, stdin=spool)) as text:
+                rows = count_rows(text)
             spool.seek(0)
             out.file(member, spool.fileno())
         return Source(POSTGRESQL, self.name, member, run(["pg_dump", "--version"], env).strip(), rows)
@@ -169,9 +182,12 @@ class Postgresql:
         carry = _CARRY.format(owner=owner, present=_text(self.database), loaded=_text(self.scratch))
         self._ask(self.scratch, carry)
         self._ask(self.scratch, "ANALYZE;")
-        rows = _rows(self._ask(self.scratch, _COUNT))
+        counted = json.loads(self._ask(self.scratch, _COUNT))
+        rows = {_plain(table): count for table, count in counted.items() if count is not None}
+        theirs = {_plain(table) for table, count in counted.items() if count is None}
+        ours = {_plain(table): count for table, count in source.rows.items() if _plain(table) not in theirs}
         canary = self._ask(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if source.canary else ""  # noqa: S608 (ours)
-        compare(self.name, source, rows, canary)
+        compare(self.name, replace(source, rows=ours), rows, canary)
 
     def swap(self, staging: Path) -> None:
         """Exchange the names of the two databases, in one transaction."""
@@ -215,7 +231,7 @@ class Postgresql:
         try:
             run(["pg_restore", *options, str(dump)], self._env(self.scratch))
         except ProgramError as error:
-            if knows or not only_new_setting(error.said):
+            if knows or error.code != 1 or not only_new_setting(error.said):
                 raise
 
     def _rename(self, *names: tuple[str, str]) -> None:
@@ -252,16 +268,55 @@ class Postgresql:
         env = {"PGDATABASE": database, "PGUSER": self.user, "PGPORT": str(self.port), "PGCONNECT_TIMEOUT": "10"}
         env |= {"PGOPTIONS": " ".join(f"-c {option}" for option in _OPTIONS)}
         env |= {"PGHOST": self.host} if self.host else {}
+        env |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(self.ca)} if self.ca else {}
         return env | ({"PGPASSFILE": str(self.passfile)} if self.passfile else {})
 
 
 def only_new_setting(said: str) -> bool:
-    """Whether all that pg_restore complained about is the setting that an older server does not know."""
-    return _NOT_KNOWN.search(said) is not None and "pg_restore: error: " not in _NOT_KNOWN.sub("", said)
+    """Whether pg_restore came to its end, and all it complained about is the setting that an older server lacks."""
+    rest, count = _NOT_KNOWN.subn("", said)
+    return count > 0 and "pg_restore: error: " not in rest and _AT_ITS_END.search(said) is not None
 
 
-def _rows(answer: str) -> dict[str, int]:
-    return {str(name): int(count) for name, count in json.loads(answer).items()}
+def count_rows(text: Iterable[bytes]) -> dict[str, int]:
+    """Return the rows of each table, by the lines of what pg_restore prints of a dump's data.
+
+    :param text: in pieces, wherever they are cut.
+    :raises BackupError: it ends in the middle of a table.
+    """
+    rows: dict[str, int] = {}
+    table, rest = "", b"\n"
+    for piece in text:
+        rest += piece
+        while True:
+            if not table:
+                found = _COPY.search(rest)
+                if found is None:
+                    # A line that is not whole yet may be the beginning of one.
+                    rest = rest[rest.rfind(b"\n") :]
+                    break
+                table = found[1].decode("utf-8", "replace")
+                rows[table] = 0
+                rest = rest[found.end() :]
+            end = rest.find(_COPIED)
+            if end < 0:
+                last = rest.rfind(b"\n")
+                rows[table] += rest.count(b"\n", 0, last)
+                rest = rest[last:]
+                if len(rest) >= len(_COPIED):
+                    # A row, whatever is in it: it need not be kept.
+                    rest = b"\nrow"
+                break
+            rows[table] += rest.count(b"\n", 0, end)
+            table, rest = "", rest[end + len(_COPIED) - 1 :]
+    if table:
+        raise BackupError(f"the dump ends in the middle of {table}")
+    return rows
+
+
+def _plain(name: str) -> str:
+    """Return a name without quotes: which words need some is not the same in all versions."""
+    return re.sub(r'"((?:[^"]|"")*)"', lambda found: found[1].replace('""', '"'), name)
 
 
 def _name(name: str) -> str:

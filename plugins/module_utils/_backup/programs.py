@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from types import TracebackType
 from typing import IO, BinaryIO, cast
 
 from .errors import BackupError
@@ -77,20 +76,25 @@ def run(
     return "" if done.stdout is None else done.stdout.decode("utf-8", "replace")
 
 
-def stream(command: Sequence[str], env: Mapping[str, str], feed: Stream | None = None) -> Stream:
+def stream(
+    command: Sequence[str], env: Mapping[str, str], feed: Stream | None = None, *, stdin: BinaryIO | None = None
+) -> Stream:
     """Run a program, and give what it prints while it reads what *feed* gives; a chain of these is a pipeline.
 
     Where the feed fails, the program is killed before it could take that for the end and finish its work.
 
+    :param stdin: a file to read from its beginning, instead of a feed.
     :raises BackupError: it failed, or is not there; with its last words.
     :raises Exception: what the feed raised.
     """
+    if stdin is not None:
+        stdin.seek(0)
     with tempfile.TemporaryFile() as complaints:
         try:
             process = subprocess.Popen(
                 command,
                 env=_environment(env),
-                stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
+                stdin=subprocess.PIPE if feed is not None else subprocess.DEVNULL if stdin is None else stdin,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
             )
@@ -138,62 +142,6 @@ class _Feeder(threading.Thread):
             self._feed.close()
             with contextlib.suppress(BrokenPipeError):
                 sink.close()
-
-
-class Session:
-    """A program that is asked one thing after the other, in one connection, which lasts as long.
-
-    :param echo: what makes the program print a word; ``{}`` stands for that.
-    """
-
-    _END = "--aapanel-end-of-answer--"
-
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], echo: str) -> None:
-        self._name = command[0]
-        self._echo = echo.format(self._END)
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this)
-        try:
-            self._process = subprocess.Popen(
-                command,
-                env=_environment(env),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._complaints,
-                text=True,
-            )
-        except OSError as error:
-            self._complaints.close()
-            raise BackupError(f"cannot run {self._name}: {error.strerror}") from None
-        self._in, self._out = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._in, self._out, self._complaints):
-            stream.close()
-
-    def ask(self, text: str) -> list[str]:
-        """Ask, and return the lines of the answer.
-
-        :raises BackupError: it ended instead; with its last words.
-        """
-        lines: list[str] = []
-        try:
-            self._in.write(f"{text}\n{self._echo}\n")
-            self._in.flush()
-            for line in self._out:
-                if line.rstrip("\n") == self._END:
-                    return lines
-                lines.append(line.rstrip("\n"))
-        except BrokenPipeError:
-            pass
-        self._process.wait()
-        raise BackupError(f"{self._name} ended, status {self._process.returncode}: {_last_words(self._complaints)}")
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

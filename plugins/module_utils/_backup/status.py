@@ -56,6 +56,10 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     reports = drill.reports(store)
     if reports and reports[-1].problem:
         problems.append(f"the last drill failed: {reports[-1].problem}")
+    # Whatever there is to prove, and since when nobody has.
+    proven = reports[-1].began if reports else good[0].began if good else names.stamp(now)
+    if (unproven := _age(proven, now)) > limits.drill_max:
+        problems.append(f"for {unproven} s no drill has proven that they restore")
     if restore.unfinished(store):
         problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
     problems += [f"the last `{kind}` failed: {run.problem}" for kind, run in last.items() if run.problem]
@@ -74,5 +78,8 @@ def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str,
     if not having:
         return {"newest": None, "age": None, "partial": False}
     newest = having[-1]
-    age = int((now - names.moment_of(newest.began)).total_seconds())
-    return {"newest": newest.name, "age": age, "partial": newest.partial}
+    return {"newest": newest.name, "age": _age(newest.began, now), "partial": newest.partial}
+
+
+def _age(began: str, now: datetime) -> int:
+    return int((now - names.moment_of(began)).total_seconds())

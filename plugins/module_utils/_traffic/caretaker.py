@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 
 from .. import _durable
+from . import pause
 from .engine import SILENT, STRIKES, Engine
 from .errors import TrafficError
 from .ledger import Owner
@@ -24,7 +25,8 @@ _POLL = 1.0  # seconds between two looks
 def boot(engine: Engine) -> str | None:
     """Before nginx, after a reboot: settle what died, and mend what lived on tmpfs.
 
-    :returns: the colour to start, which is the one that the link names; None before the first deploy.
+    :returns: the colour to start, which is the one that the link names; None before the first deploy, and where the
+        panel was stopped: a restore that died then may have exchanged one half of its data.
     """
     settings = engine.settings
     # Whatever is wrong with the books (a full disk, say), the panel has to start; the next command settles.
@@ -34,7 +36,7 @@ def boot(engine: Engine) -> str | None:
         for slot in SLOTS if settings.two_colours else ():
             if (folder := settings.slot_dir(slot)).is_dir():
                 _durable.replace_link(folder / "sock", str(settings.slot_socket(slot)))
-    return live_slot(settings.base_dir)
+    return None if pause.stopped(settings) else live_slot(settings.base_dir)
 
 
 def retire(engine: Engine, slot: str) -> str:

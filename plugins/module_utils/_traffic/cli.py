@@ -105,7 +105,11 @@ def _parser(others: Mapping[str, Other]) -> argparse.ArgumentParser:
     history.add_argument("--lines", "-n", type=int, default=20, metavar="N", help="how many of the last (20; 0: all)")
     pause = commands.add_parser("maintenance", parents=[shared], help="a page of ours for visitors; health stays open")
     pause.add_argument("wish", choices=("on", "off", "show"), nargs="?", default="show")
-    commands.add_parser("stop", parents=[shared, waiting], help="stop the panel; visitors see the same page")
+    commands.add_parser(
+        "stop",
+        parents=[shared, waiting],
+        help="stop the panel until `start`, over a reboot, too; visitors see the same page",
+    )
     commands.add_parser("start", parents=[shared, waiting], help="start it, and wait until it is healthy")
     for name, other in others.items():
         commands.add_parser(name, help=other.help)
@@ -208,7 +212,7 @@ def _settle(engine: Engine, _options: argparse.Namespace) -> int:
 
 def _boot(engine: Engine, _options: argparse.Namespace) -> int:
     live = caretaker.boot(engine)
-    sys.stdout.write(f"{live or 'nothing'} is live\n")
+    sys.stdout.write(f"{live or 'nothing'} is to start\n")
     if live is not None:
         engine.machine.awake(live)
     return EXIT["ok"]

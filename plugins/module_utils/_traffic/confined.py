@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,10 +19,11 @@ from pathlib import Path
 
 from .. import _durable
 from . import landlock
+from .databases import Server
 from .observe import read_settings
 from .services import tail, with_settings
 from .settings import Settings
-from .stages import Server, write_env
+from .stages import write_env
 
 _STOP_SECONDS = 10
 _GUNICORN = ["-m", "gunicorn", "--config", "python:aapanel_runtime.gunicorn_config", "aapanel_runtime.wsgi:application"]
@@ -75,11 +77,12 @@ class Process:
         # The copy goes with what was restored.
         if self._process is not None:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
+            # What the app itself has started, too.
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+            self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def logs(self) -> str:

@@ -11,6 +11,7 @@ Rules only ever allow, so that a folder is hidden by allowing everything around 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -88,8 +89,8 @@ class Confinement:
     def _allow(self, path: Path, access: int) -> None:
         try:
             descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # It went meanwhile.
+        except OSError:
+            return  # It went meanwhile, or is a mount that answers nobody.
         try:
             mode = os.fstat(descriptor).st_mode
             # Where a link leads has a rule of its own.
@@ -115,7 +116,9 @@ def _around(hidden: Path) -> list[Path]:
     """Return what is beside a folder, and beside each one above it."""
     found = []
     for inner in (hidden, *hidden.parents[:-1]):
-        found += [entry for entry in inner.parent.iterdir() if entry != inner]
+        # What cannot be listed is home to others.
+        with contextlib.suppress(PermissionError):
+            found += [entry for entry in inner.parent.iterdir() if entry != inner]
     return found
 
 

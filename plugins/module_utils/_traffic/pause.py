@@ -11,6 +11,7 @@ from __future__ import annotations
 from .engine import SILENT, Engine
 from .ledger import Owner, Place
 from .observe import SLOTS, live_slot
+from .settings import Settings
 
 #: What the maintenance file holds where stopping made it, and not a person: starting removes that one only.
 _OURS = "stopped\n"
@@ -36,6 +37,12 @@ def stop(engine: Engine, owner: Owner, *, wait: float = 0.0) -> bool:
         engine.end(operation)
 
 
+def stopped(settings: Settings) -> bool:
+    """Whether the panel was stopped, and nobody has started it since."""
+    file = settings.maintenance_file
+    return file.exists() and file.read_text(encoding="utf-8") == _OURS
+
+
 def start(engine: Engine, owner: Owner, *, wait: float = 0.0) -> str | None:
     """Start the live slot, and wait until it is healthy; returns it, None before the first deploy.
 
@@ -49,7 +56,7 @@ def start(engine: Engine, owner: Owner, *, wait: float = 0.0) -> str | None:
             if not machine.running(live):
                 machine.start(live)
             engine.wait_healthy(Place(live, engine.observe().slots[live].release), settings.healthy_passes)
-        if settings.maintenance_file.exists() and settings.maintenance_file.read_text(encoding="utf-8") == _OURS:
+        if stopped(settings):
             settings.maintenance_file.unlink()
         return live
     finally:

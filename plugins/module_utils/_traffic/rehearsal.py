@@ -8,26 +8,27 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import NoReturn
 
-from . import probe
+from . import databases, probe
+from .databases import Databases
 from .errors import TrafficError, UnhealthyError
 from .observe import live_slot, look_at, read_settings
 from .settings import Settings
-from .stages import Server, Stage, Unit
+from .stages import Stage, Unit
 
 _POLL = 0.25  # seconds between two looks
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
-def rehearse(settings: Settings, databases: Mapping[str, str]) -> str:
+def rehearse(settings: Settings, restored: Mapping[str, str]) -> str:
     """Start the live release on restored data, ask for its health, and stop it again.
 
-    :param databases: for each database of the server the one that was restored.
+    :param restored: for each database of the server the one that was restored.
     :returns: why it was not asked, where this host cannot; empty where it is healthy.
     :raises UnhealthyError: it does not become healthy; with its last lines.
     """
@@ -38,23 +39,31 @@ def rehearse(settings: Settings, databases: Mapping[str, str]) -> str:
         raise TrafficError(f"{settings.restored_dir} is not there: this is a part of `panelctl backup drill`")
     stage = _stage(settings, live)
     present = read_settings(settings.slot_env(live))
-    if reason := stage.why_not() or _out_of_reach(present, settings.shared_dir):
-        return reason
-    given = overrides(present, databases, stage.folder, _free_port())
     try:
-        stage.start(given, servers(present))
+        named = databases.find(present)
+    except TrafficError as error:
+        return str(error)
+    if reason := stage.why_not() or _shared(present, named, settings.shared_dir):
+        return reason
+    given = overrides(present, restored, stage.folder, _free_port())
+    # Who ends a drill, a unit that is stopped say, ends what it has started.
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        stage.start(given, named.servers)
         _wait_healthy(settings, live, stage)
     except OSError as error:
         raise TrafficError(f"cannot start the panel on what was restored: {error}") from error
     finally:
         stage.stop()
+        signal.signal(signal.SIGTERM, before)
     return ""
 
 
-def overrides(present: Mapping[str, str], databases: Mapping[str, str], folder: Path, port: int) -> dict[str, str]:
+def overrides(present: Mapping[str, str], restored: Mapping[str, str], folder: Path, port: int) -> dict[str, str]:
     """Return the settings that are others than those of the slot.
 
     :param present: the settings of the slot.
+    :param restored: see `rehearse`.
     :raises TrafficError: its database would be the one that the panel uses.
     """
     given = {
@@ -66,28 +75,7 @@ def overrides(present: Mapping[str, str], databases: Mapping[str, str], folder: 
         # What waits there is for the panel that serves, and would be done twice.
         "REDIS_URL": "",
     }
-    used = {name: present[name] for name in ("DATABASE_URL", "DB_NAME") if present.get(name)}
-    for name, value in used.items():
-        base, _, database = value.rpartition("/")
-        if value.startswith("sqlite:"):
-            continue
-        if database not in databases:
-            raise TrafficError(
-                f"{name} in the settings of the panel names no database that was restored: it would be the present one"
-            )
-        given[name] = f"{base}/{databases[database]}" if base else databases[database]
-    return given
-
-
-def servers(present: Mapping[str, str]) -> list[Server]:
-    """Return where the panel asks its databases, by its settings; none for a database that is a file."""
-    found = []
-    if host := present.get("DB_HOST"):
-        found.append(Server(host, int(present.get("DB_PORT") or _PORTS[present["DB_ENGINE"]])))
-    url = urlsplit(present.get("DATABASE_URL", ""))
-    if url.hostname:
-        found.append(Server(url.hostname, url.port or _PORTS[url.scheme.partition("+")[0]]))
-    return found
+    return given | databases.replaced(present, restored)
 
 
 def _stage(settings: Settings, slot: str) -> Stage:
@@ -99,11 +87,13 @@ def _stage(settings: Settings, slot: str) -> Stage:
     return Process(settings, slot)
 
 
-def _out_of_reach(present: Mapping[str, str], shared: Path) -> str:
-    url = present.get("DATABASE_URL", "")
-    file = Path(url.removeprefix("sqlite:///").partition("?")[0])
-    if url.startswith("sqlite:///") and file.exists() and not file.resolve().is_relative_to(shared.resolve()):
-        return f"its database, {file}, is outside of {shared}, so that it would be the present one"
+def _shared(present: Mapping[str, str], named: Databases, shared: Path) -> str:
+    """Say what both panels would use; empty where there is nothing."""
+    for file in named.files:
+        if file.exists() and not file.resolve().is_relative_to(shared.resolve()):
+            return f"its database, {file}, is outside of {shared}, so that it would be the present one"
+    if found := databases.others(present):
+        return f"{', '.join(found)} in its settings would lead it to what the panel uses"
     return ""
 
 
@@ -120,6 +110,10 @@ def _wait_healthy(settings: Settings, slot: str, stage: Stage) -> None:
                 f"{probe.READY}: {answer}\nIts last lines:\n{stage.logs()}"
             )
         time.sleep(_POLL)
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _free_port() -> int:

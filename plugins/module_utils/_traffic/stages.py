@@ -11,21 +11,16 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .. import _durable
+from .databases import Server
 from .errors import TrafficError, UnhealthyError
+from .observe import SLOTS
 from .services import journal, need, run
 from .settings import Settings
 
 _HOSTS = Path("/etc/hosts")
-
-
-class Server(NamedTuple):
-    """Where a database is asked."""
-
-    host: str
-    port: int
 
 
 class Stage(Protocol):
@@ -68,7 +63,7 @@ class Unit:
 
     def __init__(self, settings: Settings, slot: str) -> None:
         self.folder = settings.rehearsal_dir
-        self._unit = f"aapanel-drill-app@{slot}.service"
+        self._unit = _name(slot)
 
     def why_not(self) -> str:
         return ""
@@ -78,6 +73,8 @@ class Unit:
             raise TrafficError(
                 f"{self.folder} is not there; `systemd-tmpfiles --create` makes it, and so does site.yml"
             )
+        # Of a drill that was killed.
+        run(["systemctl", "stop", *map(_name, SLOTS)])
         found = {server.host: _addresses(server.host) for server in servers}
         # It cannot ask for names; these may change from drill to drill.
         names = [f"{address} {host}\n" for host, known in found.items() for address in known if address != host]
@@ -100,6 +97,10 @@ class Unit:
 
     def logs(self) -> str:
         return journal(self._unit)
+
+
+def _name(slot: str) -> str:
+    return f"aapanel-drill-app@{slot}.service"
 
 
 def _addresses(host: str) -> list[str]:

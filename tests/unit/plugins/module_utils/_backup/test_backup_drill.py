@@ -76,9 +76,44 @@ def test_a_report_that_was_changed_is_none(store, origins, backed_up):
     file.write_bytes(good.replace(b"RTO is", b"RTO in"))
     with pytest.raises(NotAuthenticError, match="signature"):
         drill.reports(store)
-    file.write_bytes(good[:-20])
+    file.write_bytes(good[:-20] + b"\n")
     with pytest.raises(NotAuthenticError):
         drill.reports(store)
+
+
+def test_what_one_that_died_has_left_of_its_report_is_none(store, origins, backed_up):
+    drill.drill(store, origins, Panel(), Limits())
+    file = store.state_dir / "drills"
+    with file.open("ab") as stream:
+        stream.write(file.read_bytes()[:60])
+    assert len(drill.reports(store)) == 1
+    drill.drill(store, origins, Panel(), Limits())
+    assert [report.result for report in drill.reports(store)] == ["passed", "passed"]
+    assert len(file.read_bytes().splitlines()) == 2
+
+
+def test_a_disk_that_is_full_fails(store, origins, backed_up, monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device", "/somewhere")
+
+    assert drill.drill(store, origins, Panel(full), Limits()).problem == "/somewhere: No space left on device"
+    assert drill.reports(store)[-1].result == "failed"
+    assert not (store.state_dir / "drill").exists()
+
+
+def test_what_no_good_backup_has_fails(store, origins, backed_up):
+    """It would have nothing to come back from."""
+    create.create(store, origins[1:])
+    store.path(backed_up.name, ".manifest").unlink()
+    report = drill.drill(store, origins, Panel(), Limits())
+    assert report.problem == "no good backup has database"
+    assert set(report.sources) == {"data"}
+    # One that is not there, and need not be, is not missed.
+    absent = replace(origins[0], name="other", path=origins[0].path.with_name("none"), optional=True)
+    assert drill.drill(store, [*origins[1:], absent], Panel(), Limits()).problem == ""
+    store.folder.rename(store.folder.with_name("gone"))
+    store.folder.mkdir()
+    assert "no good backup has what could be brought back" in drill.drill(store, origins, Panel(), Limits()).problem
 
 
 @pytest.mark.parametrize(
@@ -135,6 +170,10 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
     ):
         assert any(word in problem for problem in problems), word
     (store.folder / "away").rename(store.path(backed_up.name, ".manifest"))
+    assert any(
+        "no drill has proven" in problem
+        for problem in status.look(store, origins, replace(Limits(), drill_max=-1), {}).problems
+    )
     assert any(
         "should be younger" in problem for problem in status.look(store, origins, Limits(rpo_max=0), {}).problems
     )

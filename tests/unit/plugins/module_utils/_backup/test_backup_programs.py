@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
 import threading
 import time
+import tracemalloc
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import mysql, postgresql
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import Session, run, stream
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import run, stream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,15 +37,6 @@ def test_a_file_is_read_from_its_beginning():
     with tempfile.TemporaryFile() as file:
         file.write(b"content")
         assert run(["cat"], {}, stdin=file) == "content"
-
-
-def test_a_session_is_asked_one_thing_after_the_other():
-    with Session(["sh"], {}, "echo {}") as session:
-        assert session.ask("x=1; echo a; echo b") == ["a", "b"]
-        assert session.ask("echo $x") == ["1"]
-        assert session.ask(":") == []
-        with pytest.raises(BackupError, match="sh ended, status 4: broken"):
-            session.ask("echo broken >&2; exit 4")
 
 
 def pieces(*given, error=None):
@@ -120,6 +113,9 @@ _END = "pg_restore: warning: errors ignored on restore: 2\n"
     ("said", "harmless"),
     [
         (_UNKNOWN * 2 + _END, True),
+        # Killed before it came to its end.
+        (_UNKNOWN, False),
+        (_UNKNOWN + _END + _UNKNOWN, False),
         ("", False),
         (_END, False),
         ("pg_restore: error: could not open input file\n", False),
@@ -134,3 +130,114 @@ _END = "pg_restore: warning: errors ignored on restore: 2\n"
 )
 def test_an_older_server_may_not_know_a_setting_and_nothing_else(said, harmless):
     assert postgresql.only_new_setting(said) is harmless
+
+
+# Stand for the programs of a server that does not know the setting: what pg_restore does is said.
+_PROGRAMS = {
+    "psql": "exit 0",
+    "pg_restore": f"cat >&2 <<'END'\n{_UNKNOWN}{_END}END\n",
+    "pg_dump": 'case "$*" in *--version*) echo pg_dump 17;; *) printf "" ;; esac',
+    "mariadb": "exit 0",
+}
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Puts programs into a folder, where they are found first."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(**scripts):
+        for name, script in scripts.items():
+            file = folder / name.replace("_dump", "-dump") if name.startswith("mariadb") else folder / name
+            file.write_text(f"#!/bin/sh\n{script}\n")
+            file.chmod(0o755)
+
+    write(**_PROGRAMS)
+    return write
+
+
+@pytest.mark.parametrize(("ends", "well"), [("exit 1", True), ("kill -9 $$", False), ("exit 2", False)])
+def test_one_that_is_killed_has_not_restored(ends, well, programs, tmp_path):
+    database = postgresql.Postgresql("database", "aapanel", "aapanel")
+    programs(pg_restore=_PROGRAMS["pg_restore"] + ends)
+    with contextlib.nullcontext() if well else pytest.raises(BackupError, match="pg_restore failed"):
+        database._restore(tmp_path / "dump")
+
+
+class Nothing:
+    """Takes what would go into an archive."""
+
+    def __init__(self):
+        self.members = []
+
+    def file(self, member, descriptor):
+        self.members.append(member)
+
+    def warn(self, *_, **__):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        ("exit 0", "does not end as one that is whole"),
+        ("printf '%s\\n' '-- MariaDB dump' 'CREATE TABLE x (n int);'", "does not end as one that is whole"),
+        # The words in a row are not its end.
+        ("printf '%s\\n' '-- MariaDB dump' \"INSERT INTO x VALUES ('-- Dump completed on 2026-01-01');\"", "whole"),
+        ("printf '%s\\n' '-- MariaDB dump'; echo Lost connection >&2; exit 3", "Lost connection"),
+        ("echo 'Access denied for user' >&2; exit 2", "Access denied"),
+        ("echo 'Table definition has changed, please retry transaction' >&2; exit 3", "retry transaction"),
+    ],
+)
+def test_a_dump_that_is_not_whole_is_none(does, why, programs, tmp_path):
+    programs(mariadb_dump=does)
+    out = Nothing()
+    with pytest.raises(BackupError, match=why):
+        mysql.Mysql("database", "aapanel", tmp_path / "cnf").add(out, tmp_path)
+    assert out.members == []
+
+
+@pytest.mark.parametrize(
+    ("scripts", "why"),
+    [
+        ({"pg_restore": "echo 'not a valid archive' >&2; exit 1"}, "not a valid archive"),
+        ({"pg_restore": "printf '%s\\n' '' 'COPY public.x (n) FROM stdin;' 1 2"}, "in the middle of public.x"),
+        ({"pg_dump": "echo 'server closed the connection' >&2; exit 1"}, "server closed the connection"),
+        ({"pg_dump": "echo 'password authentication failed' >&2; exit 1"}, "password authentication failed"),
+    ],
+)
+def test_a_dump_of_postgresql_that_is_not_whole_is_none(scripts, why, programs, tmp_path):
+    programs(**scripts)
+    out = Nothing()
+    with pytest.raises(BackupError, match=why):
+        postgresql.Postgresql("database", "aapanel", "aapanel").add(out, tmp_path)
+    assert out.members == []
+
+
+# As pg_restore prints them: a row a line, where line ends, tabs and backslashes inside of values are two characters.
+copied = st.text(alphabet="ab.;() N", max_size=200).map(lambda text: text.replace(" ", "\\\\").encode())
+named = st.sampled_from(["public.a", 'public."A b"', '"odd.one"."with ""quotes"""', "s.t2"])
+
+
+@given(
+    st.lists(st.tuples(named, st.lists(copied, max_size=8)), max_size=5, unique_by=lambda table: table[0]),
+    st.integers(1, 300),
+)
+def test_rows_are_counted_in_a_dump_of_postgresql_wherever_it_is_cut(found, chunk):
+    text = b"--\n-- PostgreSQL database dump\n--\n\nSET lock_timeout = 0;\n"
+    for name, rows in found:
+        text += b'\n--\n-- Data for Name: x; Type: TABLE DATA\n--\n\nCOPY %s (n, "m o") FROM stdin;\n' % name.encode()
+        text += b"".join(row + b"\n" for row in rows) + b"\\.\n\n\nSELECT pg_catalog.setval('public.s', 1, false);\n"
+    pieces = [text[place : place + chunk] for place in range(0, len(text), chunk)]
+    assert postgresql.count_rows(pieces) == {name: len(rows) for name, rows in found}
+
+
+def test_a_row_of_any_length_takes_no_memory():
+    row = [b"x" * (1 << 20)] * 200
+    text = [b"\nCOPY public.a  FROM stdin;\n", *row, b"\n", *row, b"\n\\.\n"]
+    tracemalloc.start()
+    assert postgresql.count_rows(text) == {"public.a": 2}
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()

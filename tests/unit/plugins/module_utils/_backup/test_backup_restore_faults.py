@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import signal
 import sqlite3
 from contextlib import closing
@@ -106,3 +107,34 @@ def test_the_disk_refuses_any_call(code, host):
         assert {found["state"] for found in host.panelctl("list")} == {"good"}
     assert done.status == 0, done.err
     assert look(host) == BACKED_UP
+
+
+@pytest.mark.parametrize("host", [True, False], indirect=True, ids=["exchange", "no exchange"])
+def test_who_settles_is_killed_at_any_call(host):
+    """And the next one ends it, wherever the restore died before."""
+    phases = {}
+    for number in itertools.count(1):
+        changed(host)
+        fault = Kill(number)
+        host.run("restore", "--yes", hook=fault)
+        if not fault.where:
+            break
+        if (journal := host.state / "restore.json").exists():
+            phases.setdefault(json.loads(journal.read_text())["phase"], []).append(number)
+        host.panelctl("settle")
+    swapping = phases["swapping"]
+    for died in (phases["loading"][-1], swapping[len(swapping) // 2], swapping[-1], phases["done"][0]):
+        for number in itertools.count(1):
+            changed(host)
+            host.run("restore", "--yes", hook=Kill(died))
+            fault = Kill(number)
+            settled = host.run("settle", hook=fault)
+            if not fault.where:
+                break
+            assert settled.status == -signal.SIGKILL
+            host.panelctl("settle")
+            assert look(host) == (BACKED_UP if died == phases["done"][0] else BEFORE), (died, fault.where)
+            assert nothing_left(host), (died, fault.where)
+        assert number > 2, died
+        assert settled.status == 0, settled.err
+    assert {found["state"] for found in host.panelctl("list")} == {"good"}

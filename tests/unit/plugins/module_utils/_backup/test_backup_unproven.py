@@ -155,6 +155,16 @@ def test_a_bomb_does_not_go_off(bomb, put, store, tmp_path):
     assert sum(path.stat().st_size for path in (tmp_path / "to").rglob("*") if path.is_file()) <= 32 << 20
 
 
+def test_more_than_any_text_would_come_to_is_refused(put, store, tmp_path):
+    """Whatever room there is."""
+    put(BOMBS["gzip"]())
+    with store.path(NAME, names.ARCHIVE).open("rb") as archive:
+        limits = extract.Limits.of(archive.fileno(), tmp_path)
+        with pytest.raises(NotAuthenticError):
+            extract.extract_unproven(archive.fileno(), tmp_path / "to", limits)
+    assert sum(path.stat().st_size for path in (tmp_path / "to").rglob("*") if path.is_file()) < 32 << 20
+
+
 def test_the_limit_of_the_bombs_is_one(tmp_path):
     """A test of the test above: under it Python cannot have a bomb's size."""
     program = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({256 << 20},) * 2); bytes({512 << 20})"

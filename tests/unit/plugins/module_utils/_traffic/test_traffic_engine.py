@@ -354,6 +354,15 @@ def test_books_that_cannot_be_written_do_not_keep_the_panel_from_starting(
     assert results(served)[-2:] == [("deploy", "abandoned"), ("deploy", "confirmed")]
 
 
+@pytest.mark.parametrize(("page", "starts"), [("stopped\n", False), ("back at noon", True)])
+def test_a_panel_that_was_stopped_for_its_data_s_sake_stays_so(page: str, starts: bool, served: World) -> None:
+    """Half of it may be exchanged; whoever settles that starts the panel. A person's page says nothing of the kind."""
+    served.settings.maintenance_file.write_text(page)
+    served.reboot()
+    assert served.live() == ("blue", "1-good")
+    assert ("blue" in served.services) is starts
+
+
 def test_a_first_boot_has_nothing_to_start(world: World) -> None:
     world.reboot()
     assert world.live() is None

@@ -10,18 +10,20 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import landlock, rehearsal
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import databases, landlock, rehearsal
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.databases import Server
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError, UnhealthyError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import start_time
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import Settings
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.stages import Server
 
-_ABI_TCP, _ABI_SCOPES = 4, 6
+_ABI_TRUNCATE, _ABI_TCP, _ABI_SCOPES = 3, 4, 6
 
 # Stands for gunicorn: tries what it is told to, writes down what came of it, and serves.
 _PANEL = """
@@ -86,6 +88,13 @@ class Host:
         return dict(json.loads((self.restored / "report").read_text()))
 
 
+def wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while start_time(pid) is not None:
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     try:
@@ -145,6 +154,9 @@ def test_what_the_panel_uses_is_out_of_its_reach(host: Host, tmp_path: Path) -> 
     )
     assert rehearsal.rehearse(host.settings, {}) == ""
     tried = host.report()["tried"]
+    if landlock.version() < _ABI_TRUNCATE:
+        assert tried.pop("truncate") is None
+        (host.present / "word").write_text("present")
     assert set(tried.values()) <= {"Permission denied", "Invalid cross-device link"}, tried
     assert sorted(entry.name for entry in host.present.iterdir()) == ["word"]
     assert (host.present / "word").read_text() == "present"
@@ -194,10 +206,7 @@ def test_it_dies_with_who_asked(host: Host) -> None:
     finally:
         asked.kill()
         asked.wait()
-    pid = host.report()["pid"]
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]:
-        assert time.monotonic() < deadline, "it lives on"
-        time.sleep(0.05)
+    wait_gone(host.report()["pid"])
     # What is left keeps nobody from the next one.
     host.write({})
     assert rehearsal.rehearse(settings, {}) == ""
@@ -220,22 +229,86 @@ def test_why_it_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert rehearsal.rehearse(host.settings, {}) == "nothing is live yet"
 
 
-@pytest.mark.parametrize("present", [{"DB_NAME": "other"}, {"DATABASE_URL": "postgresql://panel@db/other"}])
+@pytest.mark.parametrize(
+    "present",
+    [
+        {"DB_ENGINE": "mysql", "DB_NAME": "other"},
+        {"DATABASE_URL": "postgresql://panel@db/other"},
+        {"DATABASE_URL": "postgresql://panel@db/other?application_name=x/aapanel"},
+        {"DATABASE_URL": "postgresql://panel@db/"},
+    ],
+)
 def test_never_on_the_present_database(present: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(TrafficError, match="it would be the present one"):
         rehearsal.overrides(present, {"aapanel": "aapanel_scratch"}, tmp_path, 1)
 
 
 @pytest.mark.parametrize(
+    ("present", "other"),
+    [
+        ("postgres://u:p%40@[fd00::1]:6000/aapanel", "postgres://u:p%40@[fd00::1]:6000/aapanel_scratch"),
+        ("pgsql+psycopg://u@db/aapanel?sslmode=require", "pgsql+psycopg://u@db/aapanel_scratch?sslmode=require"),
+        ("postgresql:///aapanel?host=/run/postgresql", "postgresql:///aapanel_scratch?host=/run/postgresql"),
+        ("MariaDB://u@db/aa%70anel?ssl_ca=/a/b", "MariaDB://u@db/aapanel_scratch?ssl_ca=/a/b"),
+    ],
+)
+def test_the_same_address_with_another_database(present: str, other: str) -> None:
+    assert databases.replaced({"DATABASE_URL": present}, {"aapanel": "aapanel_scratch"}) == {"DATABASE_URL": other}
+
+
+@pytest.mark.parametrize(
     ("present", "found"),
     [
-        ({"DB_ENGINE": "postgresql", "DB_HOST": "db.test"}, [Server("db.test", 5432)]),
-        ({"DB_ENGINE": "mysql", "DB_HOST": "::1", "DB_PORT": "3307"}, [Server("::1", 3307)]),
+        ({"DB_ENGINE": "PostgreSQL", "DB_HOST": "db.test", "DB_NAME": "x"}, [Server("db.test", 5432)]),
+        ({"DB_ENGINE": "mysql", "DB_HOST": "::1", "DB_PORT": "3307", "DB_NAME": "x"}, [Server("::1", 3307)]),
         ({"DATABASE_URL": "postgresql+psycopg://u:p%40@[fd00::1]:6000/panel"}, [Server("fd00::1", 6000)]),
+        ({"DATABASE_URL": "postgresql:///x?host=/run/postgresql"}, [Server("/run/postgresql", 5432)]),
         ({"DATABASE_URL": "mysql+pymysql://u:p@db.test/panel"}, [Server("db.test", 3306)]),
         ({"DATABASE_URL": "sqlite:////srv/panel.db"}, []),
+        ({"DATABASE_URL": "sqlite3:////srv/panel.db"}, []),
+        ({"DB_ENGINE": "sqlite", "DB_NAME": "/srv/panel.db"}, []),
         ({}, []),
     ],
 )
 def test_where_databases_are_asked(present: dict[str, str], found: list[Server]) -> None:
-    assert rehearsal.servers(present) == found
+    assert databases.find(present).servers == found
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"DATABASE_URL": "oracle://db/x"}, "of a kind that a drill does not know"),
+        ({"DATABASE_URL": "sqlite:///file:/srv/x?uri=true"}, "a URI of SQLite's"),
+        ({"DATABASE_URL": "mysql://db:port/x"}, "a host or a port that cannot be read"),
+        ({"DB_ENGINE": "oracle", "DB_NAME": "x"}, "DB_ENGINE"),
+        ({"SQLALCHEMY_DATABASE_URI": "postgresql://u@h/aapanel"}, "SQLALCHEMY_DATABASE_URI in its settings"),
+        ({"CELERY_BROKER_URL": "redis://127.0.0.1"}, "CELERY_BROKER_URL in its settings"),
+    ],
+)
+def test_not_where_it_would_use_what_the_panel_uses(more: dict[str, str], why: str, host: Host) -> None:
+    host.write({}, **more)
+    assert why in rehearsal.rehearse(host.settings, {})
+    assert not host.settings.rehearsal_dir.exists()
+
+
+def test_what_the_app_has_started_ends_with_it(host: Host) -> None:
+    host.write({"child": "__import__('subprocess').Popen(['sleep', '300']).pid"})
+    assert rehearsal.rehearse(host.settings, {}) == ""
+    wait_gone(host.report()["tried"]["child"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_a_folder_that_cannot_be_listed_keeps_nobody_from_it() -> None:
+    """As the one with the home folders of others."""
+    code = (
+        f"import os, sys\nfrom pathlib import Path\nfrom {landlock.__name__} import Confinement\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "Confinement(Path(sys.argv[1]), []).enter()\nprint(open('/etc/hosts').read() != '')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "mine").mkdir()
+        Path(place).chmod(0o711)
+        command = [sys.executable, "-c", code, f"{place}/mine"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
