@@ -28,7 +28,9 @@ def replace_link(link: Path, target: str) -> None:
 def write(file: Path, text: str, mode: int = 0o600) -> None:
     """Replace a file, durably: temporary file, fsync, rename, fsync of the folder."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    # The folder may be somebody else's, who has put a link there that leads elsewhere.
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             os.fchmod(stream.fileno(), mode)

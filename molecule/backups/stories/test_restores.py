@@ -39,7 +39,7 @@ print(restore.wait())
 
 # Says whom it can reach, and whether it has to ask for the name.
 CURIOUS = """
-import socket
+import os, socket
 def reach(host, port):
     try:
         socket.create_connection((host, port), 3).close()
@@ -48,6 +48,7 @@ def reach(host, port):
         return type(error).__name__
 server, other = reach("backups-store", 5432), reach("backups-debian12", 80)
 print("server:", server, "other:", other, "known:", "backups-store" in open("/etc/hosts").read())
+print("beside:", os.listdir("/var/lib/beside"))
 """
 DROP_IN = "/run/systemd/system/aapanel-drill-app@.service.d"
 
@@ -224,7 +225,9 @@ def curious(elsewhere: Host) -> Iterator[None]:
     elsewhere.run("sh", "-c", f"mkdir {DROP_IN} && cat >{DROP_IN}/curious.conf", given=f"[Service]\n{line}\n")
     elsewhere.run("systemctl", "daemon-reload")
     # Who is not in the unit reaches both.
-    assert "server: open other: open" in elsewhere.run("python3", "/usr/local/bin/curious").stdout
+    said = elsewhere.run("python3", "/usr/local/bin/curious").stdout
+    assert "server: open other: open" in said
+    assert "beside: ['present']" in said
     yield
     elsewhere.run("rm", "-r", DROP_IN, "/usr/local/bin/curious")
     elsewhere.run("systemctl", "daemon-reload")
@@ -232,11 +235,12 @@ def curious(elsewhere: Host) -> Iterator[None]:
 
 @pytest.mark.usefixtures("curious")
 def test_a_drill_reaches_the_database_s_server_and_no_other_machine(elsewhere: Host) -> None:
-    """By its name, and without asking for it."""
+    """By its name, and without asking for it. What is in no backup is empty for it."""
     elsewhere.back_up("full")
     assert elsewhere.panelctl("drill")["problem"] == ""
     said = elsewhere.run("journalctl", "-o", "cat", "-u", "aapanel-drill-app@*", "--since=-2min").stdout
     assert re.search("server: open other: (TimeoutError|PermissionError) known: True", said), said
+    assert "beside: []" in said
 
 
 def test_figures_for_prometheus(server: Host) -> None:

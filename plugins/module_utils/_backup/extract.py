@@ -41,6 +41,8 @@ _WAITING = 64  # files that may still be digested while the next ones are writte
 _ROOM = 64 << 20  # bytes that are left to everybody else
 # Text comes to thirty times its archive, zeroes to a thousand times.
 _RATIO_MAX = 200
+# What nobody has to be afraid of: the empty file of a database is such zeroes.
+_SIZE_MIN = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ class Limits:
     """What an archive that nobody signed may come to; beyond that it is a bomb.
 
     :param size: bytes of all members.
+    :param room: bytes that may be taken of the disk.
     """
 
     members: int = 1_000_000
     size: int = 1 << 40
+    room: int = 1 << 62
 
     @classmethod
     def of(cls, archive: int, folder: Path) -> Limits:
@@ -60,8 +64,8 @@ class Limits:
         :param archive: its descriptor.
         :param folder: one that is there.
         """
-        room = shutil.disk_usage(folder).free - _ROOM
-        return cls(size=max(0, min(room, os.fstat(archive).st_size * _RATIO_MAX)))
+        size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_MIN)
+        return cls(size=size, room=shutil.disk_usage(folder).free - _ROOM)
 
 
 @contextlib.contextmanager
@@ -168,6 +172,8 @@ def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
             members, size = members + 1, size + member.size
             if members > limits.members or size > limits.size:
                 raise NotAuthenticError(f"the archive has more than {limits.members} members or {limits.size} bytes")
+            if size > limits.room:
+                raise BackupError(f"{folder}: there is no room for all of the archive")
             # What people pack by hand begins with a dot.
             path = member.path.removeprefix("./")
             if path == ".":

@@ -11,9 +11,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import BackupError
 from .manifest import Source
@@ -26,23 +27,29 @@ POSTGRESQL = "postgresql"
 _SERVER = "postgres"
 _JOBS = 4  # connections that load
 _LOCK_WAIT = 60  # seconds that pg_dump waits for who changes a table
-# Of each table alone, without those that inherit from it. What an extension has is the extension's: null.
+# Of each table alone, without those that inherit from it. Of a partitioned one with all its partitions: pg_dump may
+# load them through their root, which is its own one. Of what an extension has no rows are told: they are its own.
 _COUNT = """
-SELECT coalesce(json_object_agg(name, rows), '{}')
-FROM (SELECT name,
+SELECT coalesce(json_object_agg(name, json_build_object('rows', rows, 'root', root, 'leaf', leaf)), '{}')
+FROM (SELECT name, root, leaf,
              CASE WHEN NOT extension
                   THEN (xpath('/row/n/text()', query_to_xml(query, false, true, '')))[1]::text::bigint END AS rows
-      FROM (SELECT name, extension, 'SELECT count(*) AS n FROM ONLY ' || name AS query
-            FROM (SELECT format('%I.%I', n.nspname, c.relname) AS name,
+      FROM (SELECT names.name, root, leaf, extension,
+                   'SELECT count(*) AS n FROM ' || CASE WHEN leaf THEN 'ONLY ' ELSE '' END || names.name AS query
+            FROM (SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind = 'r' AS leaf,
+                         (SELECT format('%I.%I', rn.nspname, rc.relname)
+                          FROM pg_class rc JOIN pg_namespace rn ON rn.oid = rc.relnamespace
+                          WHERE rc.oid = pg_partition_root(c.oid)) AS root,
                          EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                                  AND d.deptype = 'e') AS extension
                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                  WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+                  WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
                         AND n.nspname NOT IN ('pg_catalog', 'information_schema')) AS names) AS queries) AS counts;
 """
 # How the rows of a table begin in what pg_restore prints of a dump; each row begins with the end of a line.
 _COPY = re.compile(
-    rb'\nCOPY ((?:"(?:[^"]|"")+"|[^" .]+)\.(?:"(?:[^"]|"")+"|[^" ]+)) (?:\([^\n]*\))? ?FROM stdin;(?=\n)'
+    rb'\nCOPY ((?:"(?:[^"]|"")+"|[^" .]+)\.(?:"(?:[^"]|"")+"|[^" ]+)) (?:\((?:"(?:[^"]|"")+"|[^"\n)])*\))? ?'
+    rb"FROM stdin;(?=\n)"
 )
 _COPIED = b"\n\\.\n"
 _MARK = (
@@ -183,9 +190,7 @@ class Postgresql:
         self._ask(self.scratch, carry)
         self._ask(self.scratch, "ANALYZE;")
         counted = json.loads(self._ask(self.scratch, _COUNT))
-        rows = {_plain(table): count for table, count in counted.items() if count is not None}
-        theirs = {_plain(table) for table, count in counted.items() if count is None}
-        ours = {_plain(table): count for table, count in source.rows.items() if _plain(table) not in theirs}
+        ours, rows = comparable(source.rows, counted)
         canary = self._ask(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if source.canary else ""  # noqa: S608 (ours)
         compare(self.name, replace(source, rows=ours), rows, canary)
 
@@ -296,7 +301,7 @@ def count_rows(text: Iterable[bytes]) -> dict[str, int]:
                     rest = rest[rest.rfind(b"\n") :]
                     break
                 table = found[1].decode("utf-8", "replace")
-                rows[table] = 0
+                rows.setdefault(table, 0)
                 rest = rest[found.end() :]
             end = rest.find(_COPIED)
             if end < 0:
@@ -312,6 +317,28 @@ def count_rows(text: Iterable[bytes]) -> dict[str, int]:
     if table:
         raise BackupError(f"the dump ends in the middle of {table}")
     return rows
+
+
+def comparable(
+    before: Mapping[str, int], counted: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the rows that there were, and those that there are, of those tables that both can tell of.
+
+    :param before: as `count_rows` returns them.
+    :param counted: by the server; of each table its ``rows``, null where they are an extension's, the ``root`` that it
+        is a partition of, null for none, and whether it is a ``leaf``, with rows of its own.
+    """
+    names = {name: _plain(name) for name in counted}
+    there_were = {_plain(name): rows for name, rows in before.items()}
+    theirs = {names[name] for name, found in counted.items() if found["rows"] is None}
+    there_are = {}
+    for name, found in counted.items():
+        root = _plain(found["root"]) if found["root"] else ""
+        # Where the rows went in through the root, it is the root that tells.
+        tells = names[name] == root if root in there_were else found["leaf"]
+        if tells and found["rows"] is not None:
+            there_are[names[name]] = int(found["rows"])
+    return {name: rows for name, rows in there_were.items() if name not in theirs}, there_are
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 
 from .. import _durable
-from . import pause
 from .engine import SILENT, STRIKES, Engine
 from .errors import TrafficError
 from .ledger import Owner
@@ -36,7 +35,7 @@ def boot(engine: Engine) -> str | None:
         for slot in SLOTS if settings.two_colours else ():
             if (folder := settings.slot_dir(slot)).is_dir():
                 _durable.replace_link(folder / "sock", str(settings.slot_socket(slot)))
-    return None if pause.stopped(settings) else live_slot(settings.base_dir)
+    return None if settings.stopped_file.exists() else live_slot(settings.base_dir)
 
 
 def retire(engine: Engine, slot: str) -> str:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,10 @@ _URL = "DATABASE_URL"
 _PORTS = {"postgres": 5432, "postgresql": 5432, "pgsql": 5432, "mysql": 3306, "mariadb": 3306}
 _FILES = ("sqlite", "sqlite3")
 # Of what else an app asks, and both panels would.
-_BROKERS = ("redis", "rediss", "unix", "valkey", "valkeys", "amqp", "amqps", "mongodb", "memcached")
+_BROKERS = (
+    *("redis", "rediss", "unix", "valkey", "valkeys", "sentinel", "memcache", "memcached", "mongodb"),
+    *("amqp", "amqps", "pyamqp", "mqtt", "nats", "kafka", "sqs"),
+)
 
 
 class Server(NamedTuple):
@@ -88,7 +92,7 @@ def others(present: Mapping[str, str]) -> list[str]:
     return [
         name
         for name, scheme in schemes.items()
-        if name not in known and scheme.partition("+")[0] in (*_PORTS, *_BROKERS)
+        if name not in known and not {*_PORTS, *_BROKERS}.isdisjoint(re.split("[+-]", scheme))
     ]
 
 

@@ -225,6 +225,8 @@ class Engine:
             # Traffic has moved; what follows makes it so after a loss of power, too.
             seconds = self.machine.now() - begin
             _durable.sync(self.settings.base_dir)
+            # Whoever has traffic was started.
+            self.settings.stopped_file.unlink(missing_ok=True)
             return seconds
 
     def _verify(self, passes: int, seconds: float) -> None:

@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
+from .. import _durable
 from .engine import SILENT, Engine
 from .ledger import Owner, Place
 from .observe import SLOTS, live_slot
-from .settings import Settings
 
 #: What the maintenance file holds where stopping made it, and not a person: starting removes that one only.
-_OURS = "stopped\n"
+_OURS = b"stopped\n"
 
 
 def stop(engine: Engine, owner: Owner, *, wait: float = 0.0) -> bool:
@@ -26,8 +26,10 @@ def stop(engine: Engine, owner: Owner, *, wait: float = 0.0) -> bool:
     machine, file = engine.machine, engine.settings.maintenance_file
     operation = engine.begin(SILENT, owner, wait=wait)
     try:
+        _durable.make(engine.settings.state_dir)
+        _durable.write(engine.settings.stopped_file, "")
         if not file.exists():
-            file.write_text(_OURS, encoding="ascii")
+            file.write_bytes(_OURS)
         for slot in SLOTS if engine.settings.two_colours else ("blue",):
             machine.retire(slot, wanted=False)
             if machine.running(slot):
@@ -35,12 +37,6 @@ def stop(engine: Engine, owner: Owner, *, wait: float = 0.0) -> bool:
         return live_slot(engine.settings.base_dir) is not None
     finally:
         engine.end(operation)
-
-
-def stopped(settings: Settings) -> bool:
-    """Whether the panel was stopped, and nobody has started it since."""
-    file = settings.maintenance_file
-    return file.exists() and file.read_text(encoding="utf-8") == _OURS
 
 
 def start(engine: Engine, owner: Owner, *, wait: float = 0.0) -> str | None:
@@ -56,7 +52,8 @@ def start(engine: Engine, owner: Owner, *, wait: float = 0.0) -> str | None:
             if not machine.running(live):
                 machine.start(live)
             engine.wait_healthy(Place(live, engine.observe().slots[live].release), settings.healthy_passes)
-        if stopped(settings):
+        settings.stopped_file.unlink(missing_ok=True)
+        if settings.maintenance_file.exists() and settings.maintenance_file.read_bytes() == _OURS:
             settings.maintenance_file.unlink()
         return live
     finally:

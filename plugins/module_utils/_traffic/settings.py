@@ -68,6 +68,11 @@ class Settings:
         return self.base_dir / "maintenance"
 
     @property
+    def stopped_file(self) -> Path:
+        """While it exists the panel was stopped, and nobody has started it since."""
+        return self.state_dir / "stopped"
+
+    @property
     def webhook_file(self) -> Path:
         """Holds the URL to notify, which may have a token in it."""
         return self.config_dir / "webhook"

@@ -234,6 +234,35 @@ def test_rows_are_counted_in_a_dump_of_postgresql_wherever_it_is_cut(found, chun
     assert postgresql.count_rows(pieces) == {name: len(rows) for name, rows in found}
 
 
+def test_several_pieces_of_a_table_are_one():
+    """A partitioned one may be loaded through its root, a piece for each partition; a column may have any name."""
+    piece = b'\nCOPY public.root (n, "a\n) b") FROM stdin;\n1\n2\n\\.\n'
+    assert postgresql.count_rows([piece * 3]) == {"public.root": 6}
+
+
+def table(rows, root=None, leaf=True):
+    return {"rows": rows, "root": root, "leaf": leaf}
+
+
+@pytest.mark.parametrize("loaded", ["leaves", "root"])
+def test_what_both_can_tell_of_is_compared(loaded):
+    counted = {
+        "public.plain": table(3),
+        "public.empty": table(0),
+        'public."select"': table(1),
+        "public.spatial_ref_sys": table(None),
+        "public.root": table(10, "public.root", leaf=False),
+        "public.middle": table(6, "public.root", leaf=False),
+        "public.one": table(6, "public.root"),
+        "public.two": table(4, "public.root"),
+    }
+    before = {"public.plain": 3, "public.select": 1, "public.spatial_ref_sys": 2}
+    before |= {"public.root": 10} if loaded == "root" else {"public.one": 6, "public.two": 4}
+    there_were, there_are = postgresql.comparable(before, counted)
+    assert there_were == {name: rows for name, rows in before.items() if name != "public.spatial_ref_sys"}
+    assert there_are == {**there_were, "public.empty": 0}
+
+
 def test_a_row_of_any_length_takes_no_memory():
     row = [b"x" * (1 << 20)] * 200
     text = [b"\nCOPY public.a  FROM stdin;\n", *row, b"\n", *row, b"\n\\.\n"]

@@ -9,10 +9,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import resource
+import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, files, names
@@ -156,13 +159,20 @@ def test_a_bomb_does_not_go_off(bomb, put, store, tmp_path):
 
 
 def test_more_than_any_text_would_come_to_is_refused(put, store, tmp_path):
-    """Whatever room there is."""
+    """Whatever room there is; and what there is no room for says so."""
     put(BOMBS["gzip"]())
     with store.path(NAME, names.ARCHIVE).open("rb") as archive:
+        assert extract.Limits.of(archive.fileno(), tmp_path).size == 1 << 30
+        os.truncate(archive.name, 10 << 20)
         limits = extract.Limits.of(archive.fileno(), tmp_path)
-        with pytest.raises(NotAuthenticError):
-            extract.extract_unproven(archive.fileno(), tmp_path / "to", limits)
-    assert sum(path.stat().st_size for path in (tmp_path / "to").rglob("*") if path.is_file()) < 32 << 20
+        assert limits.size == 200 * (10 << 20)
+        assert 0 < limits.room < shutil.disk_usage(tmp_path).free
+    put(BOMBS["gzip"]())
+    with store.path(NAME, names.ARCHIVE).open("rb") as archive:
+        with pytest.raises(NotAuthenticError, match="more than"):
+            extract.extract_unproven(archive.fileno(), tmp_path / "to", replace(limits, size=32 << 20))
+        with pytest.raises(BackupError, match="there is no room"):
+            extract.extract_unproven(archive.fileno(), tmp_path / "other", replace(limits, room=32 << 20))
 
 
 def test_the_limit_of_the_bombs_is_one(tmp_path):

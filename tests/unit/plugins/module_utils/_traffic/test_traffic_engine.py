@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves, render
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves, pause, render
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import (
@@ -354,13 +354,32 @@ def test_books_that_cannot_be_written_do_not_keep_the_panel_from_starting(
     assert results(served)[-2:] == [("deploy", "abandoned"), ("deploy", "confirmed")]
 
 
-@pytest.mark.parametrize(("page", "starts"), [("stopped\n", False), ("back at noon", True)])
-def test_a_panel_that_was_stopped_for_its_data_s_sake_stays_so(page: str, starts: bool, served: World) -> None:
-    """Half of it may be exchanged; whoever settles that starts the panel. A person's page says nothing of the kind."""
-    served.settings.maintenance_file.write_text(page)
+@pytest.mark.parametrize("page", [None, b"back at noon", b"\xff"])
+def test_a_panel_that_was_stopped_for_its_data_s_sake_stays_so(page: bytes | None, served: World) -> None:
+    """Half of it may be exchanged; whoever settles that starts the panel, and leaves a person's page alone."""
+    if page is not None:
+        served.settings.maintenance_file.write_bytes(page)
+    served.reboot()
+    assert "blue" in served.services
+    with served.process() as engine:
+        pause.stop(engine, CONTROLLER)
     served.reboot()
     assert served.live() == ("blue", "1-good")
-    assert ("blue" in served.services) is starts
+    assert "blue" not in served.services
+    with served.process() as engine:
+        pause.start(engine, CONTROLLER)
+    assert served.settings.maintenance_file.exists() is (page is not None)
+    served.reboot()
+    assert "blue" in served.services
+
+
+def test_a_deploy_ends_a_stop(served: World) -> None:
+    with served.process() as engine:
+        pause.stop(engine, CONTROLLER)
+    served.deploy("2-good")
+    served.reboot()
+    assert served.live() == ("green", "2-good")
+    assert "green" in served.services
 
 
 def test_a_first_boot_has_nothing_to_start(world: World) -> None:

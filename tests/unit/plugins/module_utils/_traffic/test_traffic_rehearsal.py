@@ -283,6 +283,8 @@ def test_where_databases_are_asked(present: dict[str, str], found: list[Server])
         ({"DB_ENGINE": "oracle", "DB_NAME": "x"}, "DB_ENGINE"),
         ({"SQLALCHEMY_DATABASE_URI": "postgresql://u@h/aapanel"}, "SQLALCHEMY_DATABASE_URI in its settings"),
         ({"CELERY_BROKER_URL": "redis://127.0.0.1"}, "CELERY_BROKER_URL in its settings"),
+        ({"CELERY_RESULT_BACKEND": "db+postgresql://u@h/aapanel"}, "CELERY_RESULT_BACKEND in its settings"),
+        ({"QUEUE": "redis-sentinel://127.0.0.1"}, "QUEUE in its settings"),
     ],
 )
 def test_not_where_it_would_use_what_the_panel_uses(more: dict[str, str], why: str, host: Host) -> None:
