@@ -31,6 +31,7 @@ def runs(process):
         return False
 while backup.poll() is None and not any(map(runs, filter(str.isdecimal, os.listdir("/proc")))):
     time.sleep(0.005)
+# Into the large table, which takes several times as long; a server that dies before fails the dump just so.
 time.sleep(0.1)
 os.kill(int(pid), signal.SIGKILL)
 said = backup.communicate()[0]

@@ -26,10 +26,8 @@ from .ledger import Ledger
 from .manifest import Source, Summary
 from .progress import SILENT, Progress
 from .sources import Origin
-from .store import Store, new
+from .store import ROOM, Store, new
 from .writer import Writer
-
-_ROOM = 64 << 20  # bytes that are left to everybody else
 
 
 def create(
@@ -141,7 +139,7 @@ def _was_there(origin: Origin, store: Store) -> bool:
 def _check_room(folder: Path, origins: Sequence[Origin]) -> list[int]:
     # As if nothing could be compressed: a backup that fills the disk up takes the panel down.
     sizes = [origin.size() for origin in origins]
-    needed = sum(sizes) + _ROOM
+    needed = sum(sizes) + ROOM
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise BackupError(

@@ -134,12 +134,11 @@ def reports(store: Store) -> list[Report]:
 def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> Report:
     now, started = datetime.now(timezone.utc), time.monotonic()
     report = Report(store.host, names.stamp(now))
-    chosen: list[Origin] = []
     sources: dict[str, Any] = {}
     try:
         wanted = restore.plan(store, origins)
         known = [origin.name for group in wanted.values() for origin in group]
-        chosen += [origin for origin in origins if origin.name in known]
+        chosen = [origin for origin in origins if origin.name in known]
         with _place(store, chosen) as staging:
             found = restore.bring(store, wanted, dict.fromkeys(known, staging), say)
             for origin in chosen:

@@ -26,7 +26,7 @@ from .compression import Reader, start_writeback, write_all
 from .errors import BackupError, BusyError, NotAuthenticError
 from .manifest import Entry, Manifest
 from .progress import SILENT, Progress
-from .store import Store, opened
+from .store import ROOM, Store, opened
 from .sums import Sum, Sums
 
 _CHUNK = 1 << 20  # bytes
@@ -36,9 +36,6 @@ DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 _LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
 _WAITING = 64  # files that may still be digested while the next ones are written
-
-
-_ROOM = 64 << 20  # bytes that are left to everybody else
 # Text comes to thirty times its archive, zeroes to a thousand times.
 _RATIO_MAX = 200
 # What nobody has to be afraid of: the empty file of a database is such zeroes.
@@ -65,7 +62,7 @@ class Limits:
         :param folder: one that is there.
         """
         size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_MIN)
-        return cls(size=size, room=shutil.disk_usage(folder).free - _ROOM)
+        return cls(size=size, room=shutil.disk_usage(folder).free - ROOM)
 
 
 @contextlib.contextmanager

@@ -28,10 +28,9 @@ from .offsite import Journal, Problem, Sent
 from .programs import Stream
 from .progress import SILENT, Progress
 from .remote import Meter, Remote
-from .store import State, Store, new, opened
+from .store import ROOM, State, Store, new, opened
 
 _TEMPORARY = ".fetched-"  # another one than that of backups that are being made, which `create` sweeps away
-_ROOM = 64 << 20  # bytes that are left to everybody else
 _PATIENCE = 3600.0  # seconds to wait for a backup that is being made, once hours of fetching are at stake
 #: For the name of a backup.
 NEWEST = "newest"
@@ -209,7 +208,7 @@ class _Fetch:
         return self._remote.read(file, take)
 
     def _room(self) -> int:
-        return shutil.disk_usage(self._store.folder).free - _ROOM
+        return shutil.disk_usage(self._store.folder).free - ROOM
 
     def _ending(self, name: str) -> str | None:
         return offsite.ending_of(name, self._there, (names.MANIFEST,))

@@ -28,11 +28,10 @@ from .ledger import Ledger
 from .manifest import Source, Summary
 from .progress import SILENT, Progress
 from .sources import Origin
-from .store import State, Store
+from .store import ROOM, State, Store
 
 _JOURNAL = "restore.json"
 _STAGING = "restore"
-_ROOM = 64 << 20  # bytes that are left to everybody else
 #: How far a run may have come: nothing but loaded beside the present; taking its place; done, but for tidying up.
 _LOADING, _SWAPPING, _DONE = "loading", "swapping", "done"
 
@@ -311,8 +310,8 @@ def _has(sources: Sequence[Source], origin: Origin) -> bool:
 
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < needed + _ROOM:
+    if free < needed + ROOM:
         raise BackupError(
             f"{folder}: {free >> 20} MiB are free, and what is to be loaded beside the present needs "
-            f"{(needed + _ROOM) >> 20}. Make room, or restore elsewhere with --to."
+            f"{(needed + ROOM) >> 20}. Make room, or restore elsewhere with --to."
         )

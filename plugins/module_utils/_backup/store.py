@@ -24,6 +24,9 @@ from .keyring import Keyring
 from .ledger import ADOPTED, CREATED, PRUNED, PRUNING, Ledger, Record, order
 from .manifest import Manifest, Summary
 
+#: Bytes of each disk that are left to everybody else.
+ROOM = 64 << 20
+
 
 class State(enum.Enum):
     """What a backup is, by its manifest and the ledger; its archive is another matter."""

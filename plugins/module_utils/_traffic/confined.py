@@ -49,6 +49,7 @@ class Process:
         return ""
 
     def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
+        # Of one that was killed; mostly there is none.
         shutil.rmtree(self.folder, ignore_errors=True)
         _durable.make(self.folder)
         env = write_env(self.folder, self._moved(given))
@@ -83,6 +84,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        # Where the start failed there may be none.
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def logs(self) -> str:
@@ -95,6 +97,7 @@ class Process:
 
     def _copy(self) -> None:
         """Copy the app, so that what it has beside itself is what was restored, too."""
+        # Of an earlier look at the same data.
         shutil.rmtree(self._app, ignore_errors=True)
         shutil.copytree(self._release / "app", self._app, symlinks=True)
         for folder, folders, files in os.walk(self._app):
