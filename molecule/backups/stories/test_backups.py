@@ -115,12 +115,18 @@ def test_a_backup_under_writes_is_of_one_moment(host: Host, restored: str) -> No
 
 def test_everything_under_writes(host: Host, restored: str) -> None:
     """The whole set: the app's files as they are, the settings, and no key among them."""
-    mark = secrets.token_hex()
-    host.run("sh", "-c", f"cat >{host.data}/shared/data/mark", given=mark)
+    mark, data = secrets.token_hex(), f"{host.data}/shared/data"
+    host.run("sh", "-c", f"cat >{data}/mark", given=mark)
+    # More than is tried to compress, between what is.
+    host.run("sh", "-c", f"head -c 20M /dev/urandom >{data}/large && seq 100000 >{data}/lines")
     with host.written():
         made = host.back_up("full")
     host.panelctl("restore", made["name"], "--to", restored)
     assert host.run("cat", f"{restored}/files/data/data/mark").stdout == mark
+    for name in ("large", "lines"):
+        host.run("cmp", f"{data}/{name}", f"{restored}/files/data/data/{name}")
+    host.run("tar", "tzf", f"{host.data}/backups/{made['name']}.tar.gz")
+    host.run("rm", f"{data}/large", f"{data}/lines")
     files = host.run("find", restored, "-type", "f", "-printf", "%P %m\n").stdout.splitlines()
     assert not [file for file in files if "default.db" in file or "keyring" in file]
     assert "files/config/blue.env 600" in files

@@ -14,6 +14,7 @@ from driver import Host, wait_until
 STORE = Host("backups-store", "")
 PUSH = "aapanel-backup-push.service"
 IDENTITY = "/root/identity"
+COPIES = "/home/runner/copies"
 
 
 @pytest.fixture
@@ -88,3 +89,14 @@ def test_a_store_that_is_down_keeps_nobody_from_backing_up(server: Host) -> None
     assert sent(server) > name
     assert is_kept(server, name)
     server.panelctl("remote")
+
+
+def test_cron_sends_what_it_has_made(cron: Host) -> None:
+    """As the units do, without systemd; the remote is a folder."""
+
+    def copies() -> set[str]:
+        return {name for name in cron.run("ls", COPIES).stdout.split() if name.endswith(".manifest")}
+
+    known = copies()
+    wait_until(lambda: copies() - known, 120.0, "a copy by cron")
+    cron.panelctl("remote")

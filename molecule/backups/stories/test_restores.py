@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -217,20 +218,31 @@ def test_a_drill_proves_it_while_the_panel_serves(host: Host, changed: Changed) 
     assert host.panelctl("status")["drill"]["result"] == "passed"
 
 
+@contextlib.contextmanager
+def before_its_panel(host: Host, command: str) -> Iterator[None]:
+    """Have the unit of a drill's panel run something before it starts."""
+    text = f"[Service]\nExecStartPre={command}\n"
+    host.run("sh", "-c", f"mkdir {DROP_IN} && cat >{DROP_IN}/story.conf", given=text)
+    host.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        host.run("rm", "-r", DROP_IN)
+        host.run("systemctl", "daemon-reload")
+
+
 @pytest.fixture
 def curious(elsewhere: Host) -> Iterator[None]:
     """The panel of a drill looks around before it starts."""
-    elsewhere.run("sh", "-c", "cat >/usr/local/bin/curious", given=CURIOUS)
-    line = "ExecStartPre=/usr/bin/python3 /usr/local/bin/curious"
-    elsewhere.run("sh", "-c", f"mkdir {DROP_IN} && cat >{DROP_IN}/curious.conf", given=f"[Service]\n{line}\n")
-    elsewhere.run("systemctl", "daemon-reload")
+    program = "/usr/local/bin/curious"
+    elsewhere.run("sh", "-c", f"cat >{program}", given=CURIOUS)
     # Who is not in the unit reaches both.
-    said = elsewhere.run("python3", "/usr/local/bin/curious").stdout
+    said = elsewhere.run("python3", program).stdout
     assert "server: open other: open" in said
     assert "beside: ['present']" in said
-    yield
-    elsewhere.run("rm", "-r", DROP_IN, "/usr/local/bin/curious")
-    elsewhere.run("systemctl", "daemon-reload")
+    with before_its_panel(elsewhere, f"/usr/bin/python3 {program}"):
+        yield
+    elsewhere.run("rm", program)
 
 
 @pytest.mark.usefixtures("curious")
@@ -241,6 +253,20 @@ def test_a_drill_reaches_the_database_s_server_and_no_other_machine(elsewhere: H
     said = elsewhere.run("journalctl", "-o", "cat", "-u", "aapanel-drill-app@*", "--since=-2min").stdout
     assert re.search("server: open other: (TimeoutError|PermissionError) known: True", said), said
     assert "beside: []" in said
+
+
+def test_a_drill_that_is_killed_takes_its_panel_with_it(server: Host) -> None:
+    """In no more than seconds, though that waits for something; the next drill finds nothing in its way."""
+    slot = server.run("readlink", "/opt/aapanel/live").stdout.strip().rpartition("/")[2]
+    unit, panel = "aapanel-drill.service", f"aapanel-drill-app@{slot}.service"
+    with before_its_panel(server, "/bin/sleep infinity"):
+        server.run("systemctl", "start", "--no-block", unit)
+        wait_until(lambda: server.unit(panel, "ActiveState") == "activating", 120.0, "a panel that starts")
+        server.run("systemctl", "kill", "--signal=KILL", unit)
+        wait_until(lambda: server.unit(unit, "ActiveState") == "failed", 20.0, "a drill that has failed")
+        assert server.unit(panel, "ActiveState") in ("inactive", "failed")
+    assert server.panelctl("drill", "--wait", "60")["problem"] == ""
+    settled(server)
 
 
 def test_figures_for_prometheus(server: Host) -> None:

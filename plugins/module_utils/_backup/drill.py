@@ -103,18 +103,16 @@ def drill(
     *,
     say: Progress = SILENT,
 ) -> Report:
-    """Drill, and write the report down.
+    """Drill, and write the report down, for who keeps others away; see `restore.scratch`.
 
-    :raises BusyError: a restore or another drill is at work.
     :raises BackupError: there is nothing to drill with, or the report cannot be written. What a drill finds is in the
         report.
     """
-    with restore.scratch(store):
-        if restore.unfinished(store):
-            raise BackupError("a restore died, and what it left is not settled: `panelctl backup settle` first")
-        report = _drill(store, origins, app, say)
-        report = replace(report, problem=report.problem or _verdict(report, limits))
-        _append(store, report)
+    if restore.unfinished(store):
+        raise BackupError("a restore died, and what it left is not settled: `panelctl backup settle` first")
+    report = _drill(store, origins, app, say)
+    report = replace(report, problem=report.problem or _verdict(report, limits))
+    _append(store, report)
     return report
 
 

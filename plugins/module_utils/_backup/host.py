@@ -140,10 +140,13 @@ class Backups:
         return self._restorer().settle(wait=self._wait)
 
     def drill(self) -> Report:
-        """Prove that the newest backups restore; see `drill.drill`."""
+        """Prove that the newest backups restore; see `drill.drill`.
+
+        :raises BusyError: a restore or another drill is at work.
+        """
         store = self.store
         self.settle()
-        with contextlib.suppress(_FoundError), self.noted("drill"):
+        with contextlib.suppress(_FoundError), self.noted("drill"), restore.scratch(store, self._wait):
             app = App(self.settings.paths.panelctl)
             report = drill.drill(store, self.settings.origins, app, self.settings.limits, say=self._say)
             if report.problem:

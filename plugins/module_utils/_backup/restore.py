@@ -170,7 +170,7 @@ class Restorer:
 
 
 @contextlib.contextmanager
-def scratch(store: Store, wait: float = 0.0) -> Iterator[None]:
+def scratch(store: Store, wait: float) -> Iterator[None]:
     """Keep all others away from what databases are loaded into.
 
     :raises BusyError: somebody else is at it.

@@ -104,10 +104,12 @@ def _wait_healthy(settings: Settings, slot: str, stage: Stage) -> None:
         answer = probe.get(probe.unix(stage.folder / "sock"), settings.domain, probe.READY)
         if answer.ok and answer.release == wanted:
             return
-        if not stage.running() or time.monotonic() >= deadline:
+        ended = not stage.running()
+        if ended or time.monotonic() >= deadline:
+            what = "ended by itself" if ended else f"was not healthy within {settings.healthy_timeout:g} s"
             raise UnhealthyError(
-                f"on what was restored the panel was not healthy within {settings.healthy_timeout:g} s. Last answer of "
-                f"{probe.READY}: {answer}\nIts last lines:\n{stage.logs()}"
+                f"on what was restored the panel {what}. Last answer of {probe.READY}: {answer}\n"
+                f"Its last lines:\n{stage.logs()}"
             )
         time.sleep(_POLL)
 

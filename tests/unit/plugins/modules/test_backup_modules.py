@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from importlib import import_module
+from threading import Timer
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import restore
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.settings import load
 
@@ -138,6 +140,17 @@ def test_drilling(run, host):
     assert "RTO is" in failed["msg"]
     assert failed["report"]["problem"]
     assert "aapanel_backup_drill_passed 0" in (host.parent / "textfile_dir" / "aapanel_backup.prom").read_text()
+
+
+def test_a_drill_waits_for_a_restore_or_another_drill(run, host):
+    run("backup")
+    with ExitStack() as another:
+        another.enter_context(restore.scratch(Backups(load(host)).store, 0))
+        assert "another restore or drill" in run("backup_drill", wait=0)["msg"]
+        ends = Timer(0.5, another.pop_all().close)
+        ends.start()
+        assert run("backup_drill", wait=10)["report"]["problem"] == ""
+        ends.join()
 
 
 def test_settings_that_are_missing_are_named(run, host):
