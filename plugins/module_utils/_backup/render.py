@@ -35,7 +35,7 @@ class Bar(Progress):
 
     def __call__(self, text: str, total: int = 0) -> None:
         """Begin a line."""
-        self.close()
+        self.close(done=True)
         self._text, self._total, self._done = text, total, 0
         self._draw()
 
@@ -45,10 +45,10 @@ class Bar(Progress):
         if time.monotonic() - self._drawn >= self._EVERY:
             self._draw()
 
-    def close(self) -> None:
-        """End the line."""
+    def close(self, *, done: bool) -> None:
+        """End the line; what is done is so to the end, and what failed stays as far as it came."""
         if self._text:
-            self._done = self._total
+            self._done = self._total if done else self._done
             self._draw()
             sys.stderr.write("\n")
         self._text = ""
@@ -75,7 +75,7 @@ class Screen:
 
     def show(self, value: Mapping[str, Any] | Sequence[Any], lines: Sequence[str]) -> None:
         """Print a result."""
-        self._end()
+        self._end(done=True)
         if self._json:
             json.dump(value, sys.stdout, indent=2, sort_keys=True)
             sys.stdout.write("\n")
@@ -92,16 +92,16 @@ class Screen:
 
     def failed(self, text: str, status: int) -> int:
         """Print why a command failed; returns the exit status."""
-        self._end()
+        self._end(done=False)
         if self._json:
             self.show({"result": "failed", "error": text}, [])
         else:
             sys.stderr.write(f"panelctl: {text}\n")
         return status
 
-    def _end(self) -> None:
+    def _end(self, *, done: bool) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._bar.close(done=done)
 
 
 def line(backup: Backup) -> str:

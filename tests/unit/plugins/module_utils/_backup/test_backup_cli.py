@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +17,10 @@ import sys
 
 import pytest
 
-COMMANDS = ["create", "list", "verify", "restore", "prune", "key-rotate"]
+COMMANDS = [
+    *("create", "list", "status", "verify", "restore", "settle", "drill", "prune", "pin", "unpin", "key-rotate"),
+    *("push", "remote", "fetch", "adopt"),
+]
 
 
 @pytest.fixture
@@ -49,6 +54,20 @@ def panelctl(host, *arguments, status=0):
     return json.loads(done.stdout) if "--json" in arguments else done.stdout + done.stderr
 
 
+def watched(host, *arguments):
+    """Run it as somebody does who sits at a terminal; gives what he has seen beside the result."""
+    ours, its = os.openpty()
+    with subprocess.Popen([sys.executable, "-I", host / "panelctl.py", *arguments], stdout=its, stderr=its) as running:
+        os.close(its)
+        seen = b""
+        # Linux ends a terminal that nobody writes to any more so.
+        with contextlib.suppress(OSError):
+            while data := os.read(ours, 1 << 16):
+                seen += data
+        os.close(ours)
+    return running.returncode, seen.decode()
+
+
 @pytest.fixture
 def with_backup(host):
     panelctl(host, "key-rotate")
@@ -71,6 +90,28 @@ def test_from_nothing_to_a_backup_that_is_restored(host):
     assert "is in" in panelctl(host, "restore", "--to", str(host / "restored"))
     assert (host / "restored/files/data/file").read_text() == "content\n"
     assert "already" in panelctl(host, "restore", "--to", str(host / "restored"), status=1)
+
+
+def test_who_watches_sees_how_far_it_is(with_backup):
+    host, _ = with_backup
+    status, seen = watched(host, "create")
+    assert status == 0
+    assert "\rbacking up data  [########################################] 100%" in seen
+    status, seen = watched(host, "create", "--json")
+    assert (status, "backing up" in seen) == (0, False)
+    assert "backing up" not in panelctl(host, "create")
+
+
+def test_what_fails_is_not_shown_as_done(with_backup):
+    host, _ = with_backup
+    (host / "panel.db").write_bytes(b"no database".ljust(10_000))
+    status, seen = watched(host, "create")
+    assert status == 1
+    drawn, said = seen.split("panelctl: ")
+    assert "panel.db" in said
+    last = drawn.rpartition("\rbacking up panel")[2]
+    assert "]   0%" in last
+    assert "100%" not in last
 
 
 def test_what_was_changed_ends_with_four(with_backup):
