@@ -126,7 +126,7 @@ def warnings(texts: Sequence[str]) -> list[str]:
 
 def status(found: Status) -> list[str]:
     """Lines for a person."""
-    lines = [f"{found.backups} good backups, {size(found.size)}"]
+    lines = [f"good backups: {found.backups}, {size(found.size)}"]
     for name, source in found.sources.items():
         newest = f"{source['newest']}, {duration(source['age'])} old" if source["newest"] else "never backed up"
         lines.append(f"  {name}: {newest}{', PARTIAL' if source['partial'] else ''}")
@@ -141,7 +141,8 @@ def drill(report: Report) -> list[str]:
     times = f"RTO {duration(report.rto)}, RPO {duration(report.rpo)}, files {duration(report.files_age)} old"
     lines = [f"drill of {report.began}: {report.result}; {times}"]
     for name, found in report.sources.items():
-        lines.append(f"  {name}: {found['backup']}, {found['rows']} rows in {found['tables']} tables")
+        counted = f", {found['rows']} rows in {found['tables']} tables" if found["tables"] else ""
+        lines.append(f"  {name}: {found['backup']}{counted}")
     health = f"not asked: {report.health}" if report.health else "healthy on it"
     return [*lines, f"  {report.problem}" if report.problem else f"  the panel: {health}"]
 
