@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import zlib
+from random import Random
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.compression import Archive, Reader
@@ -48,7 +49,9 @@ def archive(tmp_path):
 
 
 def random(mebibytes):
-    return [os.urandom(MIB) for _ in range(mebibytes)]
+    """The same in each run."""
+    generator = Random(mebibytes)
+    return [generator.randbytes(MIB) for _ in range(mebibytes)]
 
 
 def read(file, tools):
