@@ -25,9 +25,14 @@ def down() -> Iterator[None]:
     STORE.run("systemctl", "start", "ssh")
 
 
+def listed(host: Host, folder: str) -> list[str]:
+    """Names of the files in a folder, which may not be there yet."""
+    return host.run("sh", "-c", f"ls {folder} 2>/dev/null || true").stdout.split()
+
+
 def kept(server: Host) -> list[str]:
     """Names of the files that the store has of a host."""
-    return STORE.run("sh", "-c", f"ls /srv/keeper/panel/{server.name} 2>/dev/null || true").stdout.split()
+    return listed(STORE, f"/srv/keeper/panel/{server.name}")
 
 
 def is_kept(server: Host, name: str) -> bool:
@@ -95,7 +100,7 @@ def test_cron_sends_what_it_has_made(cron: Host) -> None:
     """As the units do, without systemd; the remote is a folder."""
 
     def copies() -> set[str]:
-        return {name for name in cron.run("ls", COPIES).stdout.split() if name.endswith(".manifest")}
+        return {name for name in listed(cron, COPIES) if name.endswith(".manifest")}
 
     known = copies()
     wait_until(lambda: copies() - known, 120.0, "a copy by cron")

@@ -85,7 +85,6 @@ class Archive:
         self.written = 0
         self._small = bytearray()
         self._in_a_row = 0
-        self._stored = False
         self._compressor = self._begin()
         self.sums = Sums()
 
@@ -124,14 +123,17 @@ class Archive:
         """Compress it, or store it."""
         # Between large pieces there are headers, which say nothing of what is around them.
         if len(data) >= _SMALL:
+            before = self._stored
             self._in_a_row = self._in_a_row + len(data) if _is_random(data) else 0
-            stored = self._in_a_row > _IN_A_ROW
-            if stored is not self._stored:
+            if self._stored is not before:
                 self._close()
-                self._stored = stored
                 self._compressor = self._begin()
         self._compressor.write(data)
         self._taken += len(data)
+
+    @property
+    def _stored(self) -> bool:
+        return self._in_a_row > _IN_A_ROW
 
     def _begin(self) -> Compressor:
         """Begin a member."""
