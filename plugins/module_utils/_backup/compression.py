@@ -178,27 +178,28 @@ class _Stored:
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put
-        self._crc = self._size = 0
+        self._crc = self._size = self._gathered = 0
         # Deflate, with no name and no time, by whichever system.
-        self._blocks = bytearray(b"\x1f\x8b\x08" + bytes(6) + b"\xff")
+        self._pieces: list[bytes | memoryview] = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]
 
     def write(self, data: bytes) -> None:
         self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
         for begin in range(0, len(data), _BLOCK):
             block = memoryview(data)[begin : begin + _BLOCK]
-            self._blocks += struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF)
-            self._blocks += block
-        if len(self._blocks) >= _CHUNK:
+            self._pieces += (struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF), block)
+        self._gathered += len(data)
+        if self._gathered >= _CHUNK:
             self._flush()
 
     def close(self) -> None:
         # The last block is an empty one.
-        self._blocks += struct.pack("<BHHII", 1, 0, 0xFFFF, self._crc, self._size & 0xFFFFFFFF)
+        self._pieces.append(struct.pack("<BHHII", 1, 0, 0xFFFF, self._crc, self._size & 0xFFFFFFFF))
         self._flush()
 
     def _flush(self) -> None:
-        self._put(bytes(self._blocks))
-        self._blocks.clear()
+        # One copy: a buffer that grows costs as much again in pages that the kernel has to give.
+        self._put(b"".join(self._pieces))
+        self._pieces, self._gathered = [], 0
 
     def abort(self) -> None:
         pass
