@@ -28,7 +28,7 @@ $(VENV)/.controller: requirements/controller.txt | $(VENV)/bin/uv
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt | $(VENV)/bin/uv
-	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12) and "The tests need Python 3.12 or newer, for the ansible-core that they are written for; .venv has " + sys.version.split()[0])'
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12) and "The tests need Python 3.12 or newer, for the ansible-core that they are written for; .venv has " + sys.version.split()[0] + ": install a newer one beside it, rm -r .venv, and try again")'
 	@echo "Installing the tools of the tests into .venv"
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV) --require-hashes -r requirements/test.txt
 	@touch $@ $(VENV)/.controller
