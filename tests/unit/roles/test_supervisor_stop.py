@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -28,7 +29,9 @@ def start() -> Iterator[Start]:
 
     def run(*command: str) -> subprocess.Popen:
         """Start Python under any command line; returns when it has got to its work."""
-        process = subprocess.Popen(list(map(str, command)), executable=sys.executable, stdout=subprocess.PIPE)
+        # A Python that was moved after it was built finds its library by the command line, which lies here.
+        env = {**os.environ, "PYTHONHOME": sys.base_prefix}
+        process = subprocess.Popen(list(map(str, command)), executable=sys.executable, stdout=subprocess.PIPE, env=env)
         running.append(process)
         assert process.stdout.readline() == b"ready\n"
         return process

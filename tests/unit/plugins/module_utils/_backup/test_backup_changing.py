@@ -274,6 +274,9 @@ def ordinary():
                 os.chown(path, NOBODY, NOBODY)
         yield host
     finally:
+        # Where the tests are not run by root, they cannot look into it either.
+        for closed in root.rglob("closed"):
+            closed.chmod(0o700)
         shutil.rmtree(root)
 
 

@@ -43,7 +43,8 @@ def test_only_secrets_of_an_environment_are_masked():
 
 
 def test_a_failure_shows_the_last_lines_masked(tmp_path):
-    script = "import sys\nfor n in range(50): print('line', n)\nprint('hunter22', file=sys.stderr); sys.exit(3)"
+    lines = "for n in range(50): print('line', n, flush=True)"
+    script = f"import sys\n{lines}\nprint('hunter22', file=sys.stderr); sys.exit(3)"
     with (tmp_path / "log").open("w+") as log:
         runner = command.Runner(os.environ, 20, command.Masker(["hunter22"]), log)
         with pytest.raises(ReleaseError, match=r"exit status 3") as error:
