@@ -25,6 +25,7 @@ from .sums import Sums
 
 _CHUNK = 1 << 20  # bytes at once, and of a pipe
 _SMALL = 64 << 10  # bytes; pieces below are gathered, because each one that is handed over costs a turn
+_TAKEN = 256 << 10  # bytes of what a program gives, before something is done with them: it gives a tenth of that
 _BLOCK = 0xFFFF  # bytes of a block that stores them, at most
 _SAMPLE = 1024  # bytes that are looked at of a piece
 _RANDOM = 240  # values that a thousand random bytes have, 251 in the mean; code, text and databases have fewer
@@ -249,13 +250,12 @@ class _Child:
 
     def _take(self) -> None:
         try:
-            while data := os.read(self._output, _CHUNK):
-                self._put(data)
+            # Closed whatever happens, or the program would wait for ever for somebody to take what it has.
+            with os.fdopen(self._output, "rb", buffering=_SMALL) as output:
+                while data := output.read(_TAKEN):
+                    self._put(data)
         except BaseException as error:  # noqa: BLE001 (raised again in the thread that asked)
             self._error = error
-        finally:
-            # Or the program would wait for ever for somebody to take what it has.
-            os.close(self._output)
 
 
 class Reader:

@@ -8,13 +8,16 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from queue import SimpleQueue
 
 _LARGE = 64 << 10  # bytes; to hand fewer over takes longer than to digest them, and so they are gathered
+_HANDING_OVER = 12e-6  # seconds that it takes to hand a piece over, and to get Python's lock back from who digests it
 _AHEAD = 8  # times that something may wait, a megabyte at most, so that memory stays flat
 
 _Job = Callable[[], object]
@@ -90,6 +93,17 @@ class Sums:
             self._error = error
 
 
+@functools.cache
+def _at_once() -> int:
+    """Measure how many bytes are digested in the time that handing them over takes; many, with SHA instructions."""
+    data, seconds = bytes(_LARGE), []
+    for _ in range(3):
+        began = time.perf_counter()
+        sha256(data)
+        seconds.append(time.perf_counter() - began)
+    return min(int(_LARGE * _HANDING_OVER / min(seconds)), _LARGE // 2)
+
+
 class Sum:
     """Of one file. Feed it, and ask for it when others have been begun."""
 
@@ -99,7 +113,10 @@ class Sum:
         self._place = 0
 
     def update(self, data: bytes) -> None:
-        """Take a piece; it is handed over, unless too many wait already."""
+        """Take a piece; it is handed over, unless it is small or too many wait already."""
+        if not self._place and len(data) <= _at_once():
+            self._digest.update(data)
+            return
         job = partial(self._digest.update, data)
         # After what was handed over, because the order counts.
         place = self._sums._put(job, len(data), wait=self._place > 0)
