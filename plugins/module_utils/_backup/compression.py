@@ -179,7 +179,7 @@ class _Stored:
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put
-        self._crc = self._size = self._gathered = 0
+        self._crc = self._size = 0
         # Deflate, with no name and no time, by whichever system.
         self._pieces: list[bytes | memoryview] = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]
 
@@ -188,8 +188,7 @@ class _Stored:
         for begin in range(0, len(data), _BLOCK):
             block = memoryview(data)[begin : begin + _BLOCK]
             self._pieces += (struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF), block)
-        self._gathered += len(data)
-        if self._gathered >= _CHUNK:
+        if sum(map(len, self._pieces)) >= _CHUNK:
             self._flush()
 
     def close(self) -> None:
@@ -200,7 +199,7 @@ class _Stored:
     def _flush(self) -> None:
         # One copy: a buffer that grows costs as much again in pages that the kernel has to give.
         self._put(b"".join(self._pieces))
-        self._pieces, self._gathered = [], 0
+        self._pieces = []
 
     def abort(self) -> None:
         pass

@@ -8,15 +8,14 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from queue import SimpleQueue
 
-_LARGE = 64 << 10  # bytes; to hand fewer over takes longer than to digest them, and so they are gathered
+_LARGE = 64 << 10  # bytes; fewer are gathered, and handed over together
 _HANDING_OVER = 12e-6  # seconds that it takes to hand a piece over, and to get Python's lock back from who digests it
 _AHEAD = 8  # times that something may wait, a megabyte at most, so that memory stays flat
 
@@ -93,7 +92,7 @@ class Sums:
             self._error = error
 
 
-@functools.cache
+@cache
 def _at_once() -> int:
     """Measure how many bytes are digested in the time that handing them over takes; many, with SHA instructions."""
     data, seconds = bytes(_LARGE), []
@@ -114,12 +113,11 @@ class Sum:
 
     def update(self, data: bytes) -> None:
         """Take a piece; it is handed over, unless it is small or too many wait already."""
-        if not self._place and len(data) <= _at_once():
-            self._digest.update(data)
-            return
         job = partial(self._digest.update, data)
         # After what was handed over, because the order counts.
-        place = self._sums._put(job, len(data), wait=self._place > 0)
+        after = self._place > 0
+        small = not after and len(data) <= _at_once()
+        place = 0 if small else self._sums._put(job, len(data), wait=after)
         if place:
             self._place = place
         else:

@@ -31,8 +31,9 @@ _OCTAL_11, _OCTAL_7 = 8**11, 8**7  # beyond what its fields can say
 _TYPES = {FILE: b"0", FOLDER: b"5"}
 _KINDS = {b"0": FILE, b"\0": FILE, b"5": FOLDER}
 _EXTENDED = b"x"
-_MAGIC, _DEVICE = b"ustar\x0000", b"0000000\x000000000\0"
-_ALWAYS = sum(_MAGIC + _DEVICE) + 8 * ord(" ")  # of each checksum, whose own field counts as blanks
+# No link, the format, nobody's name, no device.
+_SAME = bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x000000000\0"
+_SAME_SUM = sum(_SAME) + 8 * ord(" ")  # a checksum's own field counts as blanks
 _BEYOND = {"size": _OCTAL_11, "uid": _OCTAL_7, "gid": _OCTAL_7, "mtime": _OCTAL_11}
 _RECORD_OF_PAX = re.compile(rb"([1-9][0-9]{0,9}) ([^=]{1,255})=")
 
@@ -246,17 +247,9 @@ def _split(path: bytes) -> tuple[bytes, bytes] | None:
 def _ustar(prefix: bytes, name: bytes, member: Member, kind: bytes) -> bytes:
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (member.mode, member.uid, member.gid, member.size, member.mtime)
     # What is zero adds nothing, and to sum up a whole block takes as long as all the rest.
-    checksum = _ALWAYS + sum(map(sum, (name, numbers, kind, prefix)))
-    return b"%s%s%06o\0 %s%s%s%s%s" % (
-        name.ljust(_NAME, b"\0"),
-        numbers,
-        checksum,
-        kind + bytes(100),
-        _MAGIC + bytes(64),
-        _DEVICE,
-        prefix.ljust(_PREFIX, b"\0"),
-        bytes(12),
-    )
+    checksum = _SAME_SUM + sum(map(sum, (name, numbers, kind, prefix)))
+    name, prefix = name.ljust(_NAME, b"\0"), prefix.ljust(_PREFIX, b"\0")
+    return b"%s%s%06o\0 %s%s%s%s" % (name, numbers, checksum, kind, _SAME, prefix, bytes(12))
 
 
 def _pax_record(name: str, value: bytes) -> bytes:
