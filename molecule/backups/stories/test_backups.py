@@ -38,6 +38,14 @@ said = backup.communicate()[0]
 print(backup.returncode)
 print(said)
 """
+# Does what panelctl does, with what verify.yml configures: the app's account, as on a host whose server is elsewhere.
+AS_THE_APP = """
+import sys
+sys.path.insert(0, "/opt/aapanel/lib")
+from aapanel_host._backup.cli import main
+sys.exit(main("/root/elsewhere/backup.json", sys.argv[1:]))
+"""
+UNMARK = {"postgresql": "DROP SCHEMA aapanel_canary CASCADE", "mysql": "DROP TABLE aapanel_canary"}
 ALIVE = {"postgresql": ["psql", "-c", "SELECT 1", "postgres"], "mysql": ["mariadb", "-e", "SELECT 1"]}
 
 
@@ -175,6 +183,26 @@ def test_a_server_elsewhere_that_is_not_reached(file: str, change: str, says: st
     assert failed.returncode == 1
     assert says in failed.stderr
     assert elsewhere.backups() == known
+
+
+def test_whoever_backs_a_database_up_first(server: Host) -> None:
+    """The host's own account, and the app's as from elsewhere: neither leaves what keeps the other one from it."""
+
+    def as_the_app(*arguments: str) -> str:
+        return server.run("python3", "-c", AS_THE_APP, *arguments).stdout
+
+    def by_the_app() -> dict[str, Any]:
+        return dict(json.loads(as_the_app("create", "databases", "--json")))
+
+    def by_the_host() -> dict[str, Any]:
+        return server.back_up("databases")
+
+    by_the_host()
+    for order in ((by_the_host, by_the_app), (by_the_app, by_the_host)):
+        server.query(UNMARK[server.engine])
+        for back_up in order:
+            assert all(source["canary"] for source in back_up()["sources"]), (back_up, order)
+    as_the_app("verify", "--all")
 
 
 def test_a_server_that_is_killed_while_it_is_dumped(server: Host) -> None:

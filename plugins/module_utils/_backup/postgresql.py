@@ -52,10 +52,22 @@ _COPY = re.compile(
     rb"FROM stdin;(?=\n)"
 )
 _COPIED = b"\n\\.\n"
-_MARK = (
-    "CREATE SCHEMA IF NOT EXISTS {0}; CREATE TABLE IF NOT EXISTS {0}.{0} (id text NOT NULL); "
-    "DELETE FROM {0}.{0}; INSERT INTO {0}.{0} VALUES ({1});"
-)
+# The owner's, as all else in the database: what belongs to another one he may not dump. It is given to him by whoever
+# has it, once, because that waits for all who read the table.
+_MARK = """
+CREATE SCHEMA IF NOT EXISTS {canary};
+CREATE TABLE IF NOT EXISTS {canary}.{canary} (id text NOT NULL);
+DELETE FROM {canary}.{canary};
+INSERT INTO {canary}.{canary} VALUES ({word});
+DO $give$
+BEGIN
+  IF EXISTS (SELECT FROM pg_tables WHERE schemaname = '{canary}' AND tableowner = current_user AND tableowner <> {owner})
+  THEN
+    EXECUTE format('ALTER SCHEMA {canary} OWNER TO %I', {owner});
+    EXECUTE format('ALTER TABLE {canary}.{canary} OWNER TO %I', {owner});
+  END IF;
+END $give$;
+"""
 _DISCONNECT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pg_has_role(usesysid, 'MEMBER') AND datname = {};"
 )
@@ -149,8 +161,9 @@ class Postgresql:
         return int(self._ask(self.database, "SELECT pg_database_size(current_database());"))
 
     def mark(self, canary: str) -> None:
-        """Write the word into a table of a schema of its own."""
-        self._ask(self.database, _MARK.format(CANARY, _text(canary)))
+        """Write the word into a table of the owner's, in a schema of its own."""
+        owner = self.owner or self.user
+        self._ask(self.database, _MARK.format(canary=CANARY, word=_text(canary), owner=_text(owner)))
 
     def add(self, out: Writer, scratch: Path) -> Source:
         """Dump it, read the dump to its end, count its rows."""
