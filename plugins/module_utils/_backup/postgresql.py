@@ -61,8 +61,9 @@ DELETE FROM {canary}.{canary};
 INSERT INTO {canary}.{canary} VALUES ({word});
 DO $give$
 BEGIN
-  IF EXISTS (SELECT FROM pg_tables WHERE schemaname = '{canary}' AND tableowner = current_user AND tableowner <> {owner})
-  THEN
+  IF EXISTS (
+    SELECT FROM pg_tables WHERE schemaname = '{canary}' AND tableowner = current_user AND tableowner <> {owner}
+  ) THEN
     EXECUTE format('ALTER SCHEMA {canary} OWNER TO %I', {owner});
     EXECUTE format('ALTER TABLE {canary}.{canary} OWNER TO %I', {owner});
   END IF;
