@@ -24,6 +24,10 @@ class NotAuthenticError(BackupError):
     status = 4
 
 
+class UnhealthyError(BackupError):
+    """The data is in its place, but the panel does not become healthy on it."""
+
+
 class BusyError(BackupError):
     """Another backup, restore or prune is at work."""
 

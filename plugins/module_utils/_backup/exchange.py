@@ -96,7 +96,8 @@ def _identity(path: Path) -> str:
         status = path.lstat()
     except FileNotFoundError:
         return _NONE
-    return f"{status.st_dev}:{status.st_ino}"
+    # Both are on one file system; by what number the kernel knows that is another matter after a reboot.
+    return str(status.st_ino)
 
 
 def _sync(path: Path, other: Path) -> None:

@@ -9,23 +9,32 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
+import stat
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import exchange, gather, sqlite
+from .. import _durable
+from . import carry, exchange, gather, sqlite
 from .errors import BackupError
 from .gather import Found, Warn
 from .manifest import Source
-from .sources import CANARY, compare
+from .sources import CANARY, compare, kept
 from .writer import Writer
 
 FILES = "files"
 _CANARY_FILE = f".{CANARY}"
 #: Between the path of a database in a folder and the name of one of its tables; no path has it.
 _TABLE = "//"
+_TABLES_MAX = 256 << 10  # bytes of the names of all tables; they are in one line of the manifest
+_STAGING = ".aapanel.restore"
+_CANARY_MAX = 64  # bytes
+#: How the kernel writes a blank, say, in the names of mount points. proc_pid_mountinfo(5)
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,15 @@ class Files:
     exclude: tuple[str, ...] = ()
     in_place: bool = True
 
+    kind = FILES
     optional = False
     database = scratch = ""
     is_database = False
+
+    @property
+    def folder(self) -> str:
+        """The folder."""
+        return os.fspath(self.path)
 
     def size(self) -> int:
         """Sum of the files."""
@@ -69,6 +84,9 @@ class Files:
             raise BackupError(f"{self.path}: {error.strerror}") from None
         rows = gather.add(out, prefix, self._walk(out.warn), scratch)
         named = {f"{path}{_TABLE}{table}": count for (path, table), count in rows.items()}
+        if sum(map(len, named)) > _TABLES_MAX:
+            out.warn(f"{self.path}: its databases have {len(named)} tables, too many to write down the rows of each")
+            named = {}
         return Source(FILES, self.name, prefix, rows=named)
 
     def present(self) -> bool:
@@ -76,18 +94,36 @@ class Files:
         return self.path.is_dir()
 
     def staging(self, default: Path) -> Path:
-        """Return the folder that was given, or one beside it where that is on another file system."""
+        """Return the folder that was given, or one near it where that is on another file system."""
         beside = self.path.parent
         try:
             same = beside.stat().st_dev == default.parent.stat().st_dev
         except OSError as error:
             raise BackupError(f"{beside}: {error.strerror}; {self.name} is to be brought back there") from None
+        if self.path.is_symlink():
+            raise BackupError(f"{self.path} is a link, which a folder would take the place of: name where it leads to")
         if self.path.is_mount():
             raise BackupError(
                 f"{self.path} is the root of a file system, which nothing can take the place of: restore {self.name} "
                 "elsewhere with --to, and move what you need"
             )
-        return default if same else beside / f".{self.path.name}.restore"
+        if below := _mounts(self.path):
+            raise BackupError(
+                f"{', '.join(below)}: a file system is mounted below {self.path}, and would go where that goes: "
+                f"unmount it, restore, and mount it again; or restore {self.name} elsewhere with --to"
+            )
+        return default if same else self._staging_near(beside) / _STAGING
+
+    def _staging_near(self, beside: Path) -> Path:
+        """Return the nearest folder above, on the same file system, in which nobody else can exchange what is there."""
+        device = beside.stat().st_dev
+        for folder in (beside, *beside.parents):
+            if folder.stat().st_dev == device and all(map(_is_ours, (folder, *folder.parents))):
+                return folder
+        raise BackupError(
+            f"{self.path}: others can write to all folders above it on its file system, and could exchange what is "
+            f"loaded there: restore {self.name} elsewhere with --to, and move what you need"
+        )
 
     def load(self, source: Source, staging: Path) -> None:
         """Look into its databases, and compare."""
@@ -95,22 +131,27 @@ class Files:
         rows: dict[str, int] = {}
         for path in sorted({key.partition(_TABLE)[0] for key in source.rows}):
             rows |= {f"{path}{_TABLE}{table}": count for table, count in sqlite.inspect(folder / path).items()}
-        file = folder / _CANARY_FILE
-        compare(self.name, source, rows, file.read_text(encoding="utf-8") if file.exists() else "")
+        compare(self.name, source, rows, _read_canary(folder) if source.canary else "")
 
     def swap(self, staging: Path) -> None:
         """Exchange the two folders, by one rename where the file system can; take along what was excluded."""
         try:
-            exchange.begin(self.path, self._loaded(staging))
-            self._carry(self._loaded(staging), self.path)
+            loaded = self._loaded(staging)
+            # They are excluded by now, and were not yet: what is put back must not have them.
+            own = [found.path for found in carry.excluded(loaded, self.exclude)]
+            _durable.write(self._own(staging), json.dumps(own))
+            exchange.begin(self.path, loaded)
+            carry.carry(loaded, self.path, self.exclude)
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
 
     def put_back(self, staging: Path) -> None:
         """Exchange them again, if they were."""
         try:
-            if exchange.undo(self.path, self._loaded(staging)):
-                self._carry(self._loaded(staging), self.path)
+            loaded = self._loaded(staging)
+            if exchange.undo(self.path, loaded):
+                own = json.loads(self._own(staging).read_text(encoding="utf-8"))
+                carry.carry(loaded, self.path, self.exclude, but=frozenset(own))
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
 
@@ -123,13 +164,8 @@ class Files:
     def _loaded(self, staging: Path) -> Path:
         return staging / FILES / self.name
 
-    def _carry(self, origin: Path, target: Path) -> None:
-        """Move what is excluded from one folder to the other, where that has nothing of the name."""
-        for path, _, entry, _ in gather.walk(origin, (), _ignore) if origin.exists() else ():
-            if gather.matches(path, entry.name, self.exclude) and not os.path.lexists(target / path):
-                # A folder that is not there any more needs nothing of what was excluded from it.
-                with contextlib.suppress(FileNotFoundError):
-                    (origin / path).rename(target / path)
+    def _own(self, staging: Path) -> Path:
+        return kept(staging, f"{self.name}.own")
 
     def _walk(self, warn: Warn) -> Iterator[Found]:
         return gather.walk(self.path, self.exclude, warn)
@@ -143,6 +179,30 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 def _ignore(text: str, *, partial: bool = False) -> None:
     pass
+
+
+def _mounts(folder: Path) -> list[str]:
+    """Return the mount points below a folder."""
+    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    points = [_ESCAPED.sub(lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in table.splitlines()]
+    return sorted(point for point in points if folder.resolve() in Path(point).parents)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can give another meaning to the names that we make in a folder."""
+    status = folder.stat()
+    # An ordinary user's own group may be all his.
+    others = stat.S_IWOTH if os.geteuid() else stat.S_IWOTH | stat.S_IWGRP
+    return status.st_uid in (0, os.geteuid()) and (not status.st_mode & others or bool(status.st_mode & stat.S_ISVTX))
+
+
+def _read_canary(folder: Path) -> str:
+    # It is whatever somebody has made of it before it was backed up.
+    file = folder / _CANARY_FILE
+    if not file.is_file():
+        return ""
+    with file.open("rb") as content:
+        return content.read(_CANARY_MAX).decode("ascii", "replace")
 
 
 def _write_canary(folder: Path, canary: str) -> None:

@@ -180,6 +180,9 @@ class _Databases:
     def take_companion(self, member: str, found: Found) -> bool:
         """Take what belongs to a database that is being copied, or was; returns whether it does."""
         now = self._now
+        if not found.entry.is_file(follow_symlinks=False):
+            # SQLite refuses the database then.
+            return False
         if now and member in _companions(now.member):
             with contextlib.suppress(OSError):
                 now.companions[member] = _open(found)

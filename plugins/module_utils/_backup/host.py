@@ -18,7 +18,7 @@ from pathlib import Path
 from . import create, drill, extract, info, keyring, names, pins, restore, retention, status
 from .app import App
 from .drill import Report
-from .errors import BackupError, NotAuthenticError
+from .errors import BackupError, NotAuthenticError, UnhealthyError
 from .manifest import Summary
 from .progress import SILENT, Progress
 from .restore import Plan, Restored, Restorer
@@ -65,7 +65,7 @@ class Backups:
         """
         origins = self.settings.of(of_set)
         with self.noted(f"create {of_set}") as note:
-            self.settle()
+            self._settled()
             summary = create.create(self.store, origins, of_set, wait=self._wait, say=self._say)
             note(summary.size)
         return summary
@@ -139,13 +139,18 @@ class Backups:
         """Undo what a restore that died has left; returns what was done, in words."""
         return self._restorer().settle(wait=self._wait)
 
+    def _settled(self) -> None:
+        # Whether the panel is healthy is another matter.
+        with contextlib.suppress(UnhealthyError):
+            self.settle()
+
     def drill(self) -> Report:
         """Prove that the newest backups restore; see `drill.drill`.
 
         :raises BusyError: a restore or another drill is at work.
         """
         store = self.store
-        self.settle()
+        self._settled()
         with contextlib.suppress(_FoundError), self.noted("drill"), restore.scratch(store, self._wait):
             app = App(self.settings.paths.panelctl)
             report = drill.drill(store, self.settings.origins, app, self.settings.limits, say=self._say)

@@ -28,18 +28,24 @@ _NAME_MAX = 4 * 64 + 64  # bytes that a line may need until one knows which tabl
 _TRAILER = re.compile(rb"\n-- Dump completed(?: on [0-9: -]+)?\n\Z")
 _TRAILER_ROOM = 256  # bytes at the end of a dump
 # One row a line, since MariaDB 10.7; in a value a line's end is written as two characters.
-_ROWS = re.compile(rb"\n(?:INSERT INTO `((?:[^`]|``)+)` VALUES|(\()|UNLOCK TABLES;)")
+# What looks like one outside of what a table has locked is a routine's.
+_ROWS = re.compile(rb"\n(?:LOCK TABLES `((?:[^`]|``)+)` WRITE;|(\()|UNLOCK TABLES;)")
 _TABLES = (
-    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
+    "AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
 )
 _NOT_INNODB = f"{_TABLES} AND engine NOT IN ('InnoDB', 'SEQUENCE')"
+_VERSIONED = (
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
+    "AND table_type = 'SYSTEM VERSIONED'"
+)
 _CHARSET = (
     "SELECT concat('CHARACTER SET ', default_character_set_name, ' COLLATE ', default_collation_name) "
     "FROM information_schema.schemata WHERE schema_name = {}"
 )
 _MARK = (
     "CREATE TABLE IF NOT EXISTS {0} (id varchar(64) NOT NULL PRIMARY KEY) ENGINE=InnoDB; "
-    "START TRANSACTION; DELETE FROM {0}; INSERT INTO {0} VALUES ({1}); COMMIT;"
+    "START TRANSACTION; DELETE FROM {0}; INSERT INTO {0} (id) VALUES ({1}); COMMIT;"
 )
 _COUNT = "SELECT count(*) FROM {}"
 _SIZE = (
@@ -60,6 +66,8 @@ class Mysql:
     database: str
     defaults_file: Path
 
+    kind = MYSQL
+    folder = ""
     optional = False
     is_database = True
     in_place = True
@@ -79,6 +87,8 @@ class Mysql:
                 f"{self.name}: {', '.join(others)} may be torn: they are not InnoDB, so no transaction keeps them",
                 partial=True,
             )
+        if others := self._ask(_VERSIONED, self.database).split():
+            out.warn(f"{self.name}: of {', '.join(others)} the dump has no history, only what is now", partial=True)
         with tempfile.TemporaryFile(dir=scratch) as spool:
             tool = self._dump(spool)
             rows = _count(spool) if "MariaDB" in tool else {}
@@ -97,9 +107,10 @@ class Mysql:
 
     def load(self, source: Source, staging: Path) -> None:
         """Load it into another database, and compare."""
-        self._load(self._member(staging), self.scratch)
+        self._load(self._member(staging), self.scratch, self._charset())
         rows = self._rows()
-        canary = self._ask(f"SELECT id FROM {CANARY}", self.scratch) if CANARY in rows else ""  # noqa: S608 (ours)
+        looks = source.canary and CANARY in rows
+        canary = self._ask(f"SELECT id FROM {CANARY}", self.scratch) if looks else ""  # noqa: S608 (ours)
         # Those of MySQL's dumps cannot be counted.
         compare(self.name, source, rows if "MariaDB" in source.tool else source.rows, canary)
 
@@ -109,12 +120,14 @@ class Mysql:
             self._keep(staging)
         else:
             note_absence(self.name, staging)
-        self._load(self._member(staging), self.database)
+        self._load(self._member(staging), self.database, self._charset())
 
     def put_back(self, staging: Path) -> None:
         """Load what was dumped of the present one."""
         if self._kept(staging).exists():
-            self._load(self._kept(staging), self.database)
+            # Of the one that is gone, perhaps; nobody could be asked any more.
+            charset = self._kept_charset(staging).read_text(encoding="utf-8")
+            self._load(self._kept(staging), self.database, charset)
         elif was_absent(self.name, staging):
             self._ask(f"DROP DATABASE IF EXISTS {_name(self.database)}")
 
@@ -136,7 +149,11 @@ class Mysql:
     def _kept(self, staging: Path) -> Path:
         return kept(staging, f"{self.name}.sql")
 
+    def _kept_charset(self, staging: Path) -> Path:
+        return kept(staging, f"{self.name}.charset")
+
     def _keep(self, staging: Path) -> None:
+        _durable.write(self._kept_charset(staging), self._charset())
         unfinished = kept(staging, f"{self.name}.new")
         with unfinished.open("w+b") as dump:
             self._dump(dump)
@@ -153,15 +170,19 @@ class Mysql:
             raise BackupError(f"{self.name}: the dump of {self.database} does not end as one that is whole")
         return run([dump, "--version"], {}).strip()
 
-    def _load(self, file: Path, database: str) -> None:
-        """Fill a database, which is made anew, from a dump."""
-        charset = self._charset() or "CHARACTER SET utf8mb4"
-        self._ask(f"DROP DATABASE IF EXISTS {_name(database)}; CREATE DATABASE {_name(database)} {charset}")
+    def _load(self, file: Path, database: str, charset: str) -> None:
+        """Fill a database, which is made anew, from a dump.
+
+        :param charset: as `_charset` returns it.
+        """
+        like = charset or "CHARACTER SET utf8mb4"
+        self._ask(f"DROP DATABASE IF EXISTS {_name(database)}; CREATE DATABASE {_name(database)} {like}")
         with file.open("rb") as dump:
             client = [_program("mariadb", "mysql"), self._defaults, "--batch", "--binary-mode"]
             run([*client, "--default-character-set=utf8mb4", database], {}, stdin=dump)
 
     def _charset(self) -> str:
+        """Return the character set and collation of the present one; empty where there is none."""
         return self._ask(_CHARSET.format(_text(self.database)))
 
     def _rows(self) -> dict[str, int]:

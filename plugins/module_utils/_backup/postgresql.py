@@ -58,7 +58,7 @@ _MARK = """
 CREATE SCHEMA IF NOT EXISTS {canary};
 CREATE TABLE IF NOT EXISTS {canary}.{canary} (id text NOT NULL);
 DELETE FROM {canary}.{canary};
-INSERT INTO {canary}.{canary} VALUES ({word});
+INSERT INTO {canary}.{canary} (id) VALUES ({word});
 DO $give$
 BEGIN
   IF EXISTS (
@@ -153,6 +153,8 @@ class Postgresql:
     passfile: Path | None = None
     ca: Path | None = None
 
+    kind = POSTGRESQL
+    folder = ""
     optional = False
     is_database = True
     in_place = True

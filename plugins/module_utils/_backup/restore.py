@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from .. import _durable
 from . import create, extract, locks, names
 from .app import App
-from .errors import BackupError
+from .errors import BackupError, UnhealthyError
 from .ledger import Ledger
 from .manifest import Source, Summary
 from .progress import SILENT, Progress
@@ -32,6 +33,8 @@ from .store import ROOM, State, Store
 
 _JOURNAL = "restore.json"
 _STAGING = "restore"
+#: In the name of one that could not be removed.
+_ASIDE = ".left-"
 #: How far a run may have come: nothing but loaded beside the present; taking its place; done, but for tidying up.
 _LOADING, _SWAPPING, _DONE = "loading", "swapping", "done"
 
@@ -118,7 +121,9 @@ class Restorer:
         :raises BackupError: it cannot be; the present is in its place again.
         """
         with self._store.locked(wait) as ledger, scratch(self._store, wait):
-            self.settle_locked()
+            # An unhealthy panel may be why somebody restores.
+            with contextlib.suppress(UnhealthyError):
+                self.settle_locked()
             attempt = _Attempt(self._store, wanted, self._app, self._say)
             try:
                 attempt.load()
@@ -127,6 +132,8 @@ class Restorer:
                 self._say("putting the present back")
                 try:
                     self.settle_locked()
+                except UnhealthyError as another:
+                    raise BackupError(f"{error}. {another}") from error
                 except BackupError as another:
                     raise BackupError(
                         f"{error}. And the present could not be put back: {another}. Mend that, and then "
@@ -137,17 +144,21 @@ class Restorer:
     def settle(self, *, wait: float = 0.0) -> str:
         """Undo what a restore that died has left, or tidy up behind it; returns what was done, in words.
 
+        :raises UnhealthyError: that was done, but the panel does not become healthy; nothing has to be tried again.
         :raises BackupError: the present cannot be put back; it can be tried again.
         """
-        if not unfinished(self._store) and not _torn(self._store):
+        if not unfinished(self._store) and not _torn(self._store) and not _left(self._store):
             return ""
         with self._store.locked(wait), scratch(self._store, wait):
             return self.settle_locked()
 
     def settle_locked(self) -> str:
         """Settle, for who holds both locks; see `settle`."""
-        for left in _torn(self._store):
-            left.unlink()
+        for file in _torn(self._store):
+            file.unlink()
+        for folder in _left(self._store):
+            # Who could not once may be able to now; it was told of.
+            shutil.rmtree(folder, ignore_errors=True)
         journal = _read(self._store)
         if journal is None:
             return ""
@@ -162,11 +173,20 @@ class Restorer:
                 origin.put_back(staging)
             # Or the next one would put back what was tidied up by then.
             _write(self._store, replace(journal, phase=_LOADING))
-        _tidy(mine, forget=journal.phase == _DONE)
-        if journal.stopped:
-            self._app.start()
+        remains = _tidy(mine, forget=journal.phase == _DONE)
+        done = "put the present back" if journal.phase == _SWAPPING else "removed what was left over"
+        try:
+            if journal.stopped:
+                self._app.start()
+        except BackupError as error:
+            # Backups go on without it, and a deploy, which may mend it, wants one.
+            _end(self._store)
+            raise UnhealthyError(
+                f"The present is in its place, but the panel is not healthy on it: {error}. Mend that, and then "
+                "`panelctl start`."
+            ) from None
         _end(self._store)
-        return "put the present back" if journal.phase == _SWAPPING else "removed what was left over"
+        return "; ".join([done, *remains])
 
 
 @contextlib.contextmanager
@@ -221,8 +241,9 @@ class _Attempt:
         self._plan = wanted
         self._app = app
         self._say = say
-        # Databases last: the file of one may be in a folder that takes its place before.
-        self._origins = sorted((o for group in wanted.values() for o in group), key=lambda origin: origin.is_database)
+        # Databases last, whose file may be in a folder that takes its place before; and a folder before those in it.
+        mine = (origin for group in wanted.values() for origin in group)
+        self._origins = sorted(mine, key=lambda origin: (origin.is_database, origin.folder))
         default = store.state_dir / _STAGING
         self._staging = {origin.name: origin.staging(default) for origin in self._origins}
 
@@ -252,10 +273,11 @@ class _Attempt:
             self._say("starting the panel")
             self._app.start()
         self._note(_DONE)
-        _tidy([(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
+        left = _tidy([(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
         _end(self._store)
         sources = {origin.name: name for name, group in self._plan.items() for origin in group}
-        return Restored(sources, before.name, before.warnings) if before else Restored(sources)
+        warnings = (*(before.warnings if before else ()), *left)
+        return Restored(sources, before.name if before else "", warnings)
 
     def _snapshot(self, ledger: Ledger) -> Summary | None:
         present = [origin for origin in self._origins if origin.present()]
@@ -285,6 +307,11 @@ def _torn(store: Store) -> list[Path]:
     return list(store.state_dir.glob(f".{_JOURNAL}.*"))
 
 
+def _left(store: Store) -> list[Path]:
+    """What could not be removed."""
+    return list(store.state_dir.glob(f"{_STAGING}{_ASIDE}*"))
+
+
 def _write(store: Store, journal: _Journal) -> None:
     _durable.write(store.state_dir / _JOURNAL, json.dumps(asdict(journal)))
 
@@ -294,18 +321,28 @@ def _end(store: Store) -> None:
     _durable.sync(store.state_dir)
 
 
-def _tidy(mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> None:
+def _tidy(mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> list[str]:
+    """Remove what is not needed any more; returns what could not be, in words."""
     for origin, _ in mine:
         if forget:
             origin.forget()
         origin.drop()
-    for root in {staging for _, staging in mine}:
-        if root.exists():
-            shutil.rmtree(root)
+    return [left for root in {staging for _, staging in mine} if root.exists() and (left := _remove(root))]
+
+
+def _remove(staging: Path) -> str:
+    try:
+        shutil.rmtree(staging)
+    except OSError as error:
+        # Somebody has made a file immutable, say. All is well but for the room, and the name is needed again.
+        aside = staging.with_name(f"{staging.name}{_ASIDE}{uuid.uuid4()}")
+        staging.rename(aside)
+        return f"{aside} is left over and could not be removed ({error.strerror}): remove it"
+    return ""
 
 
 def _has(sources: Sequence[Source], origin: Origin) -> bool:
-    return any(source.name == origin.name for source in sources)
+    return any((source.name, source.kind) == (origin.name, origin.kind) for source in sources)
 
 
 def _check_room(folder: Path, needed: int) -> None:

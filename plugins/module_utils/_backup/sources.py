@@ -33,6 +33,14 @@ class Origin(Protocol):
         """What it is called; no other one of the host is."""
 
     @property
+    def kind(self) -> str:
+        """What kind of source comes of it."""
+
+    @property
+    def folder(self) -> str:
+        """The folder that it is; empty where it is none."""
+
+    @property
     def is_database(self) -> bool:
         """Whether it is a database."""
 

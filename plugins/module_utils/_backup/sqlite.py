@@ -15,10 +15,11 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -35,6 +36,7 @@ SQLITE = "sqlite"
 MAGIC = b"SQLite format 3\0"
 #: What SQLite keeps beside a database.
 COMPANIONS = ("-wal", "-shm", "-journal")
+_LOGS = ("-wal", "-journal")  # the other one is made anew
 _BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 _TIMEOUT = 60.0  # seconds to wait for whoever writes
 _MARK_TIMEOUT = 10.0  # seconds
@@ -51,7 +53,8 @@ class Sqlite:
     path: Path
     optional: bool = False
 
-    database = scratch = ""
+    kind = SQLITE
+    folder = database = scratch = ""
     is_database = True
     in_place = True
 
@@ -67,7 +70,7 @@ class Sqlite:
                 raise BackupError(f"{self.path}: it has no table, and what is no database yet is not made one")
             database.execute(f"CREATE TABLE IF NOT EXISTS {CANARY} (id TEXT NOT NULL)")
             database.execute(f"DELETE FROM {CANARY}")  # noqa: S608 (ours)
-            database.execute(f"INSERT INTO {CANARY} VALUES (?)", (canary,))  # noqa: S608 (ours)
+            database.execute(f"INSERT INTO {CANARY} (id) VALUES (?)", (canary,))  # noqa: S608 (ours)
 
     def add(self, out: Writer, scratch: Path) -> Source:
         """Copy it, check the copy, count its rows."""
@@ -91,9 +94,7 @@ class Sqlite:
         """Check its integrity, and compare."""
         file = staging / source.member
         rows = inspect(file)
-        with _told(file), _opened(file, "immutable=1") as database:
-            canary = database.execute(f"SELECT max(id) FROM {CANARY}").fetchone()[0] if CANARY in rows else ""  # noqa: S608 (ours)
-        compare(self.name, source, rows, canary)
+        compare(self.name, source, rows, _canary(file) if source.canary and CANARY in rows else "")
 
     def swap(self, staging: Path) -> None:
         """Copy it over the present one, in one transaction; whoever has that open sees the change."""
@@ -102,19 +103,16 @@ class Sqlite:
         else:
             note_absence(self.name, staging)
         loaded = staging / SQLITE / f"{self.name}.sqlite3"
-        try:
-            _overwrite(loaded, self.path)
-        except BackupError:
-            # What is there is missing, or no database any more.
-            _replace(loaded, self.path)
+        _put(loaded, self.path)
 
     def put_back(self, staging: Path) -> None:
         """Copy the kept one over what is there."""
         file, broken = self._kept(staging), self._broken(staging)
         if file.exists():
-            _overwrite(file, self.path)
+            _put(file, self.path)
         elif broken.exists():
             _replace(broken, self.path)
+            _copy_logs(broken, self.path)
         elif was_absent(self.name, staging):
             _remove_companions(self.path)
             self.path.unlink(missing_ok=True)
@@ -133,13 +131,22 @@ class Sqlite:
 
     def _keep(self, staging: Path) -> None:
         """Copy the present one aside; what has one of the two names is whole."""
+        unfinished = kept(staging, f"{self.name}.new")
         try:
-            unfinished, file = kept(staging, f"{self.name}.new"), self._kept(staging)
             _copy(self.path, unfinished)
         except BackupError:
             # It is about to be replaced, perhaps because of that; somebody may yet save something from it.
-            unfinished, file = kept(staging, f"{self.name}.new-broken"), self._broken(staging)
             shutil.copyfile(self.path, unfinished)
+            _copy_logs(self.path, self._broken(staging))
+            self._settle(unfinished, self._broken(staging))
+            try:
+                # What an app that died has left half done is undone, as for the next one who asks.
+                _copy(self.path, unfinished, "mode=rw")
+            except BackupError:
+                return
+        self._settle(unfinished, self._kept(staging))
+
+    def _settle(self, unfinished: Path, file: Path) -> None:
         _dress(unfinished, self.path)
         unfinished.rename(file)
         _durable.sync(file.parent)
@@ -170,9 +177,9 @@ def inspect(path: Path) -> dict[str, int]:
         return _count_rows(database)
 
 
-def _copy(origin: Path, target: Path) -> None:
-    # Read only: a database that is not there must not be made, and then be backed up as an empty one.
-    with _told(origin), _opened(origin, "mode=ro") as present, contextlib.closing(sqlite3.connect(target)) as copy:
+def _copy(origin: Path, target: Path, mode: str = "mode=ro") -> None:
+    # In neither mode a database that is not there is made, and then backed up as an empty one.
+    with _told(origin), _opened(origin, mode) as present, contextlib.closing(sqlite3.connect(target)) as copy:
         # A copy that is to outlast this process is synced by who made it.
         copy.execute("PRAGMA synchronous = OFF")
         _backup(present, copy)
@@ -190,12 +197,21 @@ def _backup(origin: sqlite3.Connection, target: sqlite3.Connection) -> None:
     origin.backup(target, progress=look)
 
 
+def _put(file: Path, path: Path) -> None:
+    """Copy a database over another one; where that is missing, broken, or of another kind, into its place."""
+    try:
+        _overwrite(file, path)
+    except BackupError:
+        _replace(file, path)
+
+
 def _overwrite(file: Path, path: Path) -> None:
     with _told(path), _opened(file, "immutable=1") as loaded, _opened(path, "mode=rw") as present:
         _backup(loaded, present)
 
 
 def _replace(file: Path, path: Path) -> None:
+    _make(path.parent)
     unfinished = path.with_name(f".{path.name}.restored")
     unfinished.unlink(missing_ok=True)
     shutil.copyfile(file, unfinished)
@@ -203,6 +219,27 @@ def _replace(file: Path, path: Path) -> None:
     _remove_companions(path)
     unfinished.rename(path)
     _durable.sync(path.parent)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder where there is none; it is whose the one is that it is in."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir()
+        status = folder.parent.stat()
+        os.chown(folder, status.st_uid, status.st_gid)
+        folder.chmod(stat.S_IMODE(status.st_mode))
+        _durable.sync(folder.parent)
+
+
+def _copy_logs(origin: Path, target: Path) -> None:
+    """Copy what a database that is copied as it is cannot be understood without."""
+    for suffix in _LOGS:
+        log = origin.with_name(f"{origin.name}{suffix}")
+        if log.is_file():
+            copy = target.with_name(f"{target.name}{suffix}")
+            shutil.copyfile(log, copy)
+            _dress(copy, log)
 
 
 def _remove_companions(path: Path) -> None:
@@ -229,10 +266,19 @@ def _sync(file: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path, mode: str, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
+    _check_companions(path)
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?{mode}"
     wait = _TIMEOUT if timeout is None else timeout
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=wait)) as database:
         yield database
+
+
+def _check_companions(path: Path) -> None:
+    """Refuse what SQLite would open, and perhaps wait for, for ever: others can write where databases are."""
+    for suffix in COMPANIONS:
+        companion = path.with_name(f"{path.name}{suffix}")
+        if os.path.lexists(companion) and not stat.S_ISREG(companion.lstat().st_mode):
+            raise BackupError(f"{companion}: this is no file, and SQLite would take it for one; remove it")
 
 
 @contextlib.contextmanager
@@ -244,9 +290,22 @@ def _told(path: Path) -> Iterator[None]:
         raise BackupError(f"{path}: {error}") from None
 
 
+def _canary(file: Path) -> str:
+    with _told(file), _opened(file, "immutable=1") as database:
+        return str(database.execute(f"SELECT max(id) FROM {CANARY}").fetchone()[0])  # noqa: S608 (ours)
+
+
 def _count_rows(database: sqlite3.Connection) -> dict[str, int]:
     tables = database.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
     )
-    quoted: Mapping[str, str] = {str(name): str(name).replace('"', '""') for (name,) in tables}
-    return {name: int(database.execute(f'SELECT count(*) FROM "{q}"').fetchone()[0]) for name, q in quoted.items()}  # noqa: S608 (quoted)
+    rows = {}
+    for (name,) in tables.fetchall():
+        quoted = str(name).replace('"', '""')
+        try:
+            rows[str(name)] = int(database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 (quoted)
+        except sqlite3.OperationalError as error:
+            # Of an extension that its app loads. What it holds is in tables of the usual kind.
+            if not str(error).startswith("no such module: "):
+                raise
+    return rows

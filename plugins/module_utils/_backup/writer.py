@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from . import canonical, manifest, tar
 from .compression import Archive
+from .errors import BackupError
 from .progress import SILENT, Progress
 from .sums import Sum
 
@@ -70,11 +71,7 @@ class Writer:
         self._archive.write(tar.header(member))
         left = member.size
         while left:
-            data = os.read(descriptor, min(left, _CHUNK))
-            if not data:
-                # The header has promised so many.
-                self.warn(f"{path}: it became shorter while it was read; zeroes fill it up", partial=True)
-                data = bytes(min(left, _CHUNK))
+            data = self._read(path, descriptor, min(left, _CHUNK))
             digest.update(data)
             self._archive.write(data)
             self._progress.advance(len(data))
@@ -84,6 +81,16 @@ class Writer:
         if (after.st_mtime_ns, after.st_size) != (status.st_mtime_ns, status.st_size):
             self.warn(f"{path}: it changed while it was read", partial=True)
         self._note(member, digest)
+
+    def _read(self, path: str, descriptor: int, room: int) -> bytes:
+        """Read some of a file; zeroes where it has no more, because its header has promised so many bytes."""
+        try:
+            data = os.read(descriptor, room)
+        except OSError as error:
+            raise BackupError(f"{path}: {error.strerror}; mend that, or exclude it from backups") from None
+        if not data:
+            self.warn(f"{path}: it became shorter while it was read; zeroes fill it up", partial=True)
+        return data or bytes(room)
 
     def end(self) -> Iterator[bytes]:
         """End the archive's content; gives the lines of the manifest."""

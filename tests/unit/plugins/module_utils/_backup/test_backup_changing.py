@@ -218,7 +218,7 @@ def test_what_the_archive_refuses_is_no_trouble_of_a_file(data, store, monkeypat
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("ansible_collections.aapanel.pipeline.plugins.module_utils._backup.writer.os.read", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(BackupError, match="Operation not permitted"):
         create.create(store, [files.Files("data", data)])
     assert store.backups() == []
 

@@ -96,7 +96,7 @@ def test_rows_are_counted_in_the_dump_wherever_it_is_cut(found, chunk):
             dump += b"INSERT INTO `%s` VALUES\n" % quoted + b",\n".join(b"(" + row + b")" for row in rows) + b";\n"
             expected[name] = expected.get(name, 0) + len(rows)
         dump += b"UNLOCK TABLES;\n"
-    dump += b"CREATE PROCEDURE p() SELECT\n(1)\n;;\n"
+    dump += b"CREATE PROCEDURE p() BEGIN\nINSERT INTO `a` VALUES\n(1),\n(2);\nEND ;;\n"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mysql, "_CHUNK", chunk)
         assert mysql._count(io.BytesIO(dump)) == expected

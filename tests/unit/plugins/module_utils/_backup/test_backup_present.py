@@ -1,0 +1,386 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What there is when somebody backs up or restores: left half done by an app, odd, or made so by who wants to harm."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, exchange, files, restore, sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, UnhealthyError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restorer
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sqlite import Sqlite
+
+# Dies in a transaction of which some is in the file already.
+DIES = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA cache_size = 5")
+database.execute("UPDATE notes SET text = 'changed' || text")
+os.kill(os.getpid(), 9)
+"""
+
+
+class Panel:
+    """An app that becomes healthy, or not, as often as is said; and then always."""
+
+    def __init__(self, *healthy):
+        self.healthy = list(healthy)
+
+    def stop(self):
+        return True
+
+    def start(self):
+        if self.healthy and not self.healthy.pop(0):
+            raise BackupError("no answer")
+
+
+@contextlib.contextmanager
+def opened(path):
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        yield database
+
+
+def fill(path, *texts, page_size=4096, wal=False):
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"PRAGMA page_size = {page_size}")
+        database.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'DELETE'}")
+        database.execute("CREATE TABLE notes (text TEXT)")
+        database.executemany("INSERT INTO notes VALUES (?)", [(text,) for text in texts])
+
+
+def notes(path):
+    with opened(path) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return [text for (text,) in database.execute("SELECT text FROM notes")]
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def database(data):
+    return Sqlite("database", data / "panel.db")
+
+
+def fail_to_restore(store, origins, **options):
+    with pytest.raises(BackupError, match=r"^no answer$"):
+        Restorer(store, origins, Panel(False)).restore(restore.plan(store, origins), **options)
+    assert not restore.unfinished(store)
+
+
+def test_a_present_of_another_page_size_comes_back(store, database):
+    """SQLite copies none over one of another page size in WAL mode."""
+    fill(database.path, "of the backup", page_size=1024, wal=True)
+    create.create(store, [database])
+    database.path.unlink()
+    fill(database.path, "the present", wal=True)
+    fail_to_restore(store, [database])
+    assert notes(database.path) == ["the present"]
+
+
+def test_what_an_app_left_half_done_is_undone_and_comes_back(store, database):
+    fill(database.path, *["a" * 500] * 2000)
+    create.create(store, [database])
+    subprocess.run([sys.executable, "-c", DIES, str(database.path)], check=False)
+    assert Path(f"{database.path}-journal").exists()
+    fail_to_restore(store, [database], snapshot=False)
+    assert notes(database.path) == ["a" * 500] * 2000
+
+
+def test_a_broken_present_comes_back_with_its_log(store, database, data):
+    """Somebody may yet save something from it."""
+    fill(database.path, "of the backup")
+    create.create(store, [database])
+    present = {"panel.db": os.urandom(8192), "panel.db-wal": os.urandom(4096)}
+    for name, content in present.items():
+        (data / name).write_bytes(content)
+    fail_to_restore(store, [database], snapshot=False)
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == present
+
+
+def test_a_database_s_folder_that_is_gone_is_made_again(store, tmp_path):
+    database = Sqlite("database", tmp_path / "own" / "db" / "panel.db")
+    database.path.parent.mkdir(parents=True)
+    fill(database.path, "of the backup")
+    create.create(store, [database])
+    database.path.unlink()
+    database.path.parent.rmdir()
+    Restorer(store, [database], Panel()).restore(restore.plan(store, [database]))
+    assert notes(database.path) == ["of the backup"]
+
+
+@pytest.mark.parametrize("suffix", sqlite.COMPANIONS)
+@pytest.mark.parametrize("among_files", [True, False])
+def test_a_pipe_beside_a_database_makes_nobody_wait(among_files, suffix, store, database, data):
+    """SQLite would, for somebody who writes into it: whoever can write there would have stopped all backups."""
+    fill(database.path, "text")
+    os.mkfifo(f"{database.path}{suffix}")
+    origins = [Files("data", data)] if among_files else [database]
+
+    def back_up():
+        with contextlib.nullcontext() if among_files else pytest.raises(BackupError, match="this is no file"):
+            assert create.create(store, origins).partial
+
+    backup = multiprocessing.get_context("fork").Process(target=back_up)
+    backup.start()
+    backup.join(30)
+    waits = backup.is_alive()
+    backup.kill()
+    assert not waits
+    assert backup.exitcode == 0
+
+
+def test_a_folder_that_is_called_like_a_log_is_one(store, data):
+    fill(data / "u.db", "text")
+    (data / "u.db-wal").mkdir()
+    (data / "u.db-wal" / "file").write_text("")
+    summary = create.create(store, [Files("data", data)])
+    assert summary.partial
+    with store.open(summary.name) as found:
+        members = {entry.member.path for entry in found.entries()}
+    assert {"files/data/u.db", "files/data/u.db-wal", "files/data/u.db-wal/file"} <= members
+
+
+def test_a_file_that_cannot_be_read_is_named(store, data, monkeypatch):
+    (data / "file").write_text("text")
+    inode, read = (data / "file").stat().st_ino, os.read
+
+    def fails(descriptor, size):
+        if os.fstat(descriptor).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, size)
+
+    monkeypatch.setattr(os, "read", fails)
+    with pytest.raises(BackupError, match=r"files/data/file: Input/output error; mend that, or exclude it"):
+        create.create(store, [Files("data", data)])
+
+
+def test_a_table_of_an_extension_is_not_counted(store, database):
+    """Its app loads that; SQLite by itself does not know it."""
+    fill(database.path, "text")
+    with opened(database.path) as changed:
+        changed.execute("CREATE VIRTUAL TABLE vectors USING fts5(text)")
+        changed.execute("PRAGMA writable_schema = ON")
+        changed.execute("UPDATE sqlite_master SET sql = replace(sql, 'fts5', 'vec0') WHERE name = 'vectors'")
+    (source,) = create.create(store, [database]).sources
+    assert source.rows["notes"] == 1
+    assert "vectors" not in source.rows
+    Restorer(store, [database], Panel()).restore(restore.plan(store, [database]))
+    assert notes(database.path) == ["text"]
+
+
+def test_more_tables_than_a_manifest_has_room_for(store, data):
+    """Whoever can write one file must not be able to end all backups."""
+    with opened(data / "many.db") as database:
+        for number in range(300):
+            database.execute(f"CREATE TABLE {'t' * 1000}{number} (id)")
+    summary = create.create(store, [Files("data", data)])
+    assert summary.sources[0].rows == {}
+    assert "many to write down" in summary.warnings[0]
+    assert store.good()[-1].name == summary.name
+
+
+def spoil_by_a_folder(data, _):
+    (data / ".aapanel_canary").mkdir()
+
+
+def spoil_by_a_table(_, database):
+    with opened(database.path) as changed:
+        changed.execute("CREATE TABLE aapanel_canary (other TEXT)")
+
+
+@pytest.mark.parametrize("spoil", [spoil_by_a_folder, spoil_by_a_table])
+def test_where_no_canary_could_be_written_none_is_looked_for(spoil, store, database, data):
+    fill(database.path, "text")
+    spoil(data, database)
+    origins = [Files("data", data, exclude=("panel.db*",)), database]
+    assert "no canary" in create.create(store, origins).warnings[0]
+    Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert notes(database.path) == ["text"]
+
+
+def test_a_canary_that_somebody_changed_is_told_of(store, data, monkeypatch):
+    write = files._write_canary
+
+    def change(folder, canary):
+        write(folder, canary)
+        (folder / ".aapanel_canary").write_bytes(b"\xff" * 1000)
+
+    monkeypatch.setattr(files, "_write_canary", change)
+    origins = [Files("data", data)]
+    create.create(store, origins)
+    with pytest.raises(BackupError, match="the canary that was written before the backup"):
+        Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+
+
+def test_what_is_excluded_stays_where_its_folder_was_not_backed_up(store, data):
+    """The panel's own database is such a file, in a folder that may be younger than the backup."""
+    origins = [Files("data", data, exclude=("/db/panel.db", "*.lock"))]
+    create.create(store, origins)
+    (data / "db").mkdir(mode=0o750)
+    (data / "db" / "panel.db").write_text("the present")
+    (data / "db" / "other").write_text("younger than the backup")
+    Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert [path.name for path in (data / "db").iterdir()] == ["panel.db"]
+    assert (data / "db").stat().st_mode & 0o777 == 0o750
+
+
+def test_what_was_excluded_only_since_is_not_put_back_into_the_present(store, data):
+    (data / "app.lock").write_text("of the backup")
+    create.create(store, [Files("data", data)])
+    (data / "app.lock").unlink()
+    (data / "other.lock").write_text("the present")
+    fail_to_restore(store, [Files("data", data, exclude=("*.lock",))])
+    assert {path.name for path in data.iterdir()} == {"other.lock", ".aapanel_canary"}
+
+
+def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypatch):
+    """By a link in the place of a folder, while it is on its way."""
+    (data / "below").mkdir()
+    origins = [Files("data", data, exclude=("*.lock",))]
+    create.create(store, origins)
+    (data / "below" / "evil.lock").write_text("theirs")
+    (tmp_path / "cron.d").mkdir()
+    begin = exchange.begin
+
+    def exchanged(path, other):
+        begin(path, other)
+        (data / "below").rmdir()
+        (data / "below").symlink_to(tmp_path / "cron.d")
+
+    monkeypatch.setattr(exchange, "begin", exchanged)
+    with contextlib.suppress(BackupError):
+        Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert not list((tmp_path / "cron.d").iterdir())
+    assert (data / "below" / "evil.lock").read_text() == "theirs"
+
+
+def test_a_file_system_below_a_folder_is_not_moved_away(store):
+    """And then emptied with what was there before."""
+    points = [Path(point) for point in files._mounts(Path("/"))]
+    assert Path("/proc") in points
+    above = next((point.parent for point in points if point.parent not in {Path("/"), *points}), None)
+    if above is None:
+        pytest.skip("nothing is mounted in a folder that is no mount point")
+    with pytest.raises(BackupError, match="is mounted below"):
+        Files("data", above).staging(above.parent / "restore")
+
+
+def test_a_link_does_not_become_a_folder(store, data, tmp_path):
+    (tmp_path / "link").symlink_to(data)
+    origins = [Files("data", tmp_path / "link")]
+    create.create(store, origins)
+    with pytest.raises(BackupError, match=r"link is a link, .*: name where it leads to"):
+        Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(store, data, monkeypatch):
+    (data / "file").write_text("text")
+    origins = [Files("data", data)]
+    create.create(store, origins)
+    remove = restore.shutil.rmtree
+
+    def fails(folder, ignore_errors=False):
+        if folder.name.startswith("restore") and not ignore_errors:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        if not folder.name.startswith("restore"):
+            remove(folder)
+
+    monkeypatch.setattr(restore.shutil, "rmtree", fails)
+    for _ in range(2):
+        done = Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+        assert "left over and could not be removed (Operation not permitted)" in done.warnings[-1]
+    create.create(store, origins)
+    monkeypatch.undo()
+    Restorer(store, origins, Panel()).settle()
+    assert not list(store.state_dir.glob("restore*"))
+
+
+def test_what_is_loaded_is_not_where_others_could_exchange_it(tmp_path):
+    home = tmp_path / "bob"
+    (home / "mail").mkdir(parents=True)
+    home.chmod(0o777)
+    assert Files("mail", home / "mail")._staging_near(home) == tmp_path
+    home.chmod(0o700)
+    assert Files("mail", home / "mail")._staging_near(home) == home
+
+
+def test_the_present_is_known_by_its_inode_alone(tmp_path, monkeypatch):
+    """What number its file system has may be another one after a reboot."""
+    present, other = tmp_path / "present", tmp_path / "other"
+    present.mkdir()
+    other.mkdir()
+    (present / "file").write_text("the present")
+    exchange.begin(present, other)
+    lstat = Path.lstat
+
+    def rebooted(path):
+        status = lstat(path)
+        return os.stat_result([*status[:2], status.st_dev + 1, *status[3:10]])
+
+    monkeypatch.setattr(Path, "lstat", rebooted)
+    assert exchange.undo(present, other)
+    assert (present / "file").read_text() == "the present"
+
+
+def test_a_panel_that_stays_unhealthy_is_no_reason_to_have_no_backups(store, data):
+    """The present is in its place; a deploy that would mend the panel wants a backup first."""
+    (data / "file").write_text("of the backup")
+    origins = [Files("data", data)]
+    create.create(store, origins)
+    (data / "file").write_text("the present")
+    restorer = Restorer(store, origins, Panel(False, False))
+    with pytest.raises(
+        BackupError, match=r"no answer\. The present is in its place, but the panel is not healthy on it"
+    ):
+        restorer.restore(restore.plan(store, origins))
+    assert (data / "file").read_text() == "the present"
+    assert not restore.unfinished(store)
+    assert restorer.settle() == ""
+
+
+def test_one_that_died_is_settled_though_the_panel_is_unhealthy(store, data):
+    origins = [Files("data", data)]
+    create.create(store, origins)
+    (store.state_dir / "restore.json").write_text('{"phase": "loading", "staging": {}, "stopped": true}')
+    with pytest.raises(UnhealthyError, match=r"no answer\. Mend that, and then `panelctl start`"):
+        Restorer(store, origins, Panel(False)).settle()
+    assert not restore.unfinished(store)
+
+
+def test_a_source_of_another_kind_is_not_brought_back(store, database, data):
+    """It has the same name, and what was backed up under that is none of it."""
+    fill(database.path, "text")
+    create.create(store, [database])
+    with pytest.raises(BackupError, match="no good backup has what could be brought back"):
+        restore.plan(store, [Files("database", data)])
+
+
+def test_a_folder_in_another_one_comes_after_it(store, data):
+    inner = data / "up"
+    inner.mkdir()
+    (inner / "file").write_text("older")
+    create.create(store, [Files("data", data)])
+    (inner / "file").write_text("newer")
+    origins = [Files("a", inner), Files("data", data)]
+    create.create(store, origins[:1])
+    (inner / "file").write_text("the present")
+    Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert (inner / "file").read_text() == "newer"
