@@ -25,15 +25,16 @@ from . import canonical, keyring
 from .errors import NotAuthenticError
 from .keyring import Keyring
 
-#: PRUNING is written before the files of a backup go, and PRUNED when they are gone.
-CREATED, ADOPTED, PRUNING, PRUNED = "created", "adopted", "pruning", "pruned"
+#: CREATING is written before a backup gets its name, where nothing else says whose it is, and CREATED when it has it;
+#: PRUNING before the files of one go, and PRUNED when they are gone.
+CREATING, CREATED, ADOPTED, PRUNING, PRUNED = "creating", "created", "adopted", "pruning", "pruned"
 
 
 @dataclass(frozen=True)
 class Record:
     """One event in the life of a backup.
 
-    :param event: CREATED here, ADOPTED from a machine of which this one has the place, PRUNING or PRUNED.
+    :param event: CREATING or CREATED here, ADOPTED from a machine of which this one has the place, PRUNING or PRUNED.
     :param manifest: SHA-256 of its manifest, in hexadecimal.
     :param at: when, in UTC; of one that came, when its snapshot began.
     """
@@ -75,7 +76,7 @@ class Ledger:
         for record in self.records:
             if record.event in (PRUNING, PRUNED):
                 found.pop(record.name, None)
-            else:
+            elif record.event != CREATING:
                 found[record.name] = record
         return found
 
@@ -83,6 +84,11 @@ class Ledger:
         """Return the names of the backups that were pruned and did not come back, oldest first."""
         present = self.present()
         return [record.name for record in self.records if record.event == PRUNED and record.name not in present]
+
+    @property
+    def announced(self) -> Record | None:
+        """The backup that is about to get its name, or was when its process died."""
+        return self.records[-1] if self.records and self.records[-1].event == CREATING else None
 
     @property
     def unfinished(self) -> Record | None:
@@ -126,7 +132,7 @@ class Ledger:
         self._last = hashlib.sha256(line).hexdigest()
 
     def _came(self) -> Iterator[Record]:
-        return (record for record in self.records if record.event != PRUNED)
+        return (record for record in self.records if record.event in (CREATED, ADOPTED))
 
     def _read(self) -> Iterator[tuple[Record, str]]:
         try:

@@ -21,7 +21,7 @@ from .. import _durable
 from . import locks, manifest, names
 from .errors import BackupError, NotAuthenticError
 from .keyring import Keyring
-from .ledger import ADOPTED, CREATED, PRUNED, PRUNING, Ledger, Record, order
+from .ledger import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Ledger, Record, order
 from .manifest import Manifest, Summary
 
 #: Bytes of each disk that are left to everybody else.
@@ -141,6 +141,9 @@ class Store:
 
     def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
         """Give the files of a new backup, which are on the disk, their names, and write that down."""
+        if not self._continues(summary, ledger):
+            # Or who finds it, if this dies before the end, could not tell it from one of another machine.
+            ledger.append(_record(CREATING, summary, sha256))
         self.name(summary.name, self.temporary)
         ledger.append(_record(CREATED, summary, sha256))
 
@@ -205,18 +208,23 @@ class Store:
             if name == file or not names.is_name(name) or ledger.created(name):
                 continue
             with contextlib.suppress(BackupError), self._open(name) as stream:
-                found = manifest.read(stream, self.keys)
-                if self._continues(found.summary, ledger) and found.summary.name == name:
-                    last = ledger.newest
-                    # What follows one of another machine is more likely to be that machine's too.
-                    event = ADOPTED if last is not None and last.event == ADOPTED else CREATED
+                found = self.signed(name, stream)
+                if self._is_own(found, ledger):
                     _durable.sync(self.folder)
-                    ledger.append(_record(event, found.summary, found.sha256))
+                    ledger.append(_record(CREATED, found.summary, found.sha256))
+
+    def _is_own(self, found: Manifest, ledger: Ledger) -> bool:
+        """Tell whether this machine published it, of which it is not written down yet."""
+        announced = ledger.announced
+        named = announced is not None and (announced.name, announced.manifest) == (found.summary.name, found.sha256)
+        return named or self._continues(found.summary, ledger)
 
     def _continues(self, summary: Summary, ledger: Ledger) -> bool:
-        last = ledger.newest
-        expected = (last.seq + 1, last.manifest) if last else (1, "")
-        return summary.host == self.host and (summary.seq, summary.previous) == expected
+        """Tell whether it follows the newest one, and that is of this machine: then this one is, too."""
+        last = ledger.announced or ledger.newest
+        if last is None or last.event == ADOPTED:
+            return False
+        return summary.host == self.host and (summary.seq, summary.previous) == (last.seq + 1, last.manifest)
 
     def _look_at(self, name: str, ledger: Ledger) -> Backup:
         try:
@@ -260,7 +268,7 @@ class Store:
 
     def _authentic(self, name: str, stream: BinaryIO, ledger: Ledger) -> Manifest:
         found = self.signed(name, stream)
-        if ledger.created(name) is None and not self._continues(found.summary, ledger):
+        if ledger.created(name) is None and not self._is_own(found, ledger):
             raise _StateError(
                 State.REPLAYED,
                 f"{name}: it is signed, but the ledger knows nothing of it. If this machine has the place of the one "
