@@ -154,21 +154,24 @@ class Backups:
         return report
 
     def prune(self, *, dry_run: bool = False) -> retention.Decision:
-        """Remove what retention does not keep, after verifying the newest backup.
+        """Remove what retention does not keep, after verifying the newest backup, and that of each set that loses one.
 
-        :raises BackupError: that is not good, or a clock has jumped; nothing is removed.
+        :raises BackupError: one of these is not good, or a clock has jumped; nothing is removed.
         """
         store = self.store
         noted = contextlib.nullcontext() if dry_run else self.noted("prune")
         with noted, store.locked(self._wait) as ledger:
             good = {found.name: found for found in store.good()}
-            newest = list(good)[-1]
-            # Nothing old goes before something new has shown that it is whole.
-            with extract.verified(store, newest, self._say):
-                now = datetime.now(timezone.utc)
+            now = datetime.now(timezone.utc)
             made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good.values() if found.summary]
             policies = {name: found.retention for name, found in self.settings.sets.items()}
             decision = retention.decide(made, policies, now, pins.read(store))
+            # Nothing old goes before something new of its set has shown that it is whole.
+            newest = {found.set: found.name for found in made}
+            shrinking = {newest[found.set] for found in made if found.name in decision.remove}
+            for name in sorted({list(good)[-1], *shrinking}):
+                with extract.verified(store, name, self._say):
+                    pass
             for name in () if dry_run else decision.remove:
                 store.remove(good[name], ledger, names.stamp(now))
         return decision
