@@ -74,6 +74,7 @@ class Store:
         self.state_dir = state_dir
         self.host = host
         self.keys = keys
+        self._held: Ledger | None = None
 
     @contextlib.contextmanager
     def locked(self, wait: float = 0.0) -> Iterator[Ledger]:
@@ -88,11 +89,15 @@ class Store:
             ledger.settle()
             self._finish_removal(ledger)
             self._adopt(ledger)
-            yield ledger
+            self._held = ledger
+            try:
+                yield ledger
+            finally:
+                self._held = None
 
     def ledger(self) -> Ledger:
-        """Read the ledger, without a lock: its lines only become more."""
-        return Ledger(self.state_dir / "ledger", self.keys)
+        """Read the ledger, without a lock: its lines only become more. Under the lock it was read, and is as it was."""
+        return self._held or Ledger(self.state_dir / "ledger", self.keys)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Manifest]:
