@@ -176,6 +176,37 @@ class Backups:
                 store.remove(good[name], ledger, names.stamp(now))
         return decision
 
+    def removable(self, name: str) -> Backup:
+        """Find a backup that may be removed by its name, in whichever state it is.
+
+        :raises BackupError: there is none, or it has to stay.
+        """
+        return self._removable(name, self.store)
+
+    def remove(self, name: str) -> Backup:
+        """Remove a backup, and write down that it is gone, which is all where it was lost; see `removable`."""
+        store = self.store
+        with store.locked(self._wait) as ledger:
+            found = self._removable(name, store)
+            store.remove(found, ledger, names.stamp(datetime.now(timezone.utc)))
+        return found
+
+    def _removable(self, name: str, store: Store) -> Backup:
+        there = {found.name: found for found in store.backups()}
+        if name not in there:
+            raise BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
+        if name in pins.read(store):
+            raise BackupError(f"{name}: it is pinned; `panelctl backup unpin {name}` lets it go")
+        good = [found.summary for found in there.values() if found.state is State.GOOD and found.summary]
+        mine = next((summary.set for summary in good if summary.name == name), "")
+        if (
+            mine in self.settings.sets
+            and mine != names.BEFORE_RESTORE
+            and [summary.set for summary in good].count(mine) == 1
+        ):
+            raise BackupError(f"{name}: it is the last good one of {mine}; `panelctl backup create {mine}` first")
+        return there[name]
+
     def pin(self, name: str, *, stays: bool) -> bool:
         """Have a backup stay, or go; returns whether that is a change."""
         store = self.store

@@ -121,11 +121,12 @@ def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:
         if newer.began < older.began - _AHEAD:
             raise BackupError(
                 f"the clock has gone back between {older.name} and {newer.name}, so their ages say nothing: nothing is "
-                "pruned. Look at both, and remove the wrong one by its name."
+                "pruned. Look at both, and `panelctl backup remove` the one that was made with a wrong clock."
             )
     if newest_first and newest_first[0].began > now + _AHEAD:
         raise BackupError(
-            f"{newest_first[0].name} is from the future: the clock is wrong now, or it was then. Nothing is pruned."
+            f"{newest_first[0].name} is from the future: the clock is wrong now, or it was then. Nothing is pruned. "
+            "Mend the clock, or make another one and `panelctl backup remove` this one."
         )
     if newest_first and (age := now - newest_first[0].began) > _APART:
         raise BackupError(

@@ -26,6 +26,7 @@ from .manifest import Manifest, Summary
 
 #: Bytes of each disk that are left to everybody else.
 ROOM = 64 << 20
+_LOST = "it was not pruned, and its manifest is not there: bring it back, or `panelctl backup remove` it"
 
 
 class State(enum.Enum):
@@ -121,7 +122,7 @@ class Store:
             if f"{name}{names.MANIFEST}" in files:
                 found.append(self._look_at(name, ledger))
             elif name in expected:
-                found.append(Backup(name, State.MISSING, problem="it was not pruned, and its manifest is not there"))
+                found.append(Backup(name, State.MISSING, problem=_LOST))
             elif names.is_old_name(name):
                 found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
         return sorted(found, key=lambda backup: backup.order)
@@ -173,8 +174,9 @@ class Store:
 
     def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
         """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
-        if backup.summary is not None and backup.name in ledger.present():
-            ledger.append(Record(PRUNING, backup.summary.seq, backup.name, backup.sha256, at))
+        record = ledger.present().get(backup.name)
+        if record is not None:
+            ledger.append(replace(record, event=PRUNING, at=at))
             self._finish_removal(ledger)
         else:
             self._unlink(backup.name)

@@ -6,7 +6,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from datetime import datetime, timedelta, timezone
+
 import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names
 from faulty_host import RULES, Host
 
 
@@ -48,3 +53,93 @@ def test_of_a_set_that_loses_nothing_the_newest_is_not_read_again(host):
     made = make(host, "full", "databases", "databases")
     break_(host, made[0])
     assert host.panelctl("prune")["removed"] == [made[1]]
+
+
+def states(host):
+    return {found["name"][-1]: found["state"] for found in json.loads(host.command("list", "--json")[1])}
+
+
+def gone(host, name):
+    for suffix in names.SUFFIXES:
+        (host.folder / f"{name}{suffix}").unlink()
+
+
+def replaced(host, name):
+    """Put one there that has the same name and is signed, and is another one."""
+    shutil.copytree(host.root, host.root.with_name("other"))
+    gone(host, name)
+    (host.state / "ledger").unlink()
+    made = host.run(
+        "create", "--json", now=datetime.strptime(name[7:23], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    )
+    assert json.loads(made.out)["name"] == name
+    shutil.copy(host.root.with_name("other") / "state" / "ledger", host.state / "ledger")
+
+
+def forged(host, name):
+    (host.folder / f"{name}{names.MANIFEST}").write_text("forged")
+
+
+@pytest.mark.parametrize(
+    ("harm", "state"), [(None, "good"), (gone, "missing"), (replaced, "replaced"), (forged, "forged")]
+)
+def test_one_is_removed_whatever_its_state(harm, state, host):
+    first = make(host, "full")[0]
+    if harm:
+        harm(host, first)
+    second = make(host, "full")[0]
+    assert states(host) == {"1": state, "2": "good"}
+    removed = host.panelctl("remove", first, "--yes")
+    assert (removed["result"], removed["name"], removed["state"]) == ("removed", first, state)
+    assert host.names() == [second]
+    assert not list(host.folder.glob(f"{first}*"))
+    assert "no such backup" in host.command("remove", first, "--yes")[1]
+    # As what retention removed it does not come back, and its number neither.
+    assert host.panelctl("create")["seq"] == 3
+    host.assert_chained()
+
+
+def test_one_is_not_removed_before_somebody_was_asked(host):
+    first, second = make(host, "full", "full")
+    status, told = host.command("remove", first)
+    assert (status, "--yes" in told) == (1, True)
+    assert host.names() == [first, second]
+
+
+def test_what_is_pinned_or_the_last_good_one_of_its_set_is_not_removed(host):
+    keep(host, 6)
+    full, *databases = make(host, "full", "databases", "databases")
+    break_(host, databases[0])
+    assert "`panelctl backup create full` first" in host.command("remove", full, "--yes")[1]
+    host.panelctl("pin", databases[0])
+    assert f"`panelctl backup unpin {databases[0]}`" in host.command("remove", databases[0], "--yes")[1]
+    assert host.names() == [full, *databases]
+    host.panelctl("unpin", databases[0])
+    host.panelctl("remove", databases[0], "--yes")
+    assert "last good one of databases" in host.command("remove", databases[1], "--yes")[1]
+    # Nobody can make another one of a set that there is no more.
+    del host.settings["sets"]["databases"]
+    host.write_settings()
+    host.panelctl("remove", databases[1], "--yes")
+    assert host.names() == [full]
+
+
+def test_one_of_another_machine_is_removed_without_a_word_in_the_ledger(host):
+    first = json.loads(host.run("create", "--json", now=datetime.now(timezone.utc) - timedelta(hours=1)).out)["name"]
+    (host.state / "ledger").unlink()
+    make(host, "full")
+    before = (host.state / "ledger").read_bytes()
+    assert host.panelctl("remove", first, "--yes")["state"] == "replayed"
+    assert (host.state / "ledger").read_bytes() == before
+
+
+def test_after_a_clock_that_jumped_there_is_a_cure(host):
+    keep(host, 1)
+    now = datetime.now(timezone.utc)
+    for moment in (now, now + timedelta(minutes=20), now):
+        assert host.run("create", now=moment).status == 0
+    wrong = next(found["name"] for found in host.panelctl("list") if found["summary"]["seq"] == 2)
+    assert "`panelctl backup remove`" in host.command("prune")[1]
+    host.panelctl("remove", wrong, "--yes")
+    assert len(host.panelctl("prune")["removed"]) == 1
+    assert len(host.names()) == 1
