@@ -86,6 +86,7 @@ class Store:
         :raises NotAuthenticError: the ledger is not what was written.
         """
         with lock(self.state_dir, wait):
+            self.keys = self.keys.renewed()
             ledger = self.ledger()
             ledger.settle()
             self._finish_removal(ledger)
