@@ -86,12 +86,17 @@ class Backups:
     def verify(self, wanted: Sequence[str] = ()) -> list[Verdict]:
         """Read every byte of backups.
 
-        :param wanted: which; empty for the newest one.
+        :param wanted: which; empty for the newest one. Of several no word is said of those that are pruned meanwhile.
         """
         store = self.store
+        before = store.ledger().present()
         found: list[Verdict] = []
         with contextlib.suppress(_FoundError), self.noted("verify"):
-            found += [self._verify(store, name) for name in wanted or [store.good()[-1].name]]
+            for name in wanted or [store.good()[-1].name]:
+                verdict = self._verify(store, name)
+                pruned = verdict.problem and name in before and name not in store.ledger().present()
+                if not pruned or len(wanted) == 1:
+                    found.append(verdict)
             if bad := [verdict.problem for verdict in found if verdict.problem]:
                 raise _FoundError(bad[0])
         return found

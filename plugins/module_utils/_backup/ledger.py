@@ -49,7 +49,7 @@ class Record:
 class Ledger:
     """The file, read as a whole. What it says of each backup is kept, not its lines, of which there are ever more.
 
-    An append is durable before it returns.
+    An append is durable before it returns. `size` is that of the lines, which tells whether there are more by now.
 
     :raises NotAuthenticError: a line was changed, or one is missing before the last.
     """
@@ -58,7 +58,7 @@ class Ledger:
         self.file = file
         self._keys = keys
         self._macs: dict[str, hmac.HMAC] = {}
-        self._size, self._digest = 0, ""
+        self.size, self._digest = 0, ""
         self._last: Record | None = None
         self._newest: Record | None = None
         self._came: dict[str, Record] = {}
@@ -119,8 +119,8 @@ class Ledger:
         descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             # Over what a crash has torn: that line was never acknowledged.
-            more = os.pread(descriptor, os.fstat(descriptor).st_size - self._size, self._size)
-            size = self._size + more.rfind(b"\n") + 1
+            more = os.pread(descriptor, os.fstat(descriptor).st_size - self.size, self.size)
+            size = self.size + more.rfind(b"\n") + 1
             os.ftruncate(descriptor, size)
             try:
                 written = 0
@@ -139,7 +139,7 @@ class Ledger:
 
     def _take(self, record: Record, line: bytes) -> None:
         self._last, self._digest = record, hashlib.sha256(line).hexdigest()
-        self._size += len(line)
+        self.size += len(line)
         if record.event in (PRUNING, PRUNED):
             self._present.pop(record.name, None)
         if record.event == PRUNED:

@@ -114,6 +114,16 @@ class Store:
     def backups(self) -> list[Backup]:
         """Return all backups that are there or should be, oldest first."""
         ledger = self.ledger()
+        found = self._look(ledger)
+        while any(backup.state not in (State.GOOD, State.OLD) for backup in found):
+            later = self.ledger()
+            if later.size == ledger.size:
+                break
+            # What goes or comes by rights while somebody looks is nothing to tell of.
+            ledger, found = later, self._look(later)
+        return found
+
+    def _look(self, ledger: Ledger) -> list[Backup]:
         expected = ledger.present()
         files = set(_files(self.folder))
         going = ledger.unfinished.name if ledger.unfinished else None

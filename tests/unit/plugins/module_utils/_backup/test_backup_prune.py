@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
 from faulty_host import RULES, Host
 
 
@@ -143,3 +146,43 @@ def test_after_a_clock_that_jumped_there_is_a_cure(host):
     host.panelctl("remove", wrong, "--yes")
     assert len(host.panelctl("prune")["removed"]) == 1
     assert len(host.names()) == 1
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Run a command of another process just before something is done for the first time."""
+
+    def install(host, owner, name, *arguments):
+        plain = getattr(owner, name)
+
+        def doing(*given):
+            monkeypatch.setattr(owner, name, plain)
+            assert host.run(*arguments).status == 0
+            return plain(*given)
+
+        monkeypatch.setattr(owner, name, doing)
+
+    return install
+
+
+@pytest.mark.parametrize("when", ["_look", "_look_at"])
+@pytest.mark.parametrize("command", ["list", "status"])
+def test_what_is_pruned_while_somebody_looks_is_not_missed(command, when, host, meanwhile):
+    keep(host, 1)
+    made = make(host, "full", "full", "full")
+    meanwhile(host, Store, when, "prune")
+    told = host.command(command)[1]
+    assert not re.search("MISSING|FORGED|no such backup|not pruned", told), told
+    assert "good" in told
+    assert host.names() == made[2:]
+
+
+def test_what_is_pruned_while_all_are_verified_is_not_missed(host, meanwhile):
+    keep(host, 1)
+    made = make(host, "full", "full", "full")
+    meanwhile(host, Backups, "_verify", "prune")
+    assert [found["name"] for found in host.panelctl("verify", "--all")] == made[2:]
+    make(host, "full")
+    # Who asks for one by its name is told.
+    meanwhile(host, Backups, "_verify", "prune")
+    assert "no such backup" in host.command("verify", made[2])[1]
