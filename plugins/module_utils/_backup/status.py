@@ -19,6 +19,8 @@ from .manifest import Summary
 from .sources import Origin
 from .store import State, Store
 
+_CLOCK = "the clock is wrong now, or it was then"
+
 
 @dataclass(frozen=True)
 class Status:
@@ -51,6 +53,8 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
         age = sources[origin.name]["age"]
         if age is None:
             problems += [] if origin.optional else [f"{origin.name}: it was never backed up"]
+        elif names.is_ahead(age):
+            problems.append(f"{origin.name}: {sources[origin.name]['newest']} is from the future: {_CLOCK}")
         elif age >= most:
             problems.append(f"{origin.name}: its newest backup is {age} s old, and should be younger than {most} s")
     reports = drill.reports(store)
@@ -60,6 +64,8 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     proven = reports[-1].began if reports else good[0].began if good else names.stamp(now)
     if (unproven := _age(proven, now)) > limits.drill_max:
         problems.append(f"for {unproven} s no drill has proven that they restore")
+    if reports and names.is_ahead(unproven):
+        problems.append(f"the last drill is from the future: {_CLOCK}")
     if restore.unfinished(store):
         problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
     problems += [f"the last `{kind}` failed: {run.problem}" for kind, run in last.items() if run.problem]
