@@ -15,6 +15,8 @@ ARCHIVE, INFO, MANIFEST = ".tar.gz", ".info", ".manifest"
 SUFFIXES = (ARCHIVE, INFO, MANIFEST)
 #: What a file is called first that is not whole yet; of no process that is at work, it goes.
 TEMPORARY = ".new-"
+#: What something is called that is no file, and was in the place of one.
+ASIDE = ".aside-"
 #: The set of all sources, which every host has.
 FULL = "full"
 #: The set of what there was before something was brought back.

@@ -47,6 +47,9 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     found = store.backups()
     good = [backup.summary for backup in found if backup.state is State.GOOD and backup.summary]
     problems = [f"{b.name}: {b.problem}" for b in found if b.state not in (State.GOOD, State.OLD)]
+    problems += [
+        f"{path}: somebody put it in the place of a backup: look at it, and remove it" for path in store.aside()
+    ]
     sources = {origin.name: _newest(origin, good, now) for origin in origins}
     for origin in origins:
         most = limits.rpo_max if origin.is_database else limits.files_max

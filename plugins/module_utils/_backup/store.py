@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -207,6 +208,10 @@ class Store:
                 left.append(file)
         return left
 
+    def aside(self) -> list[Path]:
+        """Return the folders that were in the place of a file that had to go."""
+        return sorted(self.folder.glob(f"{names.ASIDE}*"))
+
     def _finish_removal(self, ledger: Ledger) -> None:
         """Remove what is written down to be going, and write down that it is gone."""
         going = ledger.unfinished
@@ -216,7 +221,12 @@ class Store:
 
     def _unlink(self, name: str) -> None:
         for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
-            self.path(name, suffix).unlink(missing_ok=True)
+            path = self.path(name, suffix)
+            try:
+                path.unlink(missing_ok=True)
+            except IsADirectoryError:
+                # Who put it there may fill it as fast as anybody empties it; by its name it is in nobody's way.
+                path.rename(self.folder / f"{names.ASIDE}{secrets.token_hex(4)}-{path.name}")
             _durable.sync(self.folder)
 
     def _adopt(self, ledger: Ledger) -> None:

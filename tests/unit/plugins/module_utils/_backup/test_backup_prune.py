@@ -186,3 +186,27 @@ def test_what_is_pruned_while_all_are_verified_is_not_missed(host, meanwhile):
     # Who asks for one by its name is told.
     meanwhile(host, Backups, "_verify", "prune")
     assert "no such backup" in host.command("verify", made[2])[1]
+
+
+@pytest.mark.parametrize("suffix", names.SUFFIXES)
+def test_a_folder_in_the_place_of_a_file_that_goes_stops_nothing(suffix, host, tmp_path):
+    keep(host, 1)
+    made = make(host, "full", "full")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").touch()
+    place = host.folder / f"{made[0]}{suffix}"
+    place.unlink()
+    place.mkdir()
+    (place / "deeper").mkdir()
+    (place / "link").symlink_to(tmp_path / "outside")
+    if suffix == names.MANIFEST:
+        host.panelctl("remove", made[0], "--yes")
+    else:
+        assert host.panelctl("prune")["removed"] == [made[0]]
+    assert host.names() == made[1:]
+    make(host, "full")
+    (aside,) = host.folder.glob(".aside-*")
+    assert list((tmp_path / "outside").iterdir())
+    assert f"PROBLEM: {aside}: somebody put it in the place of a backup" in host.command("status")[1]
+    shutil.rmtree(aside)
+    assert "somebody" not in host.command("status")[1]
