@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -161,24 +161,32 @@ class Backups:
     def prune(self, *, dry_run: bool = False) -> retention.Decision:
         """Remove what retention does not keep, after verifying the newest backup, and that of each set that loses one.
 
+        :param dry_run: whether to change nothing; what a prune that died was removing is among what would go.
         :raises BackupError: one of these is not good, or a clock has jumped; nothing is removed.
         """
         store = self.store
-        noted = contextlib.nullcontext() if dry_run else self.noted("prune")
-        with noted, store.locked(self._wait) as ledger:
-            good = {found.name: found for found in store.good()}
-            now = datetime.now(timezone.utc)
-            made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good.values() if found.summary]
-            policies = {name: found.retention for name, found in self.settings.sets.items()}
-            decision = retention.decide(made, policies, now, pins.read(store))
-            # Nothing old goes before something new of its set has shown that it is whole.
-            newest = {found.set: found.name for found in made}
-            shrinking = {newest[found.set] for found in made if found.name in decision.remove}
-            for name in sorted({list(good)[-1], *shrinking}):
-                with extract.verified(store, name, self._say):
-                    pass
-            for name in () if dry_run else decision.remove:
-                store.remove(good[name], ledger, names.stamp(now))
+        if dry_run:
+            with lock(store.state_dir, self._wait):
+                decision, going = self._decide(store), store.ledger().unfinished
+                return replace(decision, remove=[going.name, *decision.remove]) if going else decision
+        with self.noted("prune"), store.locked(self._wait) as ledger:
+            decision, now = self._decide(store), names.stamp(datetime.now(timezone.utc))
+            for found in store.good():
+                if found.name in decision.remove:
+                    store.remove(found, ledger, now)
+        return decision
+
+    def _decide(self, store: Store) -> retention.Decision:
+        good = store.good()
+        made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good if found.summary]
+        policies = {name: found.retention for name, found in self.settings.sets.items()}
+        decision = retention.decide(made, policies, datetime.now(timezone.utc), pins.read(store))
+        # Nothing old goes before something new of its set has shown that it is whole.
+        newest = {found.set: found.name for found in made}
+        shrinking = {newest[found.set] for found in made if found.name in decision.remove}
+        for name in sorted({good[-1].name, *shrinking}):
+            with extract.verified(store, name, self._say):
+                pass
         return decision
 
     def removable(self, name: str) -> Backup:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import CREATED, PRUNED, Ledger
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
 from faulty_host import RULES, Host
 
@@ -210,3 +211,41 @@ def test_a_folder_in_the_place_of_a_file_that_goes_stops_nothing(suffix, host, t
     assert f"PROBLEM: {aside}: somebody put it in the place of a backup" in host.command("status")[1]
     shutil.rmtree(aside)
     assert "somebody" not in host.command("status")[1]
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """Let the ledger die at the first line of a kind."""
+
+    def install(event):
+        append = Ledger.append
+
+        def appending(ledger, record):
+            if record.event == event:
+                raise KeyboardInterrupt
+            append(ledger, record)
+
+        monkeypatch.setattr(Ledger, "append", appending)
+        return monkeypatch.undo
+
+    return install
+
+
+def content(host):
+    return {path: path.read_bytes() for path in host.root.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+@pytest.mark.parametrize(("event", "command"), [(CREATED, "create"), (PRUNED, "prune")])
+def test_a_dry_run_finishes_nothing_that_another_one_has_begun(event, command, host, dying):
+    keep(host, 2)
+    made = make(host, "full", "full", "full")
+    revive = dying(event)
+    assert host.command(command)[0] == 1
+    revive()
+    before, listed = content(host), host.names()
+    foreseen = host.panelctl("prune", "--dry-run")
+    assert content(host) == before
+    assert foreseen["removed"] == made[: 2 if command == "create" else 1]
+    assert list(foreseen["kept"]) == listed[-2:]
+    host.panelctl("prune")
+    assert host.names() == listed[-2:]
