@@ -27,6 +27,7 @@ options:
   max_age:
     description:
       - Seconds. A good backup of the set that is younger is enough, and nothing is done. V(0) always makes one.
+      - One from the future, which a wrong clock has made, is not young.
     type: int
     default: 0
 """
@@ -87,7 +88,7 @@ def main() -> None:
         # Named wrongly, it is said before anything else.
         backups.settings.of(of_set)
         newest = backups.newest(of_set)
-        if newest is not None and _age(newest) < module.params["max_age"]:
+        if newest is not None and _is_young(newest, module.params["max_age"]):
             module.exit_json(changed=False, backup=asdict(newest))
         made = None if module.check_mode else backups.create(of_set)
         for warning in made.warnings if made else ():
@@ -96,8 +97,9 @@ def main() -> None:
         module.exit_json(changed=True, backup=asdict(made) if made else None, diff=diff)
 
 
-def _age(summary: Summary) -> float:
-    return (datetime.now(timezone.utc) - names.moment_of(summary.began)).total_seconds()
+def _is_young(summary: Summary, max_age: int) -> bool:
+    age = (datetime.now(timezone.utc) - names.moment_of(summary.began)).total_seconds()
+    return age < max_age and not names.is_ahead(age)
 
 
 def _line(summary: Summary | None) -> str:

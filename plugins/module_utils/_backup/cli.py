@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     found.add_parser("settle", parents=[shared, waiting], help="put the present back where a restore died")
     prune = found.add_parser("prune", parents=[shared, waiting], help="remove those that retention does not keep")
     prune.add_argument("--dry-run", action="store_true", help="only say which")
+    remove = found.add_parser(
+        "remove", parents=[shared, waiting], help="remove a backup, or write down that it is gone"
+    )
+    remove.add_argument("name", help="which one, good or not")
+    remove.add_argument("--yes", action="store_true", help="do not ask before it is removed")
     for word, text in (("pin", "keep a backup, whatever its age"), ("unpin", "let it go with the others of its age")):
         found.add_parser(word, parents=[shared, waiting], help=text).add_argument("name", help="which one")
     commands_offsite.add_parsers(found, [shared, waiting])

@@ -120,6 +120,15 @@ def _prune(backups: Backups, options: argparse.Namespace, screen: Screen) -> int
     return OK
 
 
+def _remove(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
+    found = backups.removable(options.name)
+    if not options.yes and not screen.ask(f"{render.line(found)}\nThis removes it for ever. Go on?"):
+        raise BackupError(f"nothing was done: this would remove {found.name}. Say --yes where nobody can be asked.")
+    told = {"result": "removed", **render.plain(backups.remove(found.name))}
+    screen.show(told, [f"{found.name}  removed"])
+    return OK
+
+
 def _pin(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     stays = options.command == "pin"
     changed = backups.pin(options.name, stays=stays)
@@ -145,6 +154,7 @@ COMMANDS: dict[str, Command] = {
     "drill": _drill,
     "settle": _settle,
     "prune": _prune,
+    "remove": _remove,
     "pin": _pin,
     "unpin": _pin,
     "key-rotate": _rotate,

@@ -147,6 +147,8 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
             _furnish(chosen, found, staging)
             say("asking the panel for its health on it")
             health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
+        if future := {found[o.name].backup.name for o in chosen if names.is_ahead(sources[o.name]["age"])}:
+            raise BackupError(f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or it was then")
         missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.present())]
     except BackupError as error:
         return replace(report, sources=sources, rto=_since(started), problem=str(error))
@@ -157,8 +159,8 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
     return replace(
         report,
         rto=_since(started),
-        rpo=max(ages[True], default=0),
-        files_age=max(ages[False], default=0),
+        rpo=max([0, *ages[True]]),
+        files_age=max([0, *ages[False]]),
         sources=sources,
         health=health,
         problem=f"no good backup has {', '.join(missing)}" if missing else "",
@@ -210,7 +212,7 @@ def _verdict(report: Report, limits: Limits) -> str:
 
 def _proven(found: Brought, now: datetime, began: float) -> Proven:
     source, backup = found
-    age = max(0, math.ceil((now - names.moment_of(backup.began)).total_seconds()))
+    age = math.ceil((now - names.moment_of(backup.began)).total_seconds())
     return Proven(backup.name, age, _since(began), len(source.rows), sum(source.rows.values()), source.canary)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -86,12 +86,17 @@ class Backups:
     def verify(self, wanted: Sequence[str] = ()) -> list[Verdict]:
         """Read every byte of backups.
 
-        :param wanted: which; empty for the newest one.
+        :param wanted: which; empty for the newest one. Of several no word is said of those that are pruned meanwhile.
         """
         store = self.store
+        before = store.ledger().present()
         found: list[Verdict] = []
         with contextlib.suppress(_FoundError), self.noted("verify"):
-            found += [self._verify(store, name) for name in wanted or [store.good()[-1].name]]
+            for name in wanted or [store.good()[-1].name]:
+                verdict = self._verify(store, name)
+                pruned = verdict.problem and name in before and name not in store.ledger().present()
+                if not pruned or len(wanted) == 1:
+                    found.append(verdict)
             if bad := [verdict.problem for verdict in found if verdict.problem]:
                 raise _FoundError(bad[0])
         return found
@@ -159,24 +164,66 @@ class Backups:
         return report
 
     def prune(self, *, dry_run: bool = False) -> retention.Decision:
-        """Remove what retention does not keep, after verifying the newest backup.
+        """Remove what retention does not keep, after verifying the newest backup, and that of each set that loses one.
 
-        :raises BackupError: that is not good, or a clock has jumped; nothing is removed.
+        :param dry_run: whether to change nothing; what a prune that died was removing is among what would go.
+        :raises BackupError: one of these is not good, or a clock has jumped; nothing is removed.
         """
         store = self.store
-        noted = contextlib.nullcontext() if dry_run else self.noted("prune")
-        with noted, store.locked(self._wait) as ledger:
-            good = {found.name: found for found in store.good()}
-            newest = list(good)[-1]
-            # Nothing old goes before something new has shown that it is whole.
-            with extract.verified(store, newest, self._say):
-                now = datetime.now(timezone.utc)
-            made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good.values() if found.summary]
-            policies = {name: found.retention for name, found in self.settings.sets.items()}
-            decision = retention.decide(made, policies, now, pins.read(store))
-            for name in () if dry_run else decision.remove:
-                store.remove(good[name], ledger, names.stamp(now))
+        if dry_run:
+            with lock(store.state_dir, self._wait):
+                decision, going = self._decide(store), store.ledger().unfinished
+                return replace(decision, remove=[going.name, *decision.remove]) if going else decision
+        with self.noted("prune"), store.locked(self._wait) as ledger:
+            decision, now = self._decide(store), names.stamp(datetime.now(timezone.utc))
+            for found in store.good():
+                if found.name in decision.remove:
+                    store.remove(found, ledger, now)
         return decision
+
+    def _decide(self, store: Store) -> retention.Decision:
+        good = store.good()
+        made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good if found.summary]
+        policies = {name: found.retention for name, found in self.settings.sets.items()}
+        decision = retention.decide(made, policies, datetime.now(timezone.utc), pins.read(store))
+        # Nothing old goes before something new of its set has shown that it is whole.
+        newest = {found.set: found.name for found in made}
+        shrinking = {newest[found.set] for found in made if found.name in decision.remove}
+        for name in sorted({good[-1].name, *shrinking}):
+            with extract.verified(store, name, self._say):
+                pass
+        return decision
+
+    def removable(self, name: str) -> Backup:
+        """Find a backup that may be removed by its name, in whichever state it is.
+
+        :raises BackupError: there is none, or it has to stay.
+        """
+        return self._removable(name, self.store)
+
+    def remove(self, name: str) -> Backup:
+        """Remove a backup, and write down that it is gone, which is all where it was lost; see `removable`."""
+        store = self.store
+        with store.locked(self._wait) as ledger:
+            found = self._removable(name, store)
+            store.remove(found, ledger, names.stamp(datetime.now(timezone.utc)))
+        return found
+
+    def _removable(self, name: str, store: Store) -> Backup:
+        there = {found.name: found for found in store.backups()}
+        if name not in there:
+            raise BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
+        if name in pins.read(store):
+            raise BackupError(f"{name}: it is pinned; `panelctl backup unpin {name}` lets it go")
+        good = [found.summary for found in there.values() if found.state is State.GOOD and found.summary]
+        mine = next((summary.set for summary in good if summary.name == name), "")
+        if (
+            mine in self.settings.sets
+            and mine != names.BEFORE_RESTORE
+            and [summary.set for summary in good].count(mine) == 1
+        ):
+            raise BackupError(f"{name}: it is the last good one of {mine}; `panelctl backup create {mine}` first")
+        return there[name]
 
     def pin(self, name: str, *, stays: bool) -> bool:
         """Have a backup stay, or go; returns whether that is a change."""

@@ -40,10 +40,12 @@ class Keyring:
     """Master keys by their ids.
 
     :param signer: id of the one that signs; all others only verify what they once signed.
+    :param file: where it was read from; there may be more keys by now.
     """
 
     signer: str
     masters: Mapping[str, bytes] = field(repr=False)
+    file: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what could not be a keyring.
@@ -66,7 +68,7 @@ class Keyring:
         :raises NotAuthenticError: there is no such key.
         """
         name = self.signer if key is None else key
-        master = self.masters.get(name)
+        master = self.masters.get(name) or self.renewed().masters.get(name)
         if master is None:
             raise NotAuthenticError(
                 f"it is signed by the key {name}; the keyring has {', '.join(sorted(self.masters))}, and not that one"
@@ -74,6 +76,10 @@ class Keyring:
         domain = _DOMAIN.format(purpose).encode("ascii")
         # The domain stands in the key and before the data: neither an old derivation nor an old text fits.
         return hmac.new(hkdf(master, info=domain), domain + b"\n", hashlib.sha256)
+
+    def renewed(self) -> Keyring:
+        """Return the keyring as it is now: somebody may have rotated it."""
+        return self if self.file is None else load(self.file)
 
     def rotated(self, day: str) -> Keyring:
         """Return the keyring with a new key that signs from now on.
@@ -109,7 +115,7 @@ def load(file: Path) -> Keyring:
     try:
         found = json.loads(content)
         masters = {name: base64.b64decode(text, validate=True) for name, text in found["keys"].items()}
-        return Keyring(str(found["signer"]), masters)
+        return Keyring(str(found["signer"]), masters, file)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         # What is wrong with it might quote it.
         raise BackupError(f"{file}: this is no keyring: an object with `signer` and `keys` makes one") from None

@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,15 +25,16 @@ from . import canonical, keyring
 from .errors import NotAuthenticError
 from .keyring import Keyring
 
-#: PRUNING is written before the files of a backup go, and PRUNED when they are gone.
-CREATED, ADOPTED, PRUNING, PRUNED = "created", "adopted", "pruning", "pruned"
+#: CREATING is written before a backup gets its name, where nothing else says whose it is, and CREATED when it has it;
+#: PRUNING before the files of one go, and PRUNED when they are gone.
+CREATING, CREATED, ADOPTED, PRUNING, PRUNED = "creating", "created", "adopted", "pruning", "pruned"
 
 
 @dataclass(frozen=True)
 class Record:
     """One event in the life of a backup.
 
-    :param event: CREATED here, ADOPTED from a machine of which this one has the place, PRUNING or PRUNED.
+    :param event: CREATING or CREATED here, ADOPTED from a machine of which this one has the place, PRUNING or PRUNED.
     :param manifest: SHA-256 of its manifest, in hexadecimal.
     :param at: when, in UTC; of one that came, when its snapshot began.
     """
@@ -46,7 +47,9 @@ class Record:
 
 
 class Ledger:
-    """The file, read as a whole. An append is durable before it returns.
+    """The file, read as a whole. What it says of each backup is kept, not its lines, of which there are ever more.
+
+    An append is durable before it returns. `size` is that of the lines, which tells whether there are more by now.
 
     :raises NotAuthenticError: a line was changed, or one is missing before the last.
     """
@@ -54,40 +57,49 @@ class Ledger:
     def __init__(self, file: Path, keys: Keyring) -> None:
         self.file = file
         self._keys = keys
-        self._last = ""
-        self.records: list[Record] = []
-        for record, digest in self._read():
-            self.records.append(record)
-            self._last = digest
+        self._macs: dict[str, hmac.HMAC] = {}
+        self.size, self._digest = 0, ""
+        self._last: Record | None = None
+        self._newest: Record | None = None
+        self._came: dict[str, Record] = {}
+        self._present: dict[str, Record] = {}
+        self._pruned: dict[str, None] = {}
+        for number, line in enumerate(self._lines(), 1):
+            record, before = self._parse(line, number)
+            if before != self._digest:
+                raise NotAuthenticError(f"{self.file}, line {number}: the line before it was taken out or changed")
+            self._take(record, line)
 
     def created(self, name: str) -> Record | None:
         """Return what is written down of a backup's creation or adoption."""
-        return next((record for record in self._came() if record.name == name), None)
+        return self._came.get(name)
 
     @property
     def newest(self) -> Record | None:
         """What is written down of the backup with the highest number, whether it is still there or not."""
-        return max(self._came(), key=lambda record: record.seq, default=None)
+        return self._newest
 
-    def present(self) -> dict[str, Record]:
+    def present(self) -> Mapping[str, Record]:
         """Return the backups that should be there, oldest first, by their names."""
-        found: dict[str, Record] = {}
-        for record in self.records:
-            if record.event in (PRUNING, PRUNED):
-                found.pop(record.name, None)
-            else:
-                found[record.name] = record
-        return found
+        return self._present
 
     def pruned(self) -> list[str]:
         """Return the names of the backups that were pruned and did not come back, oldest first."""
-        present = self.present()
-        return [record.name for record in self.records if record.event == PRUNED and record.name not in present]
+        return [name for name in self._pruned if name not in self._present]
+
+    @property
+    def announced(self) -> Record | None:
+        """The backup that is about to get its name, or was when its process died."""
+        return self._last if self._last and self._last.event == CREATING else None
 
     @property
     def unfinished(self) -> Record | None:
         """The removal that is under way, or was when its process died."""
-        return self.records[-1] if self.records and self.records[-1].event == PRUNING else None
+        return self._last if self._last and self._last.event == PRUNING else None
+
+    def records(self) -> Iterator[Record]:
+        """Read the lines once more."""
+        return (self._parse(line, number)[0] for number, line in enumerate(self._lines(), 1))
 
     def settle(self) -> None:
         """Have on the disk what was read: one that was killed may have written it, and nothing may build on less."""
@@ -101,13 +113,14 @@ class Ledger:
 
     def append(self, record: Record) -> None:
         """Add a record, durably."""
-        text = canonical.encode({**asdict(record), "previous": self._last})
+        text = canonical.encode({**asdict(record), "previous": self._digest})
         key = self._keys.signer
         line = b"%s %s %s\n" % (text, key.encode("ascii"), self._sign(text, key).encode("ascii"))
         descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             # Over what a crash has torn: that line was never acknowledged.
-            size = _whole(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+            more = os.pread(descriptor, os.fstat(descriptor).st_size - self.size, self.size)
+            size = self.size + more.rfind(b"\n") + 1
             os.ftruncate(descriptor, size)
             try:
                 written = 0
@@ -122,24 +135,28 @@ class Ledger:
             os.close(descriptor)
         if not size:
             _durable.sync(self.file.parent)
-        self.records.append(record)
-        self._last = hashlib.sha256(line).hexdigest()
+        self._take(record, line)
 
-    def _came(self) -> Iterator[Record]:
-        return (record for record in self.records if record.event != PRUNED)
+    def _take(self, record: Record, line: bytes) -> None:
+        self._last, self._digest = record, hashlib.sha256(line).hexdigest()
+        self.size += len(line)
+        if record.event in (PRUNING, PRUNED):
+            self._present.pop(record.name, None)
+        if record.event == PRUNED:
+            self._pruned[record.name] = None
+        if record.event in (CREATED, ADOPTED):
+            self._came.setdefault(record.name, record)
+            self._present[record.name] = record
+            if self._newest is None or record.seq > self._newest.seq:
+                self._newest = record
 
-    def _read(self) -> Iterator[tuple[Record, str]]:
+    def _lines(self) -> Iterator[bytes]:
+        """Read the whole lines, one after the other."""
         try:
-            data = self.file.read_bytes()
+            with self.file.open("rb") as stream:
+                yield from (line for line in stream if line.endswith(b"\n"))
         except FileNotFoundError:
             return
-        previous = ""
-        for number, line in enumerate(data[: _whole(data)].splitlines(keepends=True), 1):
-            record, before = self._parse(line, number)
-            if before != previous:
-                raise NotAuthenticError(f"{self.file}, line {number}: the line before it was taken out or changed")
-            previous = hashlib.sha256(line).hexdigest()
-            yield record, previous
 
     def _parse(self, line: bytes, number: int) -> tuple[Record, str]:
         where = f"{self.file}, line {number}"
@@ -161,7 +178,9 @@ class Ledger:
             raise NotAuthenticError(f"{where}: it is signed, but no record: {error}") from None
 
     def _sign(self, text: bytes, key: str) -> str:
-        mac = self._keys.mac(keyring.LEDGER, key)
+        if key not in self._macs:
+            self._macs[key] = self._keys.mac(keyring.LEDGER, key)
+        mac = self._macs[key].copy()
         mac.update(text)
         return mac.hexdigest()
 
@@ -173,8 +192,3 @@ def order(began: str, seq: int, *, adopted: bool) -> tuple[bool, str, int]:
     own: there is nothing but their clocks to say which is older.
     """
     return not adopted, began if adopted else "", seq
-
-
-def _whole(data: bytes) -> int:
-    """Return how many bytes are whole lines."""
-    return data.rfind(b"\n") + 1

@@ -9,16 +9,20 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 ARCHIVE, INFO, MANIFEST = ".tar.gz", ".info", ".manifest"
 SUFFIXES = (ARCHIVE, INFO, MANIFEST)
 #: What a file is called first that is not whole yet; of no process that is at work, it goes.
 TEMPORARY = ".new-"
+#: What something is called that is no file, and was in the place of one.
+ASIDE = ".aside-"
 #: The set of all sources, which every host has.
 FULL = "full"
 #: The set of what there was before something was brought back.
 BEFORE_RESTORE = "before-restore"
+#: By which a clock may be corrected without anybody's wondering.
+AHEAD = timedelta(minutes=5)
 _SET = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
 _OLD_NAME = re.compile(r"backup_[0-9]{8}_[0-9]{6}")
@@ -46,6 +50,11 @@ def moment_of(stamp: str) -> datetime:
     :raises ValueError: it is no moment.
     """
     return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
+
+
+def is_ahead(age: float) -> bool:
+    """Tell whether what is so many seconds old is from the future: the clock is wrong now, or it was then."""
+    return age < -AHEAD.total_seconds()
 
 
 def is_name(text: str) -> bool:

@@ -17,7 +17,6 @@ from . import ledger, names
 from .errors import BackupError
 from .manifest import Summary
 
-_AHEAD = timedelta(minutes=5)  # by which a clock may be corrected without anybody's wondering
 _APART = timedelta(days=45)  # longer than that nobody goes without a backup, if the clock is right
 
 
@@ -118,14 +117,15 @@ def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[st
 def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:
     # What another machine's clock said is nothing to compare with.
     for newer, older in itertools.pairwise([backup for backup in newest_first if not backup.adopted]):
-        if newer.began < older.began - _AHEAD:
+        if newer.began < older.began - names.AHEAD:
             raise BackupError(
                 f"the clock has gone back between {older.name} and {newer.name}, so their ages say nothing: nothing is "
-                "pruned. Look at both, and remove the wrong one by its name."
+                "pruned. Look at both, and `panelctl backup remove` the one that was made with a wrong clock."
             )
-    if newest_first and newest_first[0].began > now + _AHEAD:
+    if newest_first and newest_first[0].began > now + names.AHEAD:
         raise BackupError(
-            f"{newest_first[0].name} is from the future: the clock is wrong now, or it was then. Nothing is pruned."
+            f"{newest_first[0].name} is from the future: the clock is wrong now, or it was then. Nothing is pruned. "
+            "Mend the clock, or make another one and `panelctl backup remove` this one."
         )
     if newest_first and (age := now - newest_first[0].began) > _APART:
         raise BackupError(

@@ -19,6 +19,8 @@ from .manifest import Summary
 from .sources import Origin
 from .store import State, Store
 
+_CLOCK = "the clock is wrong now, or it was then"
+
 
 @dataclass(frozen=True)
 class Status:
@@ -45,12 +47,17 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     found = store.backups()
     good = [backup.summary for backup in found if backup.state is State.GOOD and backup.summary]
     problems = [f"{b.name}: {b.problem}" for b in found if b.state not in (State.GOOD, State.OLD)]
+    problems += [
+        f"{path}: somebody put it in the place of a backup: look at it, and remove it" for path in store.aside()
+    ]
     sources = {origin.name: _newest(origin, good, now) for origin in origins}
     for origin in origins:
         most = limits.rpo_max if origin.is_database else limits.files_max
         age = sources[origin.name]["age"]
         if age is None:
             problems += [] if origin.optional else [f"{origin.name}: it was never backed up"]
+        elif names.is_ahead(age):
+            problems.append(f"{origin.name}: {sources[origin.name]['newest']} is from the future: {_CLOCK}")
         elif age >= most:
             problems.append(f"{origin.name}: its newest backup is {age} s old, and should be younger than {most} s")
     reports = drill.reports(store)
@@ -60,6 +67,8 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     proven = reports[-1].began if reports else good[0].began if good else names.stamp(now)
     if (unproven := _age(proven, now)) > limits.drill_max:
         problems.append(f"for {unproven} s no drill has proven that they restore")
+    if reports and names.is_ahead(unproven):
+        problems.append(f"the last drill is from the future: {_CLOCK}")
     if restore.unfinished(store):
         problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
     problems += [f"the last `{kind}` failed: {run.problem}" for kind, run in last.items() if run.problem]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,11 +22,12 @@ from .. import _durable
 from . import locks, manifest, names
 from .errors import BackupError, NotAuthenticError
 from .keyring import Keyring
-from .ledger import ADOPTED, CREATED, PRUNED, PRUNING, Ledger, Record, order
+from .ledger import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Ledger, Record, order
 from .manifest import Manifest, Summary
 
 #: Bytes of each disk that are left to everybody else.
 ROOM = 64 << 20
+_LOST = "it was not pruned, and its manifest is not there: bring it back, or `panelctl backup remove` it"
 
 
 class State(enum.Enum):
@@ -74,6 +76,7 @@ class Store:
         self.state_dir = state_dir
         self.host = host
         self.keys = keys
+        self._held: Ledger | None = None
 
     @contextlib.contextmanager
     def locked(self, wait: float = 0.0) -> Iterator[Ledger]:
@@ -84,15 +87,20 @@ class Store:
         :raises NotAuthenticError: the ledger is not what was written.
         """
         with lock(self.state_dir, wait):
+            self.keys = self.keys.renewed()
             ledger = self.ledger()
             ledger.settle()
             self._finish_removal(ledger)
             self._adopt(ledger)
-            yield ledger
+            self._held = ledger
+            try:
+                yield ledger
+            finally:
+                self._held = None
 
     def ledger(self) -> Ledger:
-        """Read the ledger, without a lock: its lines only become more."""
-        return Ledger(self.state_dir / "ledger", self.keys)
+        """Read the ledger, without a lock: its lines only become more. Under the lock it was read, and is as it was."""
+        return self._held or Ledger(self.state_dir / "ledger", self.keys)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Manifest]:
@@ -107,6 +115,16 @@ class Store:
     def backups(self) -> list[Backup]:
         """Return all backups that are there or should be, oldest first."""
         ledger = self.ledger()
+        found = self._look(ledger)
+        while any(backup.state not in (State.GOOD, State.OLD) for backup in found):
+            later = self.ledger()
+            if later.size == ledger.size:
+                break
+            # What goes or comes by rights while somebody looks is nothing to tell of.
+            ledger, found = later, self._look(later)
+        return found
+
+    def _look(self, ledger: Ledger) -> list[Backup]:
         expected = ledger.present()
         files = set(_files(self.folder))
         going = ledger.unfinished.name if ledger.unfinished else None
@@ -116,7 +134,7 @@ class Store:
             if f"{name}{names.MANIFEST}" in files:
                 found.append(self._look_at(name, ledger))
             elif name in expected:
-                found.append(Backup(name, State.MISSING, problem="it was not pruned, and its manifest is not there"))
+                found.append(Backup(name, State.MISSING, problem=_LOST))
             elif names.is_old_name(name):
                 found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
         return sorted(found, key=lambda backup: backup.order)
@@ -141,6 +159,9 @@ class Store:
 
     def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
         """Give the files of a new backup, which are on the disk, their names, and write that down."""
+        if not self._continues(summary, ledger):
+            # Or who finds it, if this dies before the end, could not tell it from one of another machine.
+            ledger.append(_record(CREATING, summary, sha256))
         self.name(summary.name, self.temporary)
         ledger.append(_record(CREATED, summary, sha256))
 
@@ -165,8 +186,9 @@ class Store:
 
     def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
         """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
-        if backup.summary is not None and backup.name in ledger.present():
-            ledger.append(Record(PRUNING, backup.summary.seq, backup.name, backup.sha256, at))
+        record = ledger.present().get(backup.name)
+        if record is not None:
+            ledger.append(replace(record, event=PRUNING, at=at))
             self._finish_removal(ledger)
         else:
             self._unlink(backup.name)
@@ -186,6 +208,10 @@ class Store:
                 left.append(file)
         return left
 
+    def aside(self) -> list[Path]:
+        """Return the folders that were in the place of a file that had to go."""
+        return sorted(self.folder.glob(f"{names.ASIDE}*"))
+
     def _finish_removal(self, ledger: Ledger) -> None:
         """Remove what is written down to be going, and write down that it is gone."""
         going = ledger.unfinished
@@ -195,7 +221,12 @@ class Store:
 
     def _unlink(self, name: str) -> None:
         for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
-            self.path(name, suffix).unlink(missing_ok=True)
+            path = self.path(name, suffix)
+            try:
+                path.unlink(missing_ok=True)
+            except IsADirectoryError:
+                # Who put it there may fill it as fast as anybody empties it; by its name it is in nobody's way.
+                path.rename(self.folder / f"{names.ASIDE}{secrets.token_hex(4)}-{path.name}")
             _durable.sync(self.folder)
 
     def _adopt(self, ledger: Ledger) -> None:
@@ -205,18 +236,23 @@ class Store:
             if name == file or not names.is_name(name) or ledger.created(name):
                 continue
             with contextlib.suppress(BackupError), self._open(name) as stream:
-                found = manifest.read(stream, self.keys)
-                if self._continues(found.summary, ledger) and found.summary.name == name:
-                    last = ledger.newest
-                    # What follows one of another machine is more likely to be that machine's too.
-                    event = ADOPTED if last is not None and last.event == ADOPTED else CREATED
+                found = self.signed(name, stream)
+                if self._is_own(found, ledger):
                     _durable.sync(self.folder)
-                    ledger.append(_record(event, found.summary, found.sha256))
+                    ledger.append(_record(CREATED, found.summary, found.sha256))
+
+    def _is_own(self, found: Manifest, ledger: Ledger) -> bool:
+        """Tell whether this machine published it, of which it is not written down yet."""
+        announced = ledger.announced
+        named = announced is not None and (announced.name, announced.manifest) == (found.summary.name, found.sha256)
+        return named or self._continues(found.summary, ledger)
 
     def _continues(self, summary: Summary, ledger: Ledger) -> bool:
-        last = ledger.newest
-        expected = (last.seq + 1, last.manifest) if last else (1, "")
-        return summary.host == self.host and (summary.seq, summary.previous) == expected
+        """Tell whether it follows the newest one, and that is of this machine: then this one is, too."""
+        last = ledger.announced or ledger.newest
+        if last is None or last.event == ADOPTED:
+            return False
+        return summary.host == self.host and (summary.seq, summary.previous) == (last.seq + 1, last.manifest)
 
     def _look_at(self, name: str, ledger: Ledger) -> Backup:
         try:
@@ -260,7 +296,7 @@ class Store:
 
     def _authentic(self, name: str, stream: BinaryIO, ledger: Ledger) -> Manifest:
         found = self.signed(name, stream)
-        if ledger.created(name) is None and not self._continues(found.summary, ledger):
+        if ledger.created(name) is None and not self._is_own(found, ledger):
             raise _StateError(
                 State.REPLAYED,
                 f"{name}: it is signed, but the ledger knows nothing of it. If this machine has the place of the one "

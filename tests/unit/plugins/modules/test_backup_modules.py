@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import ExitStack, closing
+from datetime import datetime, timedelta
 from importlib import import_module
 from threading import Timer
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import restore
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, restore
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.settings import load
 
@@ -79,6 +80,18 @@ def test_a_backup_that_is_young_enough_is_not_made_again(run):
     assert run("backup", set="databases", max_age=600)["changed"]
     assert run("backup")["changed"]
     assert "no set 'databses'" in run("backup", set="databses", check=True)["msg"]
+
+
+def test_a_backup_from_the_future_is_not_young(run, monkeypatch):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=365)
+
+    with monkeypatch.context() as wrong:
+        wrong.setattr(create, "datetime", Clock)
+        run("backup")
+    assert run("backup", max_age=600)["changed"]
 
 
 def test_what_there_is_and_what_is_wrong_with_it(run, host):

@@ -330,7 +330,7 @@ class Host:
     def assert_chained(self) -> None:
         """Check that each backup follows the one before it, and that the ledger knows of all."""
         store = settings.load(self.config).store()
-        made = [record for record in store.ledger().records if record.event == CREATED]
+        made = [record for record in store.ledger().records() if record.event == CREATED]
         assert [record.seq for record in made] == list(range(1, len(made) + 1))
         digests = ["", *(record.manifest for record in made)]
         for backup in store.good():

@@ -19,7 +19,7 @@ import pytest
 
 COMMANDS = [
     *("create", "list", "status", "verify", "restore", "settle", "drill", "prune", "pin", "unpin", "key-rotate"),
-    *("push", "remote", "fetch", "adopt"),
+    *("remove", "push", "remote", "fetch", "adopt"),
 ]
 
 

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, pins, runs, status
@@ -177,6 +178,45 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
     assert any(
         "should be younger" in problem for problem in status.look(store, origins, Limits(rpo_max=0), {}).problems
     )
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    """Let the clock of a module be ahead."""
+
+    def install(module, by):
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.now(tz) + by
+
+        monkeypatch.setattr(module, "datetime", Clock)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("by", "word"), [(timedelta(minutes=4), ""), (timedelta(minutes=6), "the clock is wrong now, or it was then")]
+)
+def test_what_is_from_the_future_is_not_young(by, word, store, origins, ahead):
+    ahead(create, by)
+    made = create.create(store, origins)
+    report = drill.drill(store, origins, Panel(), Limits())
+    assert (report.rpo, report.files_age) == (0, 0)
+    assert (word in report.problem, made.name in report.problem) == (True, bool(word))
+    problems = status.look(store, origins, Limits(), {}).problems
+    future = f"{made.name} is from the future: {word}"
+    assert (
+        [problem for problem in problems if future in problem]
+        == problems[:2]
+        == [f"{origin.name}: {future}" for origin in origins if word]
+    )
+
+
+def test_a_drill_from_the_future_proves_nothing(store, origins, backed_up, ahead):
+    ahead(drill, timedelta(minutes=6))
+    drill.drill(store, origins, Panel(), Limits())
+    assert any("drill is from the future" in problem for problem in status.look(store, origins, Limits(), {}).problems)
 
 
 def test_runs_are_noted_and_rendered(tmp_path):

@@ -10,10 +10,19 @@ import itertools
 import json
 import os
 import tarfile
+from dataclasses import replace
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, files, keyring
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
+    create,
+    extract,
+    fetch,
+    files,
+    keyring,
+    restore,
+)
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BusyError, NotAuthenticError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import ADOPTED, CREATED, CREATING, Ledger
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
 from faulty_host import Host
 
@@ -62,7 +71,7 @@ def test_a_forged_ledger_stops_all_and_stays_as_it_is(tmp_path):
     for command in (["create"], ["prune"], ["list"], ["verify"], ["restore", "--to", str(host.to)]):
         status, told = host.command(*command)
         assert (status, told.count("\n")) == (4, 1)
-        assert "ledger, line 1: the signature is wrong" in told
+        assert "ledger, line 2: the signature is wrong" in told
     assert {path: path.read_bytes() for path in host.folder.iterdir()} == before
     assert ledger.read_bytes() == forged
 
@@ -71,10 +80,10 @@ def test_of_a_ledger_that_was_cut_the_whole_lines_count(store):
     for _ in range(2):
         create.create(store, [])
     file = store.state_dir / "ledger"
-    good, records = file.read_bytes(), store.ledger().records
+    good, records = file.read_bytes(), list(store.ledger().records())
     for size in range(len(good)):
         file.write_bytes(good[:size])
-        assert store.ledger().records == records[: good[:size].count(b"\n")]
+        assert list(store.ledger().records()) == records[: good[:size].count(b"\n")]
 
 
 def test_a_ledger_that_was_cut_loses_no_backup_and_brings_none_back(store, made):
@@ -92,6 +101,75 @@ def test_a_ledger_that_was_cut_loses_no_backup_and_brings_none_back(store, made)
         else:
             # Nothing says any more that these are the newest of this host: they are not called good.
             assert State.GOOD not in found.values()
+
+
+@pytest.fixture
+def elsewhere(store, tmp_path):
+    """A new machine that has the folder and the keys of the one before it, and an empty ledger."""
+    return Store(store.folder, tmp_path / "state-elsewhere", store.host, store.keys)
+
+
+def test_on_a_new_machine_none_is_its_own_before_it_is_adopted(store, elsewhere, tmp_path):
+    origins = [files.Files("state", store.state_dir)]
+    store.state_dir.mkdir()
+    made = [create.create(store, origins).name for _ in range(4)]
+    with store.locked() as ledger:
+        store.remove(store.good()[2], ledger, "2026-11-22T00:00:00Z")
+    del made[2]
+    with elsewhere.locked() as ledger:
+        assert not list(ledger.records())
+    assert states(elsewhere) == [(name, State.REPLAYED) for name in made]
+    assert "panelctl backup adopt" in elsewhere.backups()[0].problem
+    assert fetch.adopt(elsewhere).adopted == made
+    assert {record.event for record in elsewhere.ledger().records()} == {ADOPTED}
+    assert [backup.name for backup in elsewhere.good()] == made
+    assert list(restore.plan(elsewhere, origins)) == [made[-1]]
+
+
+def test_what_follows_an_adopted_one_is_not_taken_in_by_itself(store, elsewhere):
+    made = [create.create(store, []).name for _ in range(3)]
+    assert fetch.adopt(elsewhere, made[:2]).adopted == made[:2]
+    with elsewhere.locked():
+        pass
+    assert dict(states(elsewhere))[made[2]] is State.REPLAYED
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["first", "after others"])
+def test_one_that_dies_before_it_has_written_down_what_it_made_is_known_all_the_same(
+    adopted, store, elsewhere, monkeypatch
+):
+    if adopted:
+        create.create(store, [])
+        fetch.adopt(elsewhere)
+    append = Ledger.append
+
+    def dying(ledger, record):
+        if record.event == CREATED:
+            raise KeyboardInterrupt
+        append(ledger, record)
+
+    monkeypatch.setattr(Ledger, "append", dying)
+    with pytest.raises(KeyboardInterrupt):
+        create.create(elsewhere, [])
+    monkeypatch.undo()
+    assert list(elsewhere.ledger().records())[-1].event == CREATING
+    assert elsewhere.backups()[-1].state is State.GOOD
+    own = elsewhere.backups()[-1].name
+    with elsewhere.locked() as ledger:
+        assert ledger.created(own).event == CREATED
+    # The one after it needs no announcement.
+    create.create(elsewhere, [])
+    assert [record.event for record in elsewhere.ledger().records()][-3:] == [CREATING, CREATED, CREATED]
+
+
+def test_only_what_was_announced_is_believed(store, elsewhere):
+    name = create.create(store, []).name
+    manifest = list(store.ledger().records())[-1]
+    for other in (replace(manifest, name="backup_20260101T000000Z_000001"), replace(manifest, manifest="0" * 64)):
+        with elsewhere.locked() as ledger:
+            ledger.append(replace(other, event=CREATING))
+        with elsewhere.locked():
+            assert states(elsewhere) == [(name, State.REPLAYED)]
 
 
 def without(host, key):
@@ -122,7 +200,7 @@ def test_another_key_of_the_same_name_proves_nothing(store, made, tmp_path):
         Store(store.folder, store.state_dir, store.host, other).backups()
 
 
-def restore(store, name, to):
+def extracted(store, name, to):
     with extract.verified(store, name) as (found, archive):
         extract.extract(found, archive, to)
 
@@ -171,7 +249,7 @@ def test_a_link_in_the_place_of_a_folder_of_a_restore_leads_nowhere(within, stor
     place = tmp_path / ".restoring-to" / parts[within]
     after_mkdir(within, swapped(place, lambda path: path.symlink_to(outside)))
     with pytest.raises((NotAuthenticError, OSError)):
-        restore(store, made[-1], tmp_path / "to")
+        extracted(store, made[-1], tmp_path / "to")
     assert not list(outside.iterdir())
     assert not (tmp_path / "to").exists()
 
@@ -181,7 +259,7 @@ def test_a_link_in_the_place_of_a_file_of_a_restore_is_not_written_through(store
     outside.write_text("untouched")
     after_mkdir("folder", lambda: (tmp_path / ".restoring-to/files/data/folder/file").symlink_to(outside))
     with pytest.raises(NotAuthenticError):
-        restore(store, made[-1], tmp_path / "to")
+        extracted(store, made[-1], tmp_path / "to")
     assert outside.read_text() == "untouched"
     assert not (tmp_path / "to").exists()
 
@@ -191,7 +269,7 @@ def test_another_folder_in_the_place_of_a_restore_is_never_called_restored(when,
     tmp_path = store.folder.parent
     after_mkdir(when, swapped(tmp_path / ".restoring-to", make))
     with pytest.raises(NotAuthenticError, match="somebody has put"):
-        restore(store, made[-1], tmp_path / "to")
+        extracted(store, made[-1], tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
@@ -201,12 +279,12 @@ def test_two_restores_to_one_place_do_not_meet(store, made, tmp_path, monkeypatc
     def meanwhile(*arguments):
         monkeypatch.setattr(extract, "_signed", after)
         with pytest.raises(BusyError, match="another restore"):
-            restore(store, made[-1], tmp_path / "to")
+            extracted(store, made[-1], tmp_path / "to")
         met.append(True)
         return after(*arguments)
 
     monkeypatch.setattr(extract, "_signed", meanwhile)
-    restore(store, made[-1], tmp_path / "to")
+    extracted(store, made[-1], tmp_path / "to")
     assert met
     assert (tmp_path / "to/files/data/folder/file").read_text() == "content\n"
 

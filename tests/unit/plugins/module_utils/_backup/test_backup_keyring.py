@@ -7,8 +7,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import keyring
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, keyring, settings
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State
+from faulty_host import Host
 
 
 @pytest.mark.parametrize(
@@ -105,3 +107,30 @@ def test_a_ring_that_others_can_read_is_refused(keys, tmp_path):
         keyring.load(file)
     with pytest.raises(BackupError, match="no keyring"):
         keyring.load(tmp_path / "missing")
+
+
+@pytest.fixture
+def host(memory):
+    host = Host(memory)
+    host.panelctl("key-rotate")
+    host.panelctl("create")
+    return host
+
+
+def test_who_began_before_the_key_was_rotated_knows_what_the_new_one_has_signed(host):
+    store = settings.load(host.config).store()
+    signer = host.panelctl("key-rotate")["signer"]
+    made = host.panelctl("create")
+    assert made["key"] == signer
+    assert [backup.state for backup in store.backups()] == [State.GOOD] * 2
+    with extract.verified(store, made["name"]):
+        pass
+
+
+def test_who_waited_while_the_key_was_rotated_signs_with_the_new_one(host):
+    found = settings.load(host.config)
+    store = found.store()
+    signer = host.panelctl("key-rotate")["signer"]
+    host.panelctl("create")
+    assert create.create(store, found.origins).key == signer
+    assert store.ledger().newest.seq == 3

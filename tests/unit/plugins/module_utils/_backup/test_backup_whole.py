@@ -264,16 +264,20 @@ def test_a_forged_ledger_is_refused(store, small, origins, tmp_path):
     create.create(store, origins)
     ledger = store.state_dir / "ledger"
     good = ledger.read_bytes()
-    first, second = good.splitlines(keepends=True)
-    for forged in (second, second + first, first + first, first + second.replace(b"created", b"pruned ")):
+    announced, first, second = good.splitlines(keepends=True)
+    for forged in (
+        *(first, second, announced + second, first + announced + second, announced + second + first),
+        *(announced + announced, announced + first + first),
+        announced + first + second.replace(b"created", b"pruned "),
+    ):
         ledger.write_bytes(forged)
         refused(store, small.name, tmp_path)
     # A line that a crash has torn was never acknowledged.
-    ledger.write_bytes(first + second[:-5])
+    ledger.write_bytes(announced + first + second[:-5])
     assert [backup.state for backup in store.backups()] == [State.GOOD, State.GOOD]
     with store.locked():
         pass
-    assert len(store.ledger().records) == 2
+    assert len(list(store.ledger().records())) == 3
 
 
 def test_a_wrong_key_and_an_old_one(store, small, tmp_path, keys):

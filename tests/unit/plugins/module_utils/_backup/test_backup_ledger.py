@@ -1,0 +1,71 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The ledger of a host that has made backups for years."""
+
+from __future__ import annotations
+
+import tracemalloc
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import (
+    CREATED,
+    PRUNED,
+    PRUNING,
+    Ledger,
+    Record,
+)
+from faulty_host import RULES, Host
+
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def grown(memory, keys):
+    """A ledger of a thousand backups, all pruned but the last three."""
+    ledger = Ledger(memory / "ledger", keys)
+    for seq in range(1, 1001):
+        moment = BEGAN + timedelta(minutes=20 * seq)
+        record = Record(CREATED, seq, names.name(moment, seq), f"{seq:064x}", names.stamp(moment))
+        ledger.append(record)
+        if seq <= 997:
+            ledger.append(Record(PRUNING, seq, record.name, record.manifest, record.at))
+            ledger.append(Record(PRUNED, seq, record.name, record.manifest, record.at))
+    return ledger
+
+
+def peak(action):
+    """Return the bytes that something takes, at most."""
+    tracemalloc.start()
+    try:
+        kept = action()
+        return kept, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_what_was_pruned_little_is_kept(grown, keys):
+    read, taken = peak(lambda: Ledger(grown.file, keys))
+    assert (len(read.present()), len(read.pruned()), read.newest.seq) == (3, 997, 1000)
+    assert read.created(read.pruned()[0]).manifest == f"{1:064x}"
+    assert taken < 0.75 * grown.file.stat().st_size
+    _, taken = peak(lambda: read.append(Record(CREATED, 1001, "backup", "", "")))
+    assert taken < 0.02 * grown.file.stat().st_size
+
+
+def test_a_command_reads_it_once_for_all_backups_that_there_are(memory, monkeypatch):
+    host = Host(memory)
+    host.settings["sets"] = {"full": {"retention": {**RULES, "newest": 3}}}
+    host.write_settings()
+    host.panelctl("key-rotate")
+    for _ in range(4):
+        host.panelctl("create")
+    plain, read = Ledger.__init__, []
+    monkeypatch.setattr(Ledger, "__init__", lambda *arguments: read.append(plain(*arguments)))
+    for command in ("list", "prune"):
+        read.clear()
+        host.panelctl(command)
+        assert len(read) == 1, command
