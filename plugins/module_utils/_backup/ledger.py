@@ -98,10 +98,6 @@ class Ledger:
         """The removal that is under way, or was when its process died."""
         return self._last if self._last and self._last.event == PRUNING else None
 
-    def records(self) -> Iterator[Record]:
-        """Read the lines once more."""
-        return (self._parse(line, number)[0] for number, line in enumerate(self._lines(), 1))
-
     def is_current(self) -> bool:
         """Tell whether the file has the lines that were read, and no more: that is fast, and reading them is not."""
         content = hashlib.sha256()
