@@ -89,9 +89,9 @@ class Backups:
         :param wanted: which; empty for the newest one. Of several no word is said of those that are pruned meanwhile.
         """
         store = self.store
-        before = store.ledger().present()
         found: list[Verdict] = []
         with contextlib.suppress(_FoundError), self.noted("verify"):
+            before = store.ledger().present()
             for name in wanted or [store.good()[-1].name]:
                 verdict = self._verify(store, name)
                 pruned = verdict.problem and name in before and name not in store.ledger().present()

@@ -59,6 +59,7 @@ class Ledger:
         self._keys = keys
         self._macs: dict[str, hmac.HMAC] = {}
         self.size, self._digest = 0, ""
+        self._content = hashlib.sha256()
         self._last: Record | None = None
         self._newest: Record | None = None
         self._came: dict[str, Record] = {}
@@ -97,9 +98,12 @@ class Ledger:
         """The removal that is under way, or was when its process died."""
         return self._last if self._last and self._last.event == PRUNING else None
 
-    def records(self) -> Iterator[Record]:
-        """Read the lines once more."""
-        return (self._parse(line, number)[0] for number, line in enumerate(self._lines(), 1))
+    def is_current(self) -> bool:
+        """Tell whether the file has the lines that were read, and no more: that is fast, and reading them is not."""
+        content = hashlib.sha256()
+        for line in self._lines():
+            content.update(line)
+        return content.digest() == self._content.digest()
 
     def settle(self) -> None:
         """Have on the disk what was read: one that was killed may have written it, and nothing may build on less."""
@@ -139,6 +143,7 @@ class Ledger:
 
     def _take(self, record: Record, line: bytes) -> None:
         self._last, self._digest = record, hashlib.sha256(line).hexdigest()
+        self._content.update(line)
         self.size += len(line)
         if record.event in (PRUNING, PRUNED):
             self._present.pop(record.name, None)

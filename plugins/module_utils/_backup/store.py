@@ -76,7 +76,9 @@ class Store:
         self.state_dir = state_dir
         self.host = host
         self.keys = keys
+        self._ledger = state_dir / "ledger"
         self._held: Ledger | None = None
+        self._seen: Ledger | None = None
 
     @contextlib.contextmanager
     def locked(self, wait: float = 0.0) -> Iterator[Ledger]:
@@ -88,7 +90,7 @@ class Store:
         """
         with lock(self.state_dir, wait):
             self.keys = self.keys.renewed()
-            ledger = self.ledger()
+            ledger = Ledger(self._ledger, self.keys)
             ledger.settle()
             self._finish_removal(ledger)
             self._adopt(ledger)
@@ -100,7 +102,11 @@ class Store:
 
     def ledger(self) -> Ledger:
         """Read the ledger, without a lock: its lines only become more. Under the lock it was read, and is as it was."""
-        return self._held or Ledger(self.state_dir / "ledger", self.keys)
+        if self._held is not None:
+            return self._held
+        if self._seen is None or not self._seen.is_current():
+            self._seen = Ledger(self._ledger, self.keys)
+        return self._seen
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Manifest]:

@@ -23,6 +23,7 @@ STORIES = {
     "create": ["create"],
     "first create": ["create"],
     "prune": ["prune"],
+    "remove": ["remove", "{oldest}", "--yes"],
     "restore": ["restore", "--to", "{to}"],
     "key-rotate": ["key-rotate"],
     "first key-rotate": ["key-rotate"],
@@ -35,13 +36,15 @@ class Story:
     def __init__(self, name: str, root: Path) -> None:
         self.name = name
         self.host = host = Host(root)
-        self.arguments = [argument.format(to=host.to) for argument in STORIES[name]]
         if name != "first key-rotate":
             host.panelctl("key-rotate")
         for _ in range({"first create": 0, "first key-rotate": 0, "prune": 3}.get(name, 2)):
             host.panelctl("create")
         self.keys = 0 if name == "first key-rotate" else 1
         self.before = host.names() if host.keyring.exists() else []
+        oldest = self.before[0] if self.before else ""
+        self.arguments = [argument.format(to=host.to, oldest=oldest) for argument in STORIES[name]]
+        self.may_go = 1 if name in ("prune", "remove") else 0
         if self.before:
             # What an earlier one has left that was killed.
             unfinished = "backup_20240101T000000Z_000009"
@@ -56,7 +59,7 @@ class Story:
             return host.to.exists()
         if self.name.endswith("key-rotate"):
             return len(json.loads(host.keyring.read_text())["keys"]) == self.keys + 1
-        return len(host.names()) == (made - 1 if self.name == "prune" else made + 1)
+        return len(host.names()) == (made - self.may_go if self.may_go else made + 1)
 
     def assert_sound(self) -> None:
         """Go on from here."""
@@ -70,7 +73,7 @@ class Story:
             assert (host.to / "files/data/empty").exists()
             assert (host.to / "sqlite/panel.sqlite3").stat().st_size > 0
             shutil.rmtree(host.to)
-        host.assert_sound(self.before, may_go=1 if self.name == "prune" else 0)
+        host.assert_sound(self.before, may_go=self.may_go)
 
 
 @pytest.fixture(params=STORIES)
@@ -118,7 +121,7 @@ def test_power_is_cut_after_any_call(story):
                 story.assert_sound()
 
 
-@pytest.mark.parametrize("story", ["create", "first create", "prune"], indirect=True)
+@pytest.mark.parametrize("story", ["create", "first create", "prune", "remove"], indirect=True)
 def test_power_is_cut_after_the_next_one_has_found_what_a_killed_one_left(story):
     """What a killed one has written can be read, and may be in memory only: nothing may be built on that."""
     calls = []
@@ -141,7 +144,7 @@ def test_power_is_cut_after_the_next_one_has_found_what_a_killed_one_left(story)
                     story.assert_sound()
 
 
-@pytest.mark.parametrize("story", ["create", "prune", "restore", "key-rotate"], indirect=True)
+@pytest.mark.parametrize("story", ["create", "prune", "remove", "restore", "key-rotate"], indirect=True)
 @pytest.mark.parametrize(
     ("code", "on"), [(errno.ENOSPC, True), (errno.EIO, False)], ids=["no room from then on", "broken once"]
 )

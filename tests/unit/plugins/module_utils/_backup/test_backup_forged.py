@@ -24,7 +24,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BusyError, NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import ADOPTED, CREATED, CREATING, Ledger
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
-from faulty_host import Host
+from faulty_host import Host, records
 
 
 @pytest.fixture
@@ -80,10 +80,14 @@ def test_of_a_ledger_that_was_cut_the_whole_lines_count(store):
     for _ in range(2):
         create.create(store, [])
     file = store.state_dir / "ledger"
-    good, records = file.read_bytes(), list(store.ledger().records())
+    good, made = file.read_bytes(), list(store.ledger().present().values())
+    lines = good.splitlines(keepends=True)
     for size in range(len(good)):
         file.write_bytes(good[:size])
-        assert list(store.ledger().records()) == records[: good[:size].count(b"\n")]
+        whole, found = good[:size].count(b"\n"), store.ledger()
+        assert found.size == sum(map(len, lines[:whole]))
+        # The first one was announced.
+        assert list(found.present().values()) == made[: max(0, whole - 1)]
 
 
 def test_a_ledger_that_was_cut_loses_no_backup_and_brings_none_back(store, made):
@@ -116,12 +120,12 @@ def test_on_a_new_machine_none_is_its_own_before_it_is_adopted(store, elsewhere,
     with store.locked() as ledger:
         store.remove(store.good()[2], ledger, "2026-11-22T00:00:00Z")
     del made[2]
-    with elsewhere.locked() as ledger:
-        assert not list(ledger.records())
+    with elsewhere.locked():
+        assert not records(elsewhere)
     assert states(elsewhere) == [(name, State.REPLAYED) for name in made]
     assert "panelctl backup adopt" in elsewhere.backups()[0].problem
     assert fetch.adopt(elsewhere).adopted == made
-    assert {record.event for record in elsewhere.ledger().records()} == {ADOPTED}
+    assert {record["event"] for record in records(elsewhere)} == {ADOPTED}
     assert [backup.name for backup in elsewhere.good()] == made
     assert list(restore.plan(elsewhere, origins)) == [made[-1]]
 
@@ -152,19 +156,19 @@ def test_one_that_dies_before_it_has_written_down_what_it_made_is_known_all_the_
     with pytest.raises(KeyboardInterrupt):
         create.create(elsewhere, [])
     monkeypatch.undo()
-    assert list(elsewhere.ledger().records())[-1].event == CREATING
+    assert records(elsewhere)[-1]["event"] == CREATING
     assert elsewhere.backups()[-1].state is State.GOOD
     own = elsewhere.backups()[-1].name
     with elsewhere.locked() as ledger:
         assert ledger.created(own).event == CREATED
     # The one after it needs no announcement.
     create.create(elsewhere, [])
-    assert [record.event for record in elsewhere.ledger().records()][-3:] == [CREATING, CREATED, CREATED]
+    assert [record["event"] for record in records(elsewhere)][-3:] == [CREATING, CREATED, CREATED]
 
 
 def test_only_what_was_announced_is_believed(store, elsewhere):
     name = create.create(store, []).name
-    manifest = list(store.ledger().records())[-1]
+    manifest = store.ledger().created(name)
     for other in (replace(manifest, name="backup_20260101T000000Z_000001"), replace(manifest, manifest="0" * 64)):
         with elsewhere.locked() as ledger:
             ledger.append(replace(other, event=CREATING))

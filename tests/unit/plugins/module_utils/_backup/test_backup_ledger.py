@@ -10,7 +10,8 @@ import tracemalloc
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import (
     CREATED,
     PRUNED,
@@ -18,6 +19,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger im
     Ledger,
     Record,
 )
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
 from faulty_host import RULES, Host
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -65,7 +67,22 @@ def test_a_command_reads_it_once_for_all_backups_that_there_are(memory, monkeypa
         host.panelctl("create")
     plain, read = Ledger.__init__, []
     monkeypatch.setattr(Ledger, "__init__", lambda *arguments: read.append(plain(*arguments)))
-    for command in ("list", "prune"):
+    # To verify all it is asked first which there are.
+    for command, times in (("list", 1), ("prune", 1), ("verify", 1), ("verify --all", 2)):
         read.clear()
-        host.panelctl(command)
-        assert len(read) == 1, command
+        host.panelctl(*command.split())
+        assert len(read) == times, command
+
+
+def test_what_another_one_writes_down_is_read(store):
+    """And by whoever changes a line that was read already, somebody is told."""
+    create.create(store, [])
+    before = store.ledger()
+    assert store.ledger() is before
+    create.create(Store(store.folder, store.state_dir, store.host, store.keys), [])
+    assert store.ledger().newest.seq == 2
+    assert before.newest.seq == 1
+    file = store.state_dir / "ledger"
+    file.write_bytes(file.read_bytes().replace(b"creating", b"creation"))
+    with pytest.raises(NotAuthenticError, match="line 1"):
+        store.ledger()

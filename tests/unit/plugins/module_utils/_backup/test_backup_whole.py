@@ -30,6 +30,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
 )
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
+from faulty_host import records
 
 
 @pytest.fixture
@@ -277,7 +278,7 @@ def test_a_forged_ledger_is_refused(store, small, origins, tmp_path):
     assert [backup.state for backup in store.backups()] == [State.GOOD, State.GOOD]
     with store.locked():
         pass
-    assert len(list(store.ledger().records())) == 3
+    assert len(records(store)) == 3
 
 
 def test_a_wrong_key_and_an_old_one(store, small, tmp_path, keys):
