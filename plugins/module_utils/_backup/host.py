@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import create, drill, extract, info, keyring, names, pins, restore, retention, status
+from . import create, drill, extract, info, keyring, names, offsite, pins, restore, retention, status
 from .app import App
 from .drill import Report
 from .errors import BackupError, NotAuthenticError
 from .manifest import Summary
+from .offsite import Pushed
 from .progress import SILENT, Progress
+from .remote import Remote
 from .restore import Plan, Restored, Restorer
 from .runs import Runs
 from .settings import Settings
@@ -64,7 +66,7 @@ class Backups:
         :raises BackupError: it cannot be made; those before are untouched.
         """
         origins = self.settings.of(of_set)
-        with self.noted(f"create {of_set}") as note:
+        with self._noted(f"create {of_set}") as note:
             self.settle()
             summary = create.create(self.store, origins, of_set, wait=self._wait, say=self._say)
             note(summary.size)
@@ -90,7 +92,7 @@ class Backups:
         """
         store = self.store
         found: list[Verdict] = []
-        with contextlib.suppress(_FoundError), self.noted("verify"):
+        with contextlib.suppress(_FoundError), self._noted("verify"):
             found += [self._verify(store, name) for name in wanted or [store.good()[-1].name]]
             if bad := [verdict.problem for verdict in found if verdict.problem]:
                 raise _FoundError(bad[0])
@@ -110,7 +112,7 @@ class Backups:
 
     def restore(self, wanted: Plan, *, snapshot: bool = True) -> Restored:
         """Bring back in place; see `restore.Restorer`."""
-        with self.noted("restore"):
+        with self._noted("restore"):
             return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
 
     def members(self, name: str = "", only: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
@@ -146,7 +148,7 @@ class Backups:
         """
         store = self.store
         self.settle()
-        with contextlib.suppress(_FoundError), self.noted("drill"), restore.scratch(store, self._wait):
+        with contextlib.suppress(_FoundError), self._noted("drill"), restore.scratch(store, self._wait):
             app = App(self.settings.paths.panelctl)
             report = drill.drill(store, self.settings.origins, app, self.settings.limits, say=self._say)
             if report.problem:
@@ -159,7 +161,7 @@ class Backups:
         :raises BackupError: that is not good, or a clock has jumped; nothing is removed.
         """
         store = self.store
-        noted = contextlib.nullcontext() if dry_run else self.noted("prune")
+        noted = contextlib.nullcontext() if dry_run else self._noted("prune")
         with noted, store.locked(self._wait) as ledger:
             good = {found.name: found for found in store.good()}
             newest = list(good)[-1]
@@ -172,6 +174,14 @@ class Backups:
             for name in () if dry_run else decision.remove:
                 store.remove(good[name], ledger, names.stamp(now))
         return decision
+
+    def push(self, remote: Remote) -> Pushed:
+        """Send the good backups that a remote lacks; see `offsite.push`."""
+        with contextlib.suppress(_FoundError), self._noted("push"):
+            done = offsite.push(self.store, remote, wait=self._wait, say=self._say)
+            if done.problems:
+                raise _FoundError(f"{done.problems[0].name}: {done.problems[0].text}")
+        return done
 
     def pin(self, name: str, *, stays: bool) -> bool:
         """Have a backup stay, or go; returns whether that is a change."""
@@ -191,7 +201,7 @@ class Backups:
         return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._say)
 
     @contextlib.contextmanager
-    def noted(self, kind: str) -> Iterator[Callable[[int], None]]:
+    def _noted(self, kind: str) -> Iterator[Callable[[int], None]]:
         """Write down how a run goes; gives whom to tell the size of what was made."""
         began, sizes, problem = time.monotonic(), [0], ""
         try:
