@@ -33,8 +33,8 @@ options:
     default: []
   to:
     description:
-      - A folder that is not there yet. All is extracted there, and the panel and its data are left alone. Where the
-        folder is there already, nothing is done.
+      - A folder that is not there yet. All is extracted there, also what cannot be brought back in place, and the panel
+        and its data are left alone. Where the folder is there already, nothing is done.
     type: path
   snapshot:
     description:
@@ -92,14 +92,17 @@ def main() -> None:
             to = Path(params["to"])
             if to.exists():
                 module.exit_json(changed=False, sources={}, snapshot="")
-            name, members = backups.members(params["name"], params["only"])
+            found = backups.members(params["name"], params["only"])
             if not module.check_mode:
-                backups.extract(name, to, params["only"])
+                backups.extract(params["name"], to, params["only"])
             module.exit_json(
                 changed=True,
-                sources=dict.fromkeys(members, name),
+                sources={source: name for name, members in found.items() for source in members},
                 snapshot="",
-                diff={"before": f"{to}: absent\n", "after": f"{to}: {', '.join(members)} of {name}\n"},
+                diff={
+                    "before": f"{to}: absent\n",
+                    "after": "".join(f"{to}: {', '.join(members)} of {name}\n" for name, members in found.items()),
+                },
             )
         wanted = backups.plan(params["name"], params["only"])
         sources = {origin.name: name for name, group in wanted.items() for origin in group}

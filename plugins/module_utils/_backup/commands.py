@@ -69,10 +69,23 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
         return _restore_in_place(backups, options, screen)
     if options.unproven:
         return _restore_unproven(backups, options, screen)
-    summary = backups.extract(options.name, options.to, options.only)
-    lines = [f"{summary.name} of {summary.began} is in {options.to}", *render.warnings(summary.warnings)]
-    screen.show({"result": "restored", "to": str(options.to), **asdict(summary)}, lines)
-    return PARTIAL if summary.partial else OK
+    found = backups.extract(options.name, options.to, options.only)
+    made = {summary.name: summary for summary in found.values()}
+    lines = [f"{source} of {summary.name}, {summary.began}, is in {options.to}" for source, summary in found.items()]
+    warnings = [f"{name}: {warning}" for name, summary in made.items() for warning in summary.warnings]
+    partial = any(summary.partial for summary in made.values())
+    # Of one that is named there is all to know; of several, which one each source came from.
+    told = (
+        asdict(made[options.name])
+        if options.name
+        else {
+            "sources": {source: summary.name for source, summary in found.items()},
+            "warnings": warnings,
+            "partial": partial,
+        }
+    )
+    screen.show({"result": "restored", "to": str(options.to), **told}, [*lines, *render.warnings(warnings)])
+    return PARTIAL if partial else OK
 
 
 def _restore_in_place(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:

@@ -115,27 +115,33 @@ class Backups:
         with self._noted("restore"):
             return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
 
-    def members(self, name: str = "", only: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
-        """Return the name of a backup, and the member of each of its sources.
+    def members(self, name: str = "", only: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+        """Return the member of each source that is wanted, by the names of the backups that they are in.
 
-        :param name: empty for the newest one.
+        :param name: of a backup, with all that it has; empty for the newest one of each source of this host.
         :param only: names of the sources; all, where there are none.
         :raises BackupError: there is no such backup or source.
         """
         store = self.store
-        name = name or store.good()[-1].name
-        with store.open(name) as found:
-            members = {source.name: source.member for source in found.summary.sources}
-        if unknown := sorted(set(only) - set(members)):
-            raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
-        return name, {source: members[source] for source in only or members}
+        if name:
+            return {name: _members(store, name, only)}
+        wanted = restore.plan(store, self.settings.origins, only=only, elsewhere=True)
+        return {name: _members(store, name, [origin.name for origin in group]) for name, group in wanted.items()}
 
-    def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> Summary:
-        """Verify a backup, and write what it has below a folder that is made for that; see `members`."""
-        name, members = self.members(name, only)
-        with extract.verified(self.store, name, self._say) as (found, archive):
-            extract.extract(found, archive, to, list(members.values()), self._say)
-            return found.summary
+    def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> dict[str, Summary]:
+        """Verify backups, and write what they have below a folder that is made for that; see `members`.
+
+        :returns: the backup that each source came from, by its name.
+        """
+        store, wanted = self.store, self.members(name, only)
+        with contextlib.ExitStack() as opened:
+            # All of them before anything of one is parsed.
+            parts = [
+                extract.Part(*opened.enter_context(extract.verified(store, backup, self._say)), list(members.values()))
+                for backup, members in wanted.items()
+            ]
+            extract.extract_all(parts, to, self._say)
+        return {source: part.found.summary for part in parts for source in wanted[part.found.summary.name]}
 
     def settle(self) -> str:
         """Undo what a restore that died has left; returns what was done, in words."""
@@ -216,6 +222,14 @@ class Backups:
             self._runs.note(kind, problem, seconds=time.monotonic() - began, size=sizes[-1])
             with contextlib.suppress(NotAuthenticError, OSError):
                 self._runs.export(next(reversed(drill.reports(self.store)), None))
+
+
+def _members(store: Store, name: str, only: Sequence[str]) -> dict[str, str]:
+    with store.open(name) as found:
+        members = {source.name: source.member for source in found.summary.sources}
+    if unknown := sorted(set(only) - set(members)):
+        raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
+    return {source: members[source] for source in only or members}
 
 
 class _FoundError(BackupError):

@@ -65,18 +65,21 @@ class _Journal:
     stopped: bool = False
 
 
-def plan(store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = ()) -> Plan:
+def plan(
+    store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = (), *, elsewhere: bool = False
+) -> Plan:
     """Decide what is brought back from which backup.
 
     :param name: of a backup; empty for the newest one of each origin.
     :param only: names of the origins that are wanted; all, where there are none.
+    :param elsewhere: whether it does not come to its place, so that there are more that can be brought back.
     :raises BackupError: there is no such backup or origin, or none that could be brought back.
     """
     if unknown := sorted(set(only) - {origin.name for origin in origins}):
         known = ", ".join(origin.name for origin in origins)
         raise BackupError(f"there is no source {', '.join(unknown)}; there are {known}")
-    wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place)]
-    if refused := [origin.name for origin in wanted if not origin.in_place]:
+    wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place or elsewhere)]
+    if refused := [origin.name for origin in wanted if not (origin.in_place or elsewhere)]:
         raise BackupError(f"{', '.join(refused)}: this is brought back with --to only, and what you need of it by hand")
     good = [found for found in store.backups() if found.state is State.GOOD and found.summary]
     if name:

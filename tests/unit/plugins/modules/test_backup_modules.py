@@ -116,6 +116,16 @@ def test_restoring(run, host):
     assert "no source tape" in run("backup_restore", only=["tape"])["msg"]
 
 
+def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
+    full = run("backup")["backup"]["name"]
+    databases = run("backup", set="databases")["backup"]["name"]
+    for check in (True, False):
+        done = run("backup_restore", to=str(host.parent / "elsewhere"), check=check)
+        assert done["sources"] == {"database": databases, "data": full}
+        assert f"data of {full}\n" in done["diff"]["after"]
+    assert (host.parent / "elsewhere/files/data/file").read_text() == "old"
+
+
 def test_pruning(run):
     names = [run("backup")["backup"]["name"] for _ in range(3)]
     foreseen = run("backup_prune", check=True)

@@ -92,6 +92,43 @@ def test_from_nothing_to_a_backup_that_is_restored(host):
     assert "already" in panelctl(host, "restore", "--to", str(host / "restored"), status=1)
 
 
+@pytest.fixture
+def with_several(host):
+    """A host with two backups, of which only the first has all sources, and one of what a restore has replaced."""
+    settings = json.loads((host / "settings.json").read_text())
+    settings["sources"][0]["in_place"] = False
+    (host / "settings.json").write_text(json.dumps({**settings, "sets": {"databases": {"sources": ["panel"]}}}))
+    panelctl(host, "key-rotate")
+    names = [panelctl(host, "create", kind, "--json")["name"] for kind in ("full", "databases")]
+    panelctl(host, "restore", names[0], "--only", "panel", "--yes")
+    return host, *names
+
+
+def test_elsewhere_comes_the_newest_one_of_each_source(with_several):
+    host, full, databases = with_several
+    told = panelctl(host, "restore", "--to", str(host / "all"), "--json")
+    assert told["sources"] == {"data": full, "panel": databases}
+    assert sorted(path.name for path in (host / "all").iterdir()) == ["files", "sqlite"]
+    assert (host / "all/files/data/file").read_text() == "content\n"
+    one = panelctl(host, "restore", "--to", str(host / "one"), "--only", "data", "--json")
+    assert one["sources"] == {"data": full}
+    assert [path.name for path in (host / "one").iterdir()] == ["files"]
+    said = panelctl(host, "restore", "--to", str(host / "said"))
+    assert f"data of {full}" in said
+    assert f"panel of {databases}" in said
+    before = panelctl(host, "list", "--json")[-1]
+    assert before["summary"]["set"] == "before-restore"
+    assert panelctl(host, "restore", before["name"], "--to", str(host / "before"), "--json")["name"] == before["name"]
+
+
+def test_elsewhere_comes_all_of_it_or_nothing(with_several):
+    host, full, _ = with_several
+    archive = host / "backups" / f"{full}.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    assert "not what was signed" in panelctl(host, "restore", "--to", str(host / "all"), status=4)
+    assert not list(host.glob("*all"))
+
+
 def test_who_watches_sees_how_far_it_is(with_backup):
     host, _ = with_backup
     status, seen = watched(host, "create")
