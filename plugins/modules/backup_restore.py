@@ -65,11 +65,19 @@ snapshot:
   returned: success
   type: str
   sample: backup_20261122T214500Z_000043
+partial:
+  description:
+    - Whether something is missing in what was brought back; the warnings say what. Null in check mode, and where
+      nothing was done.
+  returned: success
+  type: bool
+  sample: false
 """
 
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restored
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
 
 
@@ -91,30 +99,28 @@ def main() -> None:
         if params["to"]:
             to = Path(params["to"])
             if to.exists():
-                module.exit_json(changed=False, sources={}, snapshot="")
-            found = backups.members(params["name"], params["only"])
+                module.exit_json(changed=False, sources={}, snapshot="", partial=None)
+            members = backups.members(params["name"], params["only"])
+            sources = {source: name for name, found in members.items() for source in found}
+            done = None
             if not module.check_mode:
-                backups.extract(params["name"], to, params["only"])
-            module.exit_json(
-                changed=True,
-                sources={source: name for name, members in found.items() for source in members},
-                snapshot="",
-                diff={
-                    "before": f"{to}: absent\n",
-                    "after": "".join(f"{to}: {', '.join(members)} of {name}\n" for name, members in found.items()),
-                },
-            )
-        wanted = backups.plan(params["name"], params["only"])
-        sources = {origin.name: name for name, group in wanted.items() for origin in group}
-        done = None if module.check_mode else backups.restore(wanted, snapshot=params["snapshot"])
+                done = Restored.of(backups.extract(params["name"], to, params["only"]))
+            before = f"{to}: absent\n"
+            after = "".join(f"{to}: {', '.join(found)} of {name}\n" for name, found in members.items())
+        else:
+            wanted = backups.plan(params["name"], params["only"])
+            sources = {origin.name: name for name, group in wanted.items() for origin in group}
+            done = None if module.check_mode else backups.restore(wanted, snapshot=params["snapshot"])
+            before = "".join(f"{source}: the present\n" for source in sources)
+            after = "".join(f"{source}: {name}\n" for source, name in sources.items())
+        for warning in done.warnings if done else ():
+            module.warn(warning)
         module.exit_json(
             changed=True,
             sources=sources,
             snapshot=done.snapshot if done else "",
-            diff={
-                "before": "".join(f"{source}: the present\n" for source in sources),
-                "after": "".join(f"{source}: {name}\n" for source, name in sources.items()),
-            },
+            partial=done.partial if done else None,
+            diff={"before": before, "after": after},
         )
 
 

@@ -17,6 +17,7 @@ from . import extract, render
 from .errors import BackupError
 from .host import Backups
 from .render import Screen
+from .restore import Restored
 from .store import State
 
 OK, FAILED = 0, 1
@@ -70,22 +71,12 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
     if options.unproven:
         return _restore_unproven(backups, options, screen)
     found = backups.extract(options.name, options.to, options.only)
-    made = {summary.name: summary for summary in found.values()}
+    done = Restored.of(found)
     lines = [f"{source} of {summary.name}, {summary.began}, is in {options.to}" for source, summary in found.items()]
-    warnings = [f"{name}: {warning}" for name, summary in made.items() for warning in summary.warnings]
-    partial = any(summary.partial for summary in made.values())
     # Of one that is named there is all to know; of several, which one each source came from.
-    told = (
-        asdict(made[options.name])
-        if options.name
-        else {
-            "sources": {source: summary.name for source, summary in found.items()},
-            "warnings": warnings,
-            "partial": partial,
-        }
-    )
-    screen.show({"result": "restored", "to": str(options.to), **told}, [*lines, *render.warnings(warnings)])
-    return PARTIAL if partial else OK
+    told = asdict(next(iter(found.values())) if options.name else done)
+    screen.show({"result": "restored", "to": str(options.to), **told}, [*lines, *render.warnings(done.warnings)])
+    return PARTIAL if done.partial else OK
 
 
 def _restore_in_place(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -100,7 +91,7 @@ def _restore_in_place(backups: Backups, options: argparse.Namespace, screen: Scr
     if done.snapshot:
         lines.append(f"what there was before is {done.snapshot}")
     screen.show({"result": "restored", **asdict(done)}, [*lines, *render.warnings(done.warnings)])
-    return OK
+    return PARTIAL if done.partial else OK
 
 
 def _restore_unproven(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:

@@ -45,11 +45,28 @@ class Restored:
 
     :param sources: which backup each one came from, by its name.
     :param snapshot: name of the backup of what there was before; empty where there was nothing, or none was wanted.
+    :param warnings: of all these backups.
+    :param partial: whether something is missing in what was brought back.
     """
 
     sources: dict[str, str]
     snapshot: str = ""
     warnings: tuple[str, ...] = ()
+    partial: bool = False
+
+    @classmethod
+    def of(cls, found: Mapping[str, Summary], before: Summary | None = None) -> Restored:
+        """Return what was brought back of these backups, by the names of the sources.
+
+        :param before: the snapshot.
+        """
+        backups = {backup.name: backup for backup in (*found.values(), *([before] if before else []))}
+        return cls(
+            {source: backup.name for source, backup in found.items()},
+            before.name if before else "",
+            tuple(f"{name}: {warning}" for name, backup in backups.items() for warning in backup.warnings),
+            any(backup.partial for backup in found.values()),
+        )
 
 
 @dataclass(frozen=True)
@@ -228,16 +245,17 @@ class _Attempt:
         self._origins = sorted((o for group in wanted.values() for o in group), key=lambda origin: origin.is_database)
         default = store.state_dir / _STAGING
         self._staging = {origin.name: origin.staging(default) for origin in self._origins}
+        self._found: dict[str, Brought] = {}
 
     def load(self) -> None:
         """Bring all beside the present, and see that it is what went in."""
         self._note(_LOADING)
         for root in set(self._staging.values()):
             root.mkdir(mode=0o700)
-        found = bring(self._store, self._plan, self._staging, self._say)
+        self._found = bring(self._store, self._plan, self._staging, self._say)
         for origin in self._origins:
             self._say(f"loading {origin.name}")
-            origin.load(found[origin.name].source, self._staging[origin.name])
+            origin.load(self._found[origin.name].source, self._staging[origin.name])
 
     def take_over(self, ledger: Ledger, *, snapshot: bool) -> Restored:
         """Exchange them with the present, while the panel stands still."""
@@ -257,8 +275,7 @@ class _Attempt:
         self._note(_DONE)
         _tidy([(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
         _end(self._store)
-        sources = {origin.name: name for name, group in self._plan.items() for origin in group}
-        return Restored(sources, before.name, before.warnings) if before else Restored(sources)
+        return Restored.of({source: brought.backup for source, brought in self._found.items()}, before)
 
     def _snapshot(self, ledger: Ledger) -> Summary | None:
         present = [origin for origin in self._origins if origin.present()]

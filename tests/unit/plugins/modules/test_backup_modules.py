@@ -13,6 +13,7 @@ from importlib import import_module
 from threading import Timer
 
 import pytest
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import restore
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
@@ -56,6 +57,7 @@ def run(host, capsys):
 
     def run_module(which, /, *, check=False, **arguments):
         module = import_module(f"ansible_collections.aapanel.pipeline.plugins.modules.{which}")
+        warnings._global_warnings.clear()
         given = {"config": str(host), "_ansible_check_mode": check, "_ansible_diff": True, **arguments}
         with patch_module_args(given), pytest.raises(SystemExit) as ended:
             module.main()
@@ -64,6 +66,11 @@ def run(host, capsys):
         return result
 
     return run_module
+
+
+def warned(result):
+    """What a module has warned of."""
+    return [warning["event"]["msg"] for warning in result.get("warnings", [])]
 
 
 def test_a_backup_that_is_young_enough_is_not_made_again(run):
@@ -124,6 +131,18 @@ def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
         assert done["sources"] == {"database": databases, "data": full}
         assert f"data of {full}\n" in done["diff"]["after"]
     assert (host.parent / "elsewhere/files/data/file").read_text() == "old"
+
+
+def test_restoring_what_is_partial_warns(run, host):
+    (host.parent / "data" / "odd.db").write_bytes(b"SQLite format 3\0".ljust(5000, b"x"))
+    made = run("backup")
+    assert made["backup"]["partial"]
+    assert any("odd.db" in warning for warning in warned(made))
+    for arguments in ({"to": str(host.parent / "elsewhere")}, {"only": ["data"]}):
+        done = run("backup_restore", **arguments)
+        assert done["partial"]
+        assert any(f"{made['backup']['name']}: " in warning for warning in warned(done))
+    assert run("backup_restore", check=True)["partial"] is None
 
 
 def test_pruning(run):

@@ -177,6 +177,19 @@ def test_a_part_that_is_missing_ends_with_three(with_backup):
     assert "changed while it was read" in told["warnings"][0]
 
 
+def test_what_comes_back_from_a_partial_backup_is_partial(with_backup):
+    host, whole = with_backup
+    # No database, and so copied as any other file.
+    (host / "data" / "odd.db").write_bytes(b"SQLite format 3\0".ljust(5000, b"x"))
+    partial = panelctl(host, "create", "--json", status=3)["name"]
+    for arguments in (["--yes"], [partial, "--yes"], ["--to", str(host / "one")], [partial, "--to", str(host / "two")]):
+        said = panelctl(host, "restore", *arguments, status=3)
+        assert f"warning: {partial}: {host / 'data' / 'odd.db'}: " in said
+    told = panelctl(host, "restore", partial, "--only", "data", "--yes", "--json", status=3)
+    assert (told["result"], told["partial"], len(told["warnings"])) == ("restored", True, 2)
+    assert panelctl(host, "restore", whole, "--yes", "--json")["partial"] is False
+
+
 def test_two_at_once(with_backup):
     host, _ = with_backup
     with (host / "state" / "lock").open("r+") as lock:
