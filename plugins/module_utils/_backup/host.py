@@ -108,6 +108,7 @@ class Backups:
 
     def plan(self, name: str = "", only: Sequence[str] = ()) -> Plan:
         """Decide what a restore in place brings back from which backup; see `restore.plan`."""
+        self._refuse_old(name)
         return restore.plan(self.store, self.settings.origins, name, only)
 
     def restore(self, wanted: Plan, *, snapshot: bool = True) -> Restored:
@@ -123,6 +124,7 @@ class Backups:
         :raises BackupError: there is no such backup or source.
         """
         store = self.store
+        self._refuse_old(name)
         if name:
             return {name: _members(store, name, only)}
         wanted = restore.plan(store, self.settings.origins, only=only, elsewhere=True)
@@ -205,6 +207,13 @@ class Backups:
 
     def _restorer(self) -> Restorer:
         return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._say)
+
+    def _refuse_old(self, name: str) -> None:
+        if names.is_old_name(name) and name in [found.name for found in self.all() if found.state is State.OLD]:
+            raise BackupError(
+                f"{name}: nothing proves what an archive of the first format is. `panelctl backup restore {name} "
+                "--to FOLDER --unproven`, and look at it"
+            )
 
     @contextlib.contextmanager
     def _noted(self, kind: str) -> Iterator[Callable[[int], None]]:

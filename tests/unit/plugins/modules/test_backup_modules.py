@@ -103,6 +103,16 @@ def test_what_there_is_and_what_is_wrong_with_it(run, host):
     assert any("`verify` failed" in problem for problem in run("backup_info")["status"]["problems"])
 
 
+def test_verifying_all_leaves_those_out_that_nothing_proves(run, host):
+    assert run("backup_verify", all=True)["verified"] == []
+    name = run("backup")["backup"]["name"]
+    old = "backup_20240101_000000"
+    (host.parent / "folder" / f"{old}.tar.gz").write_bytes(b"")
+    found = run("backup_verify", all=True)
+    assert (found["verified"], found["left_out"]) == ([{"name": name, "problem": ""}], [old])
+    assert [verdict["name"] for verdict in run("backup_verify")["verified"]] == [name]
+
+
 def test_restoring(run, host):
     file = host.parent / "data" / "file"
     name = run("backup")["backup"]["name"]

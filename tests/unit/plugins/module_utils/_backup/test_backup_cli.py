@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -188,6 +189,26 @@ def test_what_comes_back_from_a_partial_backup_is_partial(with_backup):
     told = panelctl(host, "restore", partial, "--only", "data", "--yes", "--json", status=3)
     assert (told["result"], told["partial"], len(told["warnings"])) == ("restored", True, 2)
     assert panelctl(host, "restore", whole, "--yes", "--json")["partial"] is False
+
+
+def test_one_of_the_first_format_is_known_as_such(host):
+    panelctl(host, "key-rotate")
+    (host / "backups").mkdir()
+    old = "backup_20240101_000000"
+    with tarfile.open(host / "backups" / f"{old}.tar.gz", "w:gz") as archive:
+        archive.add(host / "data" / "file", "file")
+    (host / "backups" / f"{old}.info").write_text("Format: v1\n")
+    assert f"{old}: left out" in panelctl(host, "verify", "--all")
+    assert f"{old}  OLD: of the first format" in panelctl(host, "list")
+    name = panelctl(host, "create", "--json")["name"]
+    told = panelctl(host, "verify", "--all", "--json")
+    assert [(found["name"], found["result"]) for found in told] == [(name, "good"), (old, "left out")]
+    to = str(host / "restored")
+    for arguments in (["--to", to], ["--yes"]):
+        assert f"restore {old} --to FOLDER --unproven" in panelctl(host, "restore", old, *arguments, status=1)
+    assert "say which" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
+    panelctl(host, "restore", old, "--to", to, "--unproven")
+    assert (host / "restored" / "file").read_text() == "content\n"
 
 
 def test_two_at_once(with_backup):
