@@ -142,6 +142,23 @@ def test_a_canary_of_another_backup_fails(store, origins, backed_up, monkeypatch
     assert "the canary that was written before the backup" in drill.drill(store, origins, Panel(), Limits()).problem
 
 
+def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, monkeypatch):
+    """Nobody knows of what time it is, then. What is restored elsewhere only never has one."""
+    config = Files("config", origins[1].path / "data", in_place=False)
+
+    def refuse(*_):
+        raise BackupError("it is read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "mark", refuse)
+        name = create.create(store, [*origins, config]).name
+    report = drill.drill(store, [*origins, config], Panel(), Limits())
+    assert report.problem.startswith(f"data: {name} has no canary to look for; its warnings")
+    assert set(report.sources) == {"database", "data"}
+    create.create(store, [*origins, config])
+    assert drill.drill(store, [*origins, config], Panel(), Limits()).problem == ""
+
+
 def test_what_a_killed_one_has_left_goes(store, origins, backed_up):
     (store.state_dir / "drill" / "files").mkdir(parents=True)
     assert drill.drill(store, origins, Panel(), Limits()).result == "passed"
