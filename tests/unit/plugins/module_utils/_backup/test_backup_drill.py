@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, pins, runs, status
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, names, pins, runs, status
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.app import App
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
@@ -194,6 +194,13 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
     assert any(
         "should be younger" in problem for problem in status.look(store, origins, Limits(rpo_max=0), {}).problems
     )
+
+
+def test_what_a_restore_has_replaced_is_nobodys_newest_backup(store, origins, backed_up):
+    create.create(store, origins, names.BEFORE_RESTORE)
+    found = status.look(store, origins, Limits(), {})
+    assert {source["newest"] for source in found.sources.values()} == {backed_up.name}
+    assert found.backups == 2
 
 
 def test_runs_are_noted_and_rendered(tmp_path):
