@@ -72,6 +72,11 @@ partial:
   returned: success
   type: bool
   sample: false
+status:
+  description: What panelctl would exit with.
+  returned: failure
+  type: int
+  sample: 4
 """
 
 from pathlib import Path

@@ -41,16 +41,21 @@ EXAMPLES = r"""
 RETURN = r"""
 verified:
   description: What was found of each.
-  returned: always
+  returned: success, and where one is not good
   type: list
   elements: dict
   sample: [{name: backup_20261122T213000Z_000042, problem: ""}]
 left_out:
   description: Names of those of the first format, which nothing proves.
-  returned: always
+  returned: success, and where one is not good
   type: list
   elements: str
   sample: [backup_20260101_000000]
+status:
+  description: What panelctl would exit with.
+  returned: failure
+  type: int
+  sample: 4
 """
 
 from ansible.module_utils.basic import AnsibleModule

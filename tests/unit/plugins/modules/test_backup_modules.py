@@ -177,7 +177,7 @@ def test_drilling(run, host):
     host.write_text(json.dumps({**json.loads(host.read_text()), "limits": {"rto_max": 0}}))
     failed = run("backup_drill")
     assert "RTO is" in failed["msg"]
-    assert failed["report"]["problem"]
+    assert (failed["report"]["problem"], failed["status"]) == (failed["msg"].removeprefix("the drill failed: "), 1)
     assert "aapanel_backup_drill_passed 0" in (host.parent / "textfile_dir" / "aapanel_backup.prom").read_text()
 
 
