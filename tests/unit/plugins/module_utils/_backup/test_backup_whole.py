@@ -17,6 +17,7 @@ import tarfile
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
@@ -118,6 +119,43 @@ def test_whatever_compresses(tools, store, origins, tmp_path, monkeypatch):
     monkeypatch.setattr(compression.Reader.__init__, "__defaults__", (readers,))
     summary = create.create(store, origins)
     restore(store, summary.name, tmp_path / "restored")
+
+
+class Served(sqlite.Sqlite):
+    """A database that is dumped, as those of a server are."""
+
+    database = "served"
+
+    def size(self):
+        return 40 << 20
+
+
+@pytest.fixture
+def sizes(origins, database, monkeypatch):
+    """Origins of 10, 30 and 40 MiB; the second is SQLite's, which has its copy in its size."""
+    monkeypatch.setattr(files.Files, "size", lambda _: 10 << 20)
+    monkeypatch.setattr(sqlite.Sqlite, "size", lambda _: 60 << 20)
+    return [*origins, Served("served", database)]
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["one disk", "two disks"])
+def test_what_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
+    store.state_dir = store.state_dir if beside else memory / "state"
+    store.state_dir.mkdir()
+    if not beside and store.state_dir.stat().st_dev == store.folder.parent.stat().st_dev:
+        pytest.skip("there is but one file system here")
+    free = {store.folder: 64 + 80 + (40 if beside else 0), **({} if beside else {store.state_dir: 64 + 40})}
+    monkeypatch.setattr(create.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
+    create.create(store, sizes)
+    for folder in list(free):
+        free[folder] -= 1
+        with pytest.raises(BackupError, match=rf"^{folder}: {free[folder]} MiB .* may need {free[folder] + 1}\."):
+            create.create(store, sizes)
+        free[folder] += 1
+    assert len(store.good()) == 1
+    # What is no database is copied nowhere.
+    free |= {store.folder: 64 + 10, **({} if beside else {store.state_dir: 0})}
+    create.create(store, sizes[:1])
 
 
 def test_backups_follow_each_other(store, origins):
