@@ -143,6 +143,12 @@ def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
     assert (host.parent / "elsewhere/files/data/file").read_text() == "old"
 
 
+def test_restoring_without_a_snapshot(run):
+    name = run("backup")["backup"]["name"]
+    assert run("backup_restore", snapshot=False)["snapshot"] == ""
+    assert [backup["name"] for backup in run("backup_info")["backups"]] == [name]
+
+
 def test_restoring_what_is_partial_warns(run, host):
     (host.parent / "data" / "odd.db").write_bytes(b"SQLite format 3\0".ljust(5000, b"x"))
     made = run("backup")

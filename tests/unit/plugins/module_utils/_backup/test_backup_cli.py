@@ -55,11 +55,16 @@ def panelctl(host, *arguments, status=0):
     return json.loads(done.stdout) if "--json" in arguments else done.stdout + done.stderr
 
 
-def watched(host, *arguments):
-    """Run it as somebody does who sits at a terminal; gives what he has seen beside the result."""
+def watched(host, *arguments, answer=""):
+    """Run it as somebody does who sits at a terminal; gives what he has seen beside the result.
+
+    :param answer: what he types.
+    """
     ours, its = os.openpty()
-    with subprocess.Popen([sys.executable, "-I", host / "panelctl.py", *arguments], stdout=its, stderr=its) as running:
+    command = [sys.executable, "-I", host / "panelctl.py", *arguments]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its) as running:
         os.close(its)
+        os.write(ours, f"{answer}\n".encode())
         seen = b""
         # Linux ends a terminal that nobody writes to any more so.
         with contextlib.suppress(OSError):
@@ -178,6 +183,36 @@ def test_a_part_that_is_missing_ends_with_three(with_backup):
     assert "changed while it was read" in told["warnings"][0]
 
 
+def test_the_present_is_replaced_only_where_somebody_says_so(with_backup):
+    host, _ = with_backup
+    (host / "data" / "file").write_text("later\n")
+    for arguments in ([], ["--json"]):
+        said = panelctl(host, "restore", *arguments, status=1)
+        assert "Say --yes" in (said["error"] if arguments else said)
+    for answer, status in (("no", 1), ("", 1), ("yes", 0)):
+        assert (host / "data" / "file").read_text() == "later\n"
+        done, seen = watched(host, "restore", answer=answer)
+        assert "replaces its data, panel from backup_" in seen
+        assert done == status, seen
+    assert (host / "data" / "file").read_text() == "content\n"
+
+
+def test_a_snapshot_of_the_present_that_nobody_wants_is_not_made(with_backup):
+    host, name = with_backup
+    assert panelctl(host, "restore", "--yes", "--no-snapshot", "--json")["snapshot"] == ""
+    assert [found["name"] for found in panelctl(host, "list", "--json")] == [name]
+    assert panelctl(host, "restore", "--yes", "--json")["snapshot"] != ""
+
+
+def test_a_drill_ends_with_one_where_it_did_not_pass(with_backup):
+    host, _ = with_backup
+    assert panelctl(host, "drill", "--json")["result"] == "passed"
+    settings = json.loads((host / "settings.json").read_text())
+    (host / "settings.json").write_text(json.dumps({**settings, "limits": {"rto_max": 0}}))
+    assert panelctl(host, "drill", "--json", status=1)["result"] == "failed"
+    assert "the last `drill` failed: RTO is" in panelctl(host, "status", status=1)
+
+
 def test_what_comes_back_from_a_partial_backup_is_partial(with_backup):
     host, whole = with_backup
     # No database, and so copied as any other file.
@@ -235,6 +270,21 @@ def test_one_that_is_killed_leaves_nothing_that_looks_like_a_backup(number, with
     panelctl(host, "create")
     assert not list((host / "backups").glob(".new-*"))
     assert len(list((host / "backups").iterdir())) == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_that_is_stopped_tidies_up_and_says_so(number, with_backup):
+    host, _ = with_backup
+    with (host / "data" / "large").open("wb") as large:
+        large.truncate(2 << 30)
+    command = ["env", "--default-signal=INT,HUP", sys.executable, "-I", host / "panelctl.py", "create"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        while not list((host / "backups").glob(".new-*")):
+            assert running.poll() is None
+        running.send_signal(number)
+        assert running.stderr.read() == "panelctl: interrupted; what there was before is untouched\n"
+    assert running.returncode == 1
+    assert not list((host / "backups").glob(".new-*"))
 
 
 def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):

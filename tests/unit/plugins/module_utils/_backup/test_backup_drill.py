@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, names, pins, runs, status
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.app import App
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits, Report
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import unfinished
@@ -124,6 +124,13 @@ def test_what_takes_too_long_or_is_too_old_fails(limit, word, store, origins, ba
     assert word in report.problem
 
 
+@pytest.mark.parametrize("figure", ["rto", "rpo", "files_age"])
+def test_the_limit_itself_is_beyond_it(figure):
+    limits = Limits(rto_max=60, rpo_max=60, files_max=60)
+    assert drill._verdict(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 59}), limits) == ""
+    assert "is 60 s" in drill._verdict(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 60}), limits)
+
+
 def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monkeypatch):
     def sick():
         raise BackupError("the panel is not healthy on it")
@@ -155,7 +162,7 @@ def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, mon
     report = drill.drill(store, [*origins, config], Panel(), Limits())
     assert report.problem.startswith(f"data: {name} has no canary to look for; its warnings")
     assert set(report.sources) == {"database", "data"}
-    create.create(store, [*origins, config])
+    assert [bool(source.canary) for source in create.create(store, [*origins, config]).sources] == [True, True, False]
     assert drill.drill(store, [*origins, config], Panel(), Limits()).problem == ""
 
 

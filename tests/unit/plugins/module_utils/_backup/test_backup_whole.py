@@ -210,6 +210,20 @@ def test_a_database_that_is_none_makes_no_backup(content, store, tmp_path, origi
     assert len(list(store.folder.iterdir())) == 3
 
 
+def test_a_database_that_opens_and_is_not_sound_makes_no_backup(store, database, origins):
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE INDEX amounts ON accounts (amount)")
+        connection.execute("PRAGMA writable_schema = ON")
+        # The index is one of another column by now, and has none of its values.
+        connection.execute(
+            "UPDATE sqlite_master SET sql = 'CREATE INDEX amounts ON accounts (id)' WHERE name = 'amounts'"
+        )
+    connection.close()
+    with pytest.raises(BackupError, match=r"this copy is not sound: .*amounts"):
+        create.create(store, origins)
+    assert store.backups() == []
+
+
 def test_a_file_that_changes_is_told_of(store, data, monkeypatch):
     read = os.read
 
