@@ -78,7 +78,7 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
     done = Restored.of(found)
     lines = [f"{source} of {summary.name}, {summary.began}, is in {options.to}" for source, summary in found.items()]
     # Of one that is named there is all to know; of several, which one each source came from.
-    told = asdict(next(iter(found.values())) if options.name else done)
+    told = asdict(next(iter(found.values()), done) if options.name else done)
     screen.show({"result": "restored", "to": str(options.to), **told}, [*lines, *render.warnings(done.warnings)])
     return PARTIAL if done.partial else OK
 

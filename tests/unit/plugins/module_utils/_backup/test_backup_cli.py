@@ -127,6 +127,15 @@ def test_elsewhere_comes_the_newest_one_of_each_source(with_several):
     assert panelctl(host, "restore", before["name"], "--to", str(host / "before"), "--json")["name"] == before["name"]
 
 
+def test_elsewhere_comes_nothing_of_a_backup_of_nothing(host):
+    settings = json.loads((host / "settings.json").read_text())
+    absent = {"kind": "sqlite", "name": "later", "path": str(host / "later.db"), "optional": True}
+    (host / "settings.json").write_text(json.dumps({**settings, "sources": [absent]}))
+    panelctl(host, "key-rotate")
+    name = panelctl(host, "create", "--json")["name"]
+    assert panelctl(host, "restore", name, "--to", str(host / "restored"), "--json")["sources"] == {}
+
+
 def test_elsewhere_comes_all_of_it_or_nothing(with_several):
     host, full, _ = with_several
     archive = host / "backups" / f"{full}.tar.gz"
