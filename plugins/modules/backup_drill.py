@@ -34,7 +34,7 @@ EXAMPLES = r"""
 RETURN = r"""
 report:
   description: The report, as it was signed and written down. Null in check mode.
-  returned: always
+  returned: success, and where the drill did not pass
   type: dict
   sample:
     began: "2026-11-22T04:40:00Z"
@@ -44,11 +44,17 @@ report:
     health: ""
     problem: ""
     sources: {database: {backup: backup_20261122T042000Z_000042, age: 612, rows: 1043, tables: 7, seconds: 2}}
+status:
+  description: What panelctl would exit with.
+  returned: failure
+  type: int
+  sample: 1
 """
 
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.commands import FAILED
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
 
 
@@ -61,7 +67,7 @@ def main() -> None:
             module.exit_json(changed=True, report=None)
         report = backups.drill()
         if report.problem:
-            module.fail_json(msg=f"the drill failed: {report.problem}", report=asdict(report))
+            module.fail_json(msg=f"the drill failed: {report.problem}", report=asdict(report), status=FAILED)
         module.exit_json(changed=True, report=asdict(report))
 
 

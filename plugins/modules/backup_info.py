@@ -41,8 +41,10 @@ backups:
       problem: ""
       summary: {set: databases, began: "2026-11-22T21:30:00Z", size: 183204, partial: false}
 status:
-  description: The newest backup of each source and its age in seconds, the last runs, the last drill, and problems.
-  returned: success
+  description:
+    - The newest backup of each source and its age in seconds, the last runs, the last drill, and problems. On failure
+      a number, which is what panelctl would exit with.
+  returned: always
   type: dict
   sample:
     backups: 42

@@ -36,6 +36,11 @@ kept:
   returned: success
   type: dict
   sample: {backup_20261122T213000Z_000042: [newest, hourly]}
+status:
+  description: What panelctl would exit with.
+  returned: failure
+  type: int
+  sample: 5
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -33,8 +33,8 @@ options:
     default: []
   to:
     description:
-      - A folder that is not there yet. All is extracted there, and the panel and its data are left alone. Where the
-        folder is there already, nothing is done.
+      - A folder that is not there yet. All is extracted there, also what cannot be brought back in place, and the panel
+        and its data are left alone. Where the folder is there already, nothing is done.
     type: path
   snapshot:
     description:
@@ -65,11 +65,24 @@ snapshot:
   returned: success
   type: str
   sample: backup_20261122T214500Z_000043
+partial:
+  description:
+    - Whether something is missing in what was brought back; the warnings say what. Null in check mode, and where
+      nothing was done.
+  returned: success
+  type: bool
+  sample: false
+status:
+  description: What panelctl would exit with.
+  returned: failure
+  type: int
+  sample: 4
 """
 
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restored
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
 
 
@@ -91,27 +104,28 @@ def main() -> None:
         if params["to"]:
             to = Path(params["to"])
             if to.exists():
-                module.exit_json(changed=False, sources={}, snapshot="")
-            name, members = backups.members(params["name"], params["only"])
+                module.exit_json(changed=False, sources={}, snapshot="", partial=None)
+            members = backups.members(params["name"], params["only"])
+            sources = {source: name for name, found in members.items() for source in found}
+            done = None
             if not module.check_mode:
-                backups.extract(name, to, params["only"])
-            module.exit_json(
-                changed=True,
-                sources=dict.fromkeys(members, name),
-                snapshot="",
-                diff={"before": f"{to}: absent\n", "after": f"{to}: {', '.join(members)} of {name}\n"},
-            )
-        wanted = backups.plan(params["name"], params["only"])
-        sources = {origin.name: name for name, group in wanted.items() for origin in group}
-        done = None if module.check_mode else backups.restore(wanted, snapshot=params["snapshot"])
+                done = Restored.of(backups.extract(params["name"], to, params["only"]))
+            before = f"{to}: absent\n"
+            after = "".join(f"{to}: {', '.join(found)} of {name}\n" for name, found in members.items())
+        else:
+            wanted = backups.plan(params["name"], params["only"])
+            sources = {origin.name: name for name, group in wanted.items() for origin in group}
+            done = None if module.check_mode else backups.restore(wanted, snapshot=params["snapshot"])
+            before = "".join(f"{source}: the present\n" for source in sources)
+            after = "".join(f"{source}: {name}\n" for source, name in sources.items())
+        for warning in done.warnings if done else ():
+            module.warn(warning)
         module.exit_json(
             changed=True,
             sources=sources,
             snapshot=done.snapshot if done else "",
-            diff={
-                "before": "".join(f"{source}: the present\n" for source in sources),
-                "after": "".join(f"{source}: {name}\n" for source, name in sources.items()),
-            },
+            partial=done.partial if done else None,
+            diff={"before": before, "after": after},
         )
 
 

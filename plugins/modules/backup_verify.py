@@ -24,7 +24,7 @@ options:
     default: ""
   all:
     description:
-      - Whether to verify all of them.
+      - Whether to verify all of them, but for those of the first format, which nothing proves.
     type: bool
     default: false
 """
@@ -41,13 +41,25 @@ EXAMPLES = r"""
 RETURN = r"""
 verified:
   description: What was found of each.
-  returned: always
+  returned: success, and where one is not good
   type: list
   elements: dict
   sample: [{name: backup_20261122T213000Z_000042, problem: ""}]
+left_out:
+  description: Names of those of the first format, which nothing proves.
+  returned: success, and where one is not good
+  type: list
+  elements: str
+  sample: [backup_20260101_000000]
+status:
+  description: What panelctl would exit with.
+  returned: failure
+  type: int
+  sample: 4
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backups_of
 
 
@@ -64,12 +76,15 @@ def main() -> None:
     )
     name = module.params["name"]
     with backups_of(module) as backups:
-        wanted = [backup.name for backup in backups.all()] if module.params["all"] else [name] if name else []
+        there = backups.all() if module.params["all"] else []
+        left_out = [backup.name for backup in there if backup.state is State.OLD]
+        wanted = [name] if name else [backup.name for backup in there if backup.name not in left_out]
         found = backups.verify(wanted) if wanted or not module.params["all"] else []
         verified = [{"name": verdict.name, "problem": verdict.problem} for verdict in found]
         if bad := [verdict for verdict in found if verdict.problem]:
-            module.fail_json(msg=bad[0].problem, verified=verified, status=max(verdict.status for verdict in bad))
-        module.exit_json(changed=False, verified=verified)
+            status = max(verdict.status for verdict in bad)
+            module.fail_json(msg=bad[0].problem, verified=verified, left_out=left_out, status=status)
+        module.exit_json(changed=False, verified=verified, left_out=left_out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ STORE = Host("backups-store", "")
 PUSH = "aapanel-backup-push.service"
 IDENTITY = "/root/identity"
 COPIES = "/home/runner/copies"
+SETTINGS = "/etc/aapanel/backup.json"
 
 
 @pytest.fixture
@@ -23,6 +25,18 @@ def down() -> Iterator[None]:
     STORE.run("systemctl", "stop", "ssh")
     yield
     STORE.run("systemctl", "start", "ssh")
+
+
+@pytest.fixture
+def unprunable(server: Host) -> Iterator[None]:
+    """Rules that keep not even the newest backup, so that none is removed; as after a clock has jumped."""
+    good = server.run("cat", SETTINGS).stdout
+    settings = json.loads(good)
+    settings["sets"]["databases"]["retention"]["newest"] = 0
+    server.run("sh", "-c", f"cat >{SETTINGS}", given=json.dumps(settings))
+    yield
+    server.run("sh", "-c", f"cat >{SETTINGS}", given=good)
+    server.run("systemctl", "reset-failed", "aapanel-backup@databases")
 
 
 def listed(host: Host, folder: str) -> list[str]:
@@ -94,6 +108,17 @@ def test_a_store_that_is_down_keeps_nobody_from_backing_up(server: Host) -> None
     assert sent(server) > name
     assert is_kept(server, name)
     server.panelctl("remote")
+
+
+@pytest.mark.usefixtures("unprunable")
+def test_what_was_made_is_sent_though_nothing_could_be_pruned(server: Host) -> None:
+    """The unit fails, where somebody looks, and the backup that it has made is not only here."""
+    known = {backup["name"] for backup in server.backups()}
+    assert server.run("systemctl", "start", "aapanel-backup@databases", check=False).returncode
+    assert server.unit("aapanel-backup@databases", "ActiveState") == "failed"
+    name = server.backups("databases")[-1]["name"]
+    assert name not in known
+    wait_until(lambda: is_kept(server, name), 120.0, f"a copy of {name}")
 
 
 def test_cron_sends_what_it_has_made(cron: Host) -> None:

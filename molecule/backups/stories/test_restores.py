@@ -294,8 +294,10 @@ def test_the_playbooks(servers: list[Host]) -> None:
     assert not well
     assert "name one, with --limit HOST" in said
     put(servers[0], "changed")
-    well, said = play("restore", servers[:1], check=True)
+    named = servers[0].backups("full")[-1]["name"]
+    well, said = play("restore", servers[:1], check=True, backup=named)
     assert well, said[-4000:]
+    assert "reserved name" not in said
     assert look(servers[0])[0] == "changed"
     well, said = play("restore", servers[:1])
     assert well, said[-4000:]

@@ -17,6 +17,7 @@ from . import extract, render
 from .errors import BackupError
 from .host import Backups
 from .render import Screen
+from .restore import Restored
 from .store import State
 
 OK, FAILED = 0, 1
@@ -54,14 +55,18 @@ def _status(backups: Backups, _options: argparse.Namespace, screen: Screen) -> i
 
 
 def _verify(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
-    wanted = [found.name for found in backups.all()] if options.all else [options.name] if options.name else []
-    if options.all and not wanted:
-        screen.show([], ["there are none"])
-        return OK
-    found = backups.verify(wanted)
+    there = backups.all() if options.all else []
+    old = [backup for backup in there if backup.state is State.OLD]
+    wanted = [backup.name for backup in there if backup not in old]
+    if options.name and not options.all:
+        wanted = [options.name]
+    found = backups.verify(wanted) if wanted or not options.all else []
     results = [{"name": v.name, "result": "not good" if v.problem else "good", "problem": v.problem} for v in found]
-    screen.show(results, [f"{verdict.name}: {verdict.problem or 'good'}" for verdict in found])
-    return max(verdict.status for verdict in found)
+    results += [{"name": backup.name, "result": "left out", "problem": backup.problem} for backup in old]
+    lines = [f"{verdict.name}: {verdict.problem or 'good'}" for verdict in found]
+    lines += [f"{backup.name}: left out; it is {backup.problem}" for backup in old]
+    screen.show(results, lines or ["there are none"])
+    return max((verdict.status for verdict in found), default=OK)
 
 
 def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -69,10 +74,13 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
         return _restore_in_place(backups, options, screen)
     if options.unproven:
         return _restore_unproven(backups, options, screen)
-    summary = backups.extract(options.name, options.to, options.only)
-    lines = [f"{summary.name} of {summary.began} is in {options.to}", *render.warnings(summary.warnings)]
-    screen.show({"result": "restored", "to": str(options.to), **asdict(summary)}, lines)
-    return PARTIAL if summary.partial else OK
+    found = backups.extract(options.name, options.to, options.only)
+    done = Restored.of(found)
+    lines = [f"{source} of {summary.name}, {summary.began}, is in {options.to}" for source, summary in found.items()]
+    # Of one that is named there is all to know; of several, which one each source came from.
+    told = asdict(next(iter(found.values()), done) if options.name else done)
+    screen.show({"result": "restored", "to": str(options.to), **told}, [*lines, *render.warnings(done.warnings)])
+    return PARTIAL if done.partial else OK
 
 
 def _restore_in_place(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -87,10 +95,12 @@ def _restore_in_place(backups: Backups, options: argparse.Namespace, screen: Scr
     if done.snapshot:
         lines.append(f"what there was before is {done.snapshot}")
     screen.show({"result": "restored", **asdict(done)}, [*lines, *render.warnings(done.warnings)])
-    return OK
+    return PARTIAL if done.partial else OK
 
 
 def _restore_unproven(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
+    if not options.name:
+        raise BackupError("say which: --unproven wants the name of an archive of the first format")
     with extract.unproven(backups.store, options.name) as archive:
         extract.extract_unproven(archive, options.to, extract.Limits.of(archive, options.to.parent))
     lines = [f"{options.name} is in {options.to}; nothing proves what it is: look at it before anybody uses it"]

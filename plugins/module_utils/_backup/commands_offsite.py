@@ -42,10 +42,8 @@ def add_parsers(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> No
     adopt.add_argument("--all", action="store_true", help="all that are here and that the ledger does not know")
 
 
-def _push(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
-    remote = _remote(backups)
-    with backups.noted("push"):
-        done = offsite.push(backups.store, remote, wait=options.wait, say=screen.progress)
+def _push(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
+    done = backups.push(_remote(backups))
     lines = [
         *(f"{name}  sent" for name in done.sent),
         *(f"{name}  removed from the remote" for name in done.removed),

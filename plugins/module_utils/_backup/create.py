@@ -55,7 +55,8 @@ def create_locked(
     """Back up, for who holds the lock; see `create`."""
     _durable.make(store.folder)
     store.sweep(ledger)
-    sizes = _check_room(store.folder, origins)
+    sizes = [origin.size() for origin in origins]
+    _check_room(store, origins, sizes)
     canary = str(uuid.uuid4())
     unmarked = _mark(origins, canary)
     began = datetime.now(timezone.utc)
@@ -136,17 +137,26 @@ def _was_there(origin: Origin, store: Store) -> bool:
     return any(origin.name == source.name for summary in summaries for source in summary.sources)
 
 
-def _check_room(folder: Path, origins: Sequence[Origin]) -> list[int]:
+def _check_room(store: Store, origins: Sequence[Origin], sizes: Sequence[int]) -> None:
     # As if nothing could be compressed: a backup that fills the disk up takes the panel down.
-    sizes = [origin.size() for origin in origins]
-    needed = sum(sizes) + ROOM
-    free = shutil.disk_usage(folder).free
+    archived = copied = 0
+    for origin, size in zip(origins, sizes, strict=True):
+        # SQLite counts its copy itself.
+        once = size // 2 if origin.is_database and not origin.database else size
+        archived += once
+        # One at a time is written there before it goes into the archive.
+        copied = max(copied, once if origin.is_database else 0)
+    if store.folder.stat().st_dev == store.state_dir.stat().st_dev:
+        archived, copied = archived + copied, 0
+    _check_free(store.folder, archived, "Prune, make room, or choose another folder.")
+    if copied:
+        _check_free(store.state_dir, copied, "A database is copied there first: make room.")
+
+
+def _check_free(folder: Path, size: int, cure: str) -> None:
+    free, needed = shutil.disk_usage(folder).free, size + ROOM
     if free < needed:
-        raise BackupError(
-            f"{folder}: {free >> 20} MiB are free, and this backup may need {needed >> 20}. Prune, make room, or "
-            "choose another folder."
-        )
-    return sizes
+        raise BackupError(f"{folder}: {free >> 20} MiB are free, and this backup may need {needed >> 20}. {cure}")
 
 
 @contextlib.contextmanager

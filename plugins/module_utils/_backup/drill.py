@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -163,8 +163,18 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
         files_age=max([0, *ages[False]]),
         sources=sources,
         health=health,
-        problem=f"no good backup has {', '.join(missing)}" if missing else "",
+        problem="; ".join(_lacking(sources, missing)),
     )
+
+
+def _lacking(sources: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
+    """Give what a drill should have proven, and had nothing to."""
+    if missing:
+        yield f"no good backup has {', '.join(missing)}"
+    for name, found in sources.items():
+        if not found["canary"]:
+            backup = found["backup"]
+            yield f"{name}: {backup} has no canary to look for; its warnings in `panelctl backup list --json` say why"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import _durable
 from . import names, tar
@@ -140,21 +141,39 @@ def _verify(path: Path, descriptor: int, found: Manifest, progress: Progress) ->
         raise NotAuthenticError(f"{path}: its content is not what was signed")
 
 
+class Part(NamedTuple):
+    """What is wanted of a verified archive.
+
+    :param archive: its descriptor.
+    :param only: members that are wanted, with what is below them; all, where there is none.
+    """
+
+    found: Manifest
+    archive: int
+    only: Sequence[str] | None = None
+
+
 def extract(
     found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None, progress: Progress = SILENT
 ) -> None:
-    """Write the members of a verified archive below a folder that is made for that. Root gives them their owners.
+    """Write the members of a verified archive below a folder that is made for that; see `extract_all`."""
+    extract_all([Part(found, archive, only)], folder, progress)
 
-    :param only: members that are wanted, with what is below them; all, where there is none.
+
+def extract_all(parts: Sequence[Part], folder: Path, progress: Progress = SILENT) -> None:
+    """Write members of verified archives below a folder that is made for that. Root gives them their owners.
+
     :raises BackupError: the folder is there already, or cannot be written.
-    :raises NotAuthenticError: the archive has something else than its manifest.
+    :raises NotAuthenticError: an archive has something else than its manifest, or two have the same.
     """
-    progress(f"extracting {found.summary.name}", found.summary.content_size)
-    with _reading(archive, folder) as (reader, place):
-        for entry, content in _signed(found, reader):
-            if only is None or any(f"{entry.member.path}/".startswith(f"{path}/") for path in only):
-                place.add(entry, content)
-            progress.advance(entry.member.size)
+    with _filled(folder) as place:
+        for found, archive, only in parts:
+            progress(f"extracting {found.summary.name}", found.summary.content_size)
+            with _reading(archive) as reader:
+                for entry, content in _signed(found, reader):
+                    if only is None or any(f"{entry.member.path}/".startswith(f"{path}/") for path in only):
+                        place.add(entry, content)
+                    progress.advance(entry.member.size)
 
 
 def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
@@ -164,7 +183,7 @@ def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
     :raises NotAuthenticError: the archive has something that no backup has, or more than the limits allow.
     """
     members = size = 0
-    with _reading(archive, folder) as (reader, place):
+    with _filled(folder) as place, _reading(archive) as reader:
         for member, content in tar.members(reader.read):
             members, size = members + 1, size + member.size
             if members > limits.members or size > limits.size:
@@ -180,15 +199,20 @@ def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
 
 
 @contextlib.contextmanager
-def _reading(archive: int, folder: Path) -> Iterator[tuple[Reader, _Place]]:
-    with _staged(folder) as staging:
-        reader, whole = Reader(archive), False
-        try:
-            with _Place(staging, owners=os.geteuid() == 0) as place:
-                yield reader, place
-                whole = True
-        finally:
-            reader.close(whole=whole)
+def _filled(folder: Path) -> Iterator[_Place]:
+    """Give what fills a fresh folder, which takes this one's place when all is in it."""
+    with _staged(folder) as staging, _Place(staging, owners=os.geteuid() == 0) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def _reading(archive: int) -> Iterator[Reader]:
+    reader, whole = Reader(archive), False
+    try:
+        yield reader
+        whole = True
+    finally:
+        reader.close(whole=whole)
 
 
 @contextlib.contextmanager

@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import create, drill, extract, info, keyring, names, pins, restore, retention, status
+from . import create, drill, extract, info, keyring, names, offsite, pins, restore, retention, status
 from .app import App
 from .drill import Report
 from .errors import BackupError, NotAuthenticError, UnhealthyError
 from .manifest import Summary
+from .offsite import Pushed
 from .progress import SILENT, Progress
+from .remote import Remote
 from .restore import Plan, Restored, Restorer
 from .runs import Runs
 from .settings import Settings
@@ -64,7 +66,7 @@ class Backups:
         :raises BackupError: it cannot be made; those before are untouched.
         """
         origins = self.settings.of(of_set)
-        with self.noted(f"create {of_set}") as note:
+        with self._noted(f"create {of_set}") as note:
             self._settled()
             summary = create.create(self.store, origins, of_set, wait=self._wait, say=self._say)
             note(summary.size)
@@ -90,7 +92,7 @@ class Backups:
         """
         store = self.store
         found: list[Verdict] = []
-        with contextlib.suppress(_FoundError), self.noted("verify"):
+        with contextlib.suppress(_FoundError), self._noted("verify"):
             before = store.ledger().present()
             for name in wanted or [store.good()[-1].name]:
                 verdict = self._verify(store, name)
@@ -111,34 +113,42 @@ class Backups:
 
     def plan(self, name: str = "", only: Sequence[str] = ()) -> Plan:
         """Decide what a restore in place brings back from which backup; see `restore.plan`."""
+        self._refuse_old(name)
         return restore.plan(self.store, self.settings.origins, name, only)
 
     def restore(self, wanted: Plan, *, snapshot: bool = True) -> Restored:
         """Bring back in place; see `restore.Restorer`."""
-        with self.noted("restore"):
+        with self._noted("restore"):
             return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
 
-    def members(self, name: str = "", only: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
-        """Return the name of a backup, and the member of each of its sources.
+    def members(self, name: str = "", only: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+        """Return the member of each source that is wanted, by the names of the backups that they are in.
 
-        :param name: empty for the newest one.
+        :param name: of a backup, with all that it has; empty for the newest one of each source of this host.
         :param only: names of the sources; all, where there are none.
         :raises BackupError: there is no such backup or source.
         """
         store = self.store
-        name = name or store.good()[-1].name
-        with store.open(name) as found:
-            members = {source.name: source.member for source in found.summary.sources}
-        if unknown := sorted(set(only) - set(members)):
-            raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
-        return name, {source: members[source] for source in only or members}
+        self._refuse_old(name)
+        if name:
+            return {name: _members(store, name, only)}
+        wanted = restore.plan(store, self.settings.origins, only=only, elsewhere=True)
+        return {name: _members(store, name, [origin.name for origin in group]) for name, group in wanted.items()}
 
-    def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> Summary:
-        """Verify a backup, and write what it has below a folder that is made for that; see `members`."""
-        name, members = self.members(name, only)
-        with extract.verified(self.store, name, self._say) as (found, archive):
-            extract.extract(found, archive, to, list(members.values()), self._say)
-            return found.summary
+    def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> dict[str, Summary]:
+        """Verify backups, and write what they have below a folder that is made for that; see `members`.
+
+        :returns: the backup that each source came from, by its name.
+        """
+        store, wanted = self.store, self.members(name, only)
+        with contextlib.ExitStack() as opened:
+            # All of them before anything of one is parsed.
+            parts = [
+                extract.Part(*opened.enter_context(extract.verified(store, backup, self._say)), list(members.values()))
+                for backup, members in wanted.items()
+            ]
+            extract.extract_all(parts, to, self._say)
+        return {source: part.found.summary for part in parts for source in wanted[part.found.summary.name]}
 
     def settle(self) -> str:
         """Undo what a restore that died has left; returns what was done, in words."""
@@ -156,7 +166,7 @@ class Backups:
         """
         store = self.store
         self._settled()
-        with contextlib.suppress(_FoundError), self.noted("drill"), restore.scratch(store, self._wait):
+        with contextlib.suppress(_FoundError), self._noted("drill"), restore.scratch(store, self._wait):
             app = App(self.settings.paths.panelctl)
             report = drill.drill(store, self.settings.origins, app, self.settings.limits, say=self._say)
             if report.problem:
@@ -174,7 +184,7 @@ class Backups:
             with lock(store.state_dir, self._wait):
                 decision, going = self._decide(store), store.ledger().unfinished
                 return replace(decision, remove=[going.name, *decision.remove]) if going else decision
-        with self.noted("prune"), store.locked(self._wait) as ledger:
+        with self._noted("prune"), store.locked(self._wait) as ledger:
             decision, now = self._decide(store), names.stamp(datetime.now(timezone.utc))
             for found in store.good():
                 if found.name in decision.remove:
@@ -225,6 +235,14 @@ class Backups:
             raise BackupError(f"{name}: it is the last good one of {mine}; `panelctl backup create {mine}` first")
         return there[name]
 
+    def push(self, remote: Remote) -> Pushed:
+        """Send the good backups that a remote lacks; see `offsite.push`."""
+        with contextlib.suppress(_FoundError), self._noted("push"):
+            done = offsite.push(self.store, remote, wait=self._wait, say=self._say)
+            if done.problems:
+                raise _FoundError(f"{done.problems[0].name}: {done.problems[0].text}")
+        return done
+
     def pin(self, name: str, *, stays: bool) -> bool:
         """Have a backup stay, or go; returns whether that is a change."""
         store = self.store
@@ -242,8 +260,15 @@ class Backups:
     def _restorer(self) -> Restorer:
         return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._say)
 
+    def _refuse_old(self, name: str) -> None:
+        if names.is_old_name(name) and name in [found.name for found in self.all() if found.state is State.OLD]:
+            raise BackupError(
+                f"{name}: nothing proves what an archive of the first format is. `panelctl backup restore {name} "
+                "--to FOLDER --unproven`, and look at it"
+            )
+
     @contextlib.contextmanager
-    def noted(self, kind: str) -> Iterator[Callable[[int], None]]:
+    def _noted(self, kind: str) -> Iterator[Callable[[int], None]]:
         """Write down how a run goes; gives whom to tell the size of what was made."""
         began, sizes, problem = time.monotonic(), [0], ""
         try:
@@ -258,6 +283,14 @@ class Backups:
             self._runs.note(kind, problem, seconds=time.monotonic() - began, size=sizes[-1])
             with contextlib.suppress(NotAuthenticError, OSError):
                 self._runs.export(next(reversed(drill.reports(self.store)), None))
+
+
+def _members(store: Store, name: str, only: Sequence[str]) -> dict[str, str]:
+    with store.open(name) as found:
+        members = {source.name: source.member for source in found.summary.sources}
+    if unknown := sorted(set(only) - set(members)):
+        raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
+    return {source: members[source] for source in only or members}
 
 
 class _FoundError(BackupError):

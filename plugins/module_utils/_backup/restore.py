@@ -48,11 +48,28 @@ class Restored:
 
     :param sources: which backup each one came from, by its name.
     :param snapshot: name of the backup of what there was before; empty where there was nothing, or none was wanted.
+    :param warnings: of all these backups.
+    :param partial: whether something is missing in what was brought back.
     """
 
     sources: dict[str, str]
     snapshot: str = ""
     warnings: tuple[str, ...] = ()
+    partial: bool = False
+
+    @classmethod
+    def of(cls, found: Mapping[str, Summary], before: Summary | None = None) -> Restored:
+        """Return what was brought back of these backups, by the names of the sources.
+
+        :param before: the snapshot.
+        """
+        backups = {backup.name: backup for backup in (*found.values(), *([before] if before else []))}
+        return cls(
+            {source: backup.name for source, backup in found.items()},
+            before.name if before else "",
+            tuple(f"{name}: {warning}" for name, backup in backups.items() for warning in backup.warnings),
+            any(backup.partial for backup in found.values()),
+        )
 
 
 @dataclass(frozen=True)
@@ -68,18 +85,21 @@ class _Journal:
     stopped: bool = False
 
 
-def plan(store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = ()) -> Plan:
+def plan(
+    store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = (), *, elsewhere: bool = False
+) -> Plan:
     """Decide what is brought back from which backup.
 
     :param name: of a backup; empty for the newest one of each origin.
     :param only: names of the origins that are wanted; all, where there are none.
+    :param elsewhere: whether it does not come to its place, so that there are more that can be brought back.
     :raises BackupError: there is no such backup or origin, or none that could be brought back.
     """
     if unknown := sorted(set(only) - {origin.name for origin in origins}):
         known = ", ".join(origin.name for origin in origins)
         raise BackupError(f"there is no source {', '.join(unknown)}; there are {known}")
-    wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place)]
-    if refused := [origin.name for origin in wanted if not origin.in_place]:
+    wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place or elsewhere)]
+    if refused := [origin.name for origin in wanted if not (origin.in_place or elsewhere)]:
         raise BackupError(f"{', '.join(refused)}: this is brought back with --to only, and what you need of it by hand")
     good = [found for found in store.backups() if found.state is State.GOOD and found.summary]
     if name:
@@ -246,16 +266,17 @@ class _Attempt:
         self._origins = sorted(mine, key=lambda origin: (origin.is_database, origin.folder))
         default = store.state_dir / _STAGING
         self._staging = {origin.name: origin.staging(default) for origin in self._origins}
+        self._found: dict[str, Brought] = {}
 
     def load(self) -> None:
         """Bring all beside the present, and see that it is what went in."""
         self._note(_LOADING)
         for root in set(self._staging.values()):
             root.mkdir(mode=0o700)
-        found = bring(self._store, self._plan, self._staging, self._say)
+        self._found = bring(self._store, self._plan, self._staging, self._say)
         for origin in self._origins:
             self._say(f"loading {origin.name}")
-            origin.load(found[origin.name].source, self._staging[origin.name])
+            origin.load(self._found[origin.name].source, self._staging[origin.name])
 
     def take_over(self, ledger: Ledger, *, snapshot: bool) -> Restored:
         """Exchange them with the present, while the panel stands still."""
@@ -275,9 +296,8 @@ class _Attempt:
         self._note(_DONE)
         left = _tidy([(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
         _end(self._store)
-        sources = {origin.name: name for name, group in self._plan.items() for origin in group}
-        warnings = (*(before.warnings if before else ()), *left)
-        return Restored(sources, before.name if before else "", warnings)
+        done = Restored.of({source: brought.backup for source, brought in self._found.items()}, before)
+        return replace(done, warnings=(*done.warnings, *left))
 
     def _snapshot(self, ledger: Ledger) -> Summary | None:
         present = [origin for origin in self._origins if origin.present()]

@@ -83,7 +83,9 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
 
 
 def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
-    having = [summary for summary in good if any(origin.name == source.name for source in summary.sources)]
+    # Neither a restore nor a drill takes what a restore has replaced.
+    wanted = [summary for summary in good if summary.set != names.BEFORE_RESTORE]
+    having = [summary for summary in wanted if any(origin.name == source.name for source in summary.sources)]
     if not having:
         return {"newest": None, "age": None, "partial": False}
     newest = having[-1]

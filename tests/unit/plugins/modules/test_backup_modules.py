@@ -14,6 +14,7 @@ from importlib import import_module
 from threading import Timer
 
 import pytest
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, restore
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
@@ -57,6 +58,7 @@ def run(host, capsys):
 
     def run_module(which, /, *, check=False, **arguments):
         module = import_module(f"ansible_collections.aapanel.pipeline.plugins.modules.{which}")
+        warnings._global_warnings.clear()
         given = {"config": str(host), "_ansible_check_mode": check, "_ansible_diff": True, **arguments}
         with patch_module_args(given), pytest.raises(SystemExit) as ended:
             module.main()
@@ -65,6 +67,11 @@ def run(host, capsys):
         return result
 
     return run_module
+
+
+def warned(result):
+    """What a module has warned of."""
+    return [warning["event"]["msg"] for warning in result.get("warnings", [])]
 
 
 def test_a_backup_that_is_young_enough_is_not_made_again(run):
@@ -109,6 +116,16 @@ def test_what_there_is_and_what_is_wrong_with_it(run, host):
     assert any("`verify` failed" in problem for problem in run("backup_info")["status"]["problems"])
 
 
+def test_verifying_all_leaves_those_out_that_nothing_proves(run, host):
+    assert run("backup_verify", all=True)["verified"] == []
+    name = run("backup")["backup"]["name"]
+    old = "backup_20240101_000000"
+    (host.parent / "folder" / f"{old}.tar.gz").write_bytes(b"")
+    found = run("backup_verify", all=True)
+    assert (found["verified"], found["left_out"]) == ([{"name": name, "problem": ""}], [old])
+    assert [verdict["name"] for verdict in run("backup_verify")["verified"]] == [name]
+
+
 def test_restoring(run, host):
     file = host.parent / "data" / "file"
     name = run("backup")["backup"]["name"]
@@ -127,6 +144,34 @@ def test_restoring(run, host):
     assert [path.name for path in (host.parent / "elsewhere").iterdir()] == ["files"]
     assert not run("backup_restore", to=to)["changed"]
     assert "no source tape" in run("backup_restore", only=["tape"])["msg"]
+
+
+def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
+    full = run("backup")["backup"]["name"]
+    databases = run("backup", set="databases")["backup"]["name"]
+    for check in (True, False):
+        done = run("backup_restore", to=str(host.parent / "elsewhere"), check=check)
+        assert done["sources"] == {"database": databases, "data": full}
+        assert f"data of {full}\n" in done["diff"]["after"]
+    assert (host.parent / "elsewhere/files/data/file").read_text() == "old"
+
+
+def test_restoring_without_a_snapshot(run):
+    name = run("backup")["backup"]["name"]
+    assert run("backup_restore", snapshot=False)["snapshot"] == ""
+    assert [backup["name"] for backup in run("backup_info")["backups"]] == [name]
+
+
+def test_restoring_what_is_partial_warns(run, host):
+    (host.parent / "data" / "odd.db").write_bytes(b"SQLite format 3\0".ljust(5000, b"x"))
+    made = run("backup")
+    assert made["backup"]["partial"]
+    assert any("odd.db" in warning for warning in warned(made))
+    for arguments in ({"to": str(host.parent / "elsewhere")}, {"only": ["data"]}):
+        done = run("backup_restore", **arguments)
+        assert done["partial"]
+        assert any(f"{made['backup']['name']}: " in warning for warning in warned(done))
+    assert run("backup_restore", check=True)["partial"] is None
 
 
 def test_pruning(run):
@@ -151,7 +196,7 @@ def test_drilling(run, host):
     host.write_text(json.dumps({**json.loads(host.read_text()), "limits": {"rto_max": 0}}))
     failed = run("backup_drill")
     assert "RTO is" in failed["msg"]
-    assert failed["report"]["problem"]
+    assert (failed["report"]["problem"], failed["status"]) == (failed["msg"].removeprefix("the drill failed: "), 1)
     assert "aapanel_backup_drill_passed 0" in (host.parent / "textfile_dir" / "aapanel_backup.prom").read_text()
 
 

@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -54,11 +55,16 @@ def panelctl(host, *arguments, status=0):
     return json.loads(done.stdout) if "--json" in arguments else done.stdout + done.stderr
 
 
-def watched(host, *arguments):
-    """Run it as somebody does who sits at a terminal; gives what he has seen beside the result."""
+def watched(host, *arguments, answer=""):
+    """Run it as somebody does who sits at a terminal; gives what he has seen beside the result.
+
+    :param answer: what he types.
+    """
     ours, its = os.openpty()
-    with subprocess.Popen([sys.executable, "-I", host / "panelctl.py", *arguments], stdout=its, stderr=its) as running:
+    command = [sys.executable, "-I", host / "panelctl.py", *arguments]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its) as running:
         os.close(its)
+        os.write(ours, f"{answer}\n".encode())
         seen = b""
         # Linux ends a terminal that nobody writes to any more so.
         with contextlib.suppress(OSError):
@@ -90,6 +96,52 @@ def test_from_nothing_to_a_backup_that_is_restored(host):
     assert "is in" in panelctl(host, "restore", "--to", str(host / "restored"))
     assert (host / "restored/files/data/file").read_text() == "content\n"
     assert "already" in panelctl(host, "restore", "--to", str(host / "restored"), status=1)
+
+
+@pytest.fixture
+def with_several(host):
+    """A host with two backups, of which only the first has all sources, and one of what a restore has replaced."""
+    settings = json.loads((host / "settings.json").read_text())
+    settings["sources"][0]["in_place"] = False
+    (host / "settings.json").write_text(json.dumps({**settings, "sets": {"databases": {"sources": ["panel"]}}}))
+    panelctl(host, "key-rotate")
+    names = [panelctl(host, "create", kind, "--json")["name"] for kind in ("full", "databases")]
+    panelctl(host, "restore", names[0], "--only", "panel", "--yes")
+    return host, *names
+
+
+def test_elsewhere_comes_the_newest_one_of_each_source(with_several):
+    host, full, databases = with_several
+    told = panelctl(host, "restore", "--to", str(host / "all"), "--json")
+    assert told["sources"] == {"data": full, "panel": databases}
+    assert sorted(path.name for path in (host / "all").iterdir()) == ["files", "sqlite"]
+    assert (host / "all/files/data/file").read_text() == "content\n"
+    one = panelctl(host, "restore", "--to", str(host / "one"), "--only", "data", "--json")
+    assert one["sources"] == {"data": full}
+    assert [path.name for path in (host / "one").iterdir()] == ["files"]
+    said = panelctl(host, "restore", "--to", str(host / "said"))
+    assert f"data of {full}" in said
+    assert f"panel of {databases}" in said
+    before = panelctl(host, "list", "--json")[-1]
+    assert before["summary"]["set"] == "before-restore"
+    assert panelctl(host, "restore", before["name"], "--to", str(host / "before"), "--json")["name"] == before["name"]
+
+
+def test_elsewhere_comes_nothing_of_a_backup_of_nothing(host):
+    settings = json.loads((host / "settings.json").read_text())
+    absent = {"kind": "sqlite", "name": "later", "path": str(host / "later.db"), "optional": True}
+    (host / "settings.json").write_text(json.dumps({**settings, "sources": [absent]}))
+    panelctl(host, "key-rotate")
+    name = panelctl(host, "create", "--json")["name"]
+    assert panelctl(host, "restore", name, "--to", str(host / "restored"), "--json")["sources"] == {}
+
+
+def test_elsewhere_comes_all_of_it_or_nothing(with_several):
+    host, full, _ = with_several
+    archive = host / "backups" / f"{full}.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    assert "not what was signed" in panelctl(host, "restore", "--to", str(host / "all"), status=4)
+    assert not list(host.glob("*all"))
 
 
 def test_who_watches_sees_how_far_it_is(with_backup):
@@ -140,6 +192,69 @@ def test_a_part_that_is_missing_ends_with_three(with_backup):
     assert "changed while it was read" in told["warnings"][0]
 
 
+def test_the_present_is_replaced_only_where_somebody_says_so(with_backup):
+    host, _ = with_backup
+    (host / "data" / "file").write_text("later\n")
+    for arguments in ([], ["--json"]):
+        said = panelctl(host, "restore", *arguments, status=1)
+        assert "Say --yes" in (said["error"] if arguments else said)
+    for answer, status in (("no", 1), ("", 1), ("yes", 0)):
+        assert (host / "data" / "file").read_text() == "later\n"
+        done, seen = watched(host, "restore", answer=answer)
+        assert "replaces its data, panel from backup_" in seen
+        assert done == status, seen
+    assert (host / "data" / "file").read_text() == "content\n"
+
+
+def test_a_snapshot_of_the_present_that_nobody_wants_is_not_made(with_backup):
+    host, name = with_backup
+    assert panelctl(host, "restore", "--yes", "--no-snapshot", "--json")["snapshot"] == ""
+    assert [found["name"] for found in panelctl(host, "list", "--json")] == [name]
+    assert panelctl(host, "restore", "--yes", "--json")["snapshot"] != ""
+
+
+def test_a_drill_ends_with_one_where_it_did_not_pass(with_backup):
+    host, _ = with_backup
+    assert panelctl(host, "drill", "--json")["result"] == "passed"
+    settings = json.loads((host / "settings.json").read_text())
+    (host / "settings.json").write_text(json.dumps({**settings, "limits": {"rto_max": 0}}))
+    assert panelctl(host, "drill", "--json", status=1)["result"] == "failed"
+    assert "the last `drill` failed: RTO is" in panelctl(host, "status", status=1)
+
+
+def test_what_comes_back_from_a_partial_backup_is_partial(with_backup):
+    host, whole = with_backup
+    # No database, and so copied as any other file.
+    (host / "data" / "odd.db").write_bytes(b"SQLite format 3\0".ljust(5000, b"x"))
+    partial = panelctl(host, "create", "--json", status=3)["name"]
+    for arguments in (["--yes"], [partial, "--yes"], ["--to", str(host / "one")], [partial, "--to", str(host / "two")]):
+        said = panelctl(host, "restore", *arguments, status=3)
+        assert f"warning: {partial}: {host / 'data' / 'odd.db'}: " in said
+    told = panelctl(host, "restore", partial, "--only", "data", "--yes", "--json", status=3)
+    assert (told["result"], told["partial"], len(told["warnings"])) == ("restored", True, 2)
+    assert panelctl(host, "restore", whole, "--yes", "--json")["partial"] is False
+
+
+def test_one_of_the_first_format_is_known_as_such(host):
+    panelctl(host, "key-rotate")
+    (host / "backups").mkdir()
+    old = "backup_20240101_000000"
+    with tarfile.open(host / "backups" / f"{old}.tar.gz", "w:gz") as archive:
+        archive.add(host / "data" / "file", "file")
+    (host / "backups" / f"{old}.info").write_text("Format: v1\n")
+    assert f"{old}: left out" in panelctl(host, "verify", "--all")
+    assert f"{old}  OLD: of the first format" in panelctl(host, "list")
+    name = panelctl(host, "create", "--json")["name"]
+    told = panelctl(host, "verify", "--all", "--json")
+    assert [(found["name"], found["result"]) for found in told] == [(name, "good"), (old, "left out")]
+    to = str(host / "restored")
+    for arguments in (["--to", to], ["--yes"]):
+        assert f"restore {old} --to FOLDER --unproven" in panelctl(host, "restore", old, *arguments, status=1)
+    assert "say which" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
+    panelctl(host, "restore", old, "--to", to, "--unproven")
+    assert (host / "restored" / "file").read_text() == "content\n"
+
+
 def test_two_at_once(with_backup):
     host, _ = with_backup
     with (host / "state" / "lock").open("r+") as lock:
@@ -164,6 +279,21 @@ def test_one_that_is_killed_leaves_nothing_that_looks_like_a_backup(number, with
     panelctl(host, "create")
     assert not list((host / "backups").glob(".new-*"))
     assert len(list((host / "backups").iterdir())) == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_that_is_stopped_tidies_up_and_says_so(number, with_backup):
+    host, _ = with_backup
+    with (host / "data" / "large").open("wb") as large:
+        large.truncate(2 << 30)
+    command = ["env", "--default-signal=INT,HUP", sys.executable, "-I", host / "panelctl.py", "create"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        while not list((host / "backups").glob(".new-*")):
+            assert running.poll() is None
+        running.send_signal(number)
+        assert running.stderr.read() == "panelctl: interrupted; what there was before is untouched\n"
+    assert running.returncode == 1
+    assert not list((host / "backups").glob(".new-*"))
 
 
 def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):

@@ -13,9 +13,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, pins, runs, status
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, names, pins, runs, status
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.app import App
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits, Report
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import unfinished
@@ -125,6 +125,13 @@ def test_what_takes_too_long_or_is_too_old_fails(limit, word, store, origins, ba
     assert word in report.problem
 
 
+@pytest.mark.parametrize("figure", ["rto", "rpo", "files_age"])
+def test_the_limit_itself_is_beyond_it(figure):
+    limits = Limits(rto_max=60, rpo_max=60, files_max=60)
+    assert drill._verdict(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 59}), limits) == ""
+    assert "is 60 s" in drill._verdict(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 60}), limits)
+
+
 def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monkeypatch):
     def sick():
         raise BackupError("the panel is not healthy on it")
@@ -141,6 +148,23 @@ def test_a_canary_of_another_backup_fails(store, origins, backed_up, monkeypatch
     monkeypatch.setattr(Files, "mark", lambda *_: None)
     create.create(store, origins)
     assert "the canary that was written before the backup" in drill.drill(store, origins, Panel(), Limits()).problem
+
+
+def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, monkeypatch):
+    """Nobody knows of what time it is, then. What is restored elsewhere only never has one."""
+    config = Files("config", origins[1].path / "data", in_place=False)
+
+    def refuse(*_):
+        raise BackupError("it is read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "mark", refuse)
+        name = create.create(store, [*origins, config]).name
+    report = drill.drill(store, [*origins, config], Panel(), Limits())
+    assert report.problem.startswith(f"data: {name} has no canary to look for; its warnings")
+    assert set(report.sources) == {"database", "data"}
+    assert [bool(source.canary) for source in create.create(store, [*origins, config]).sources] == [True, True, False]
+    assert drill.drill(store, [*origins, config], Panel(), Limits()).problem == ""
 
 
 def test_what_a_killed_one_has_left_goes(store, origins, backed_up):
@@ -217,6 +241,13 @@ def test_a_drill_from_the_future_proves_nothing(store, origins, backed_up, ahead
     ahead(drill, timedelta(minutes=6))
     drill.drill(store, origins, Panel(), Limits())
     assert any("drill is from the future" in problem for problem in status.look(store, origins, Limits(), {}).problems)
+
+
+def test_what_a_restore_has_replaced_is_nobodys_newest_backup(store, origins, backed_up):
+    create.create(store, origins, names.BEFORE_RESTORE)
+    found = status.look(store, origins, Limits(), {})
+    assert {source["newest"] for source in found.sources.values()} == {backed_up.name}
+    assert found.backups == 2
 
 
 def test_runs_are_noted_and_rendered(tmp_path):

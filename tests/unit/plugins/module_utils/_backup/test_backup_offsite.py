@@ -357,6 +357,28 @@ def test_something_else_under_the_name_of_a_backup(suffix, host, place):
     assert host.panelctl("push", "--json")["sent"] == [first]
 
 
+@pytest.mark.parametrize("status", [1, 4])
+def test_a_push_that_sent_not_all_is_noted_as_one_that_failed(status, host, place):
+    figures = host.folder / "figures"
+    figures.mkdir()
+    host.configure(textfile_dir=str(figures))
+    name = host.create()
+    if status == 1:
+        host.instead_of_rclone('case "$1" in rcat) cat >/dev/null; exit 1;; *) exec "$RCLONE" "$@";; esac')
+    else:
+        place.write(f"{name}{MANIFEST}", b"somebody's")
+    host.panelctl("push", status=status)
+    problems = host.panelctl("status", "--json", status=1)["problems"]
+    assert [problem.startswith(f"the last `push` failed: {name}: ") for problem in problems] == [True]
+    assert 'failures_total{run="push",set=""} 1\n' in (figures / "aapanel_backup.prom").read_text()
+    if status == 1:
+        host.rclone_itself()
+    else:
+        place.remove(f"{name}{MANIFEST}")
+    host.panelctl("push")
+    assert host.panelctl("status", "--json")["problems"] == []
+
+
 def test_a_copy_that_changes_its_size_is_told_of(host, place):
     name = host.create()
     host.panelctl("push")

@@ -199,6 +199,17 @@ def test_a_dump_that_is_not_whole_is_none(does, why, programs, tmp_path):
     assert out.members == []
 
 
+def test_a_dump_of_mariadb_has_all_that_there_is_as_it_was_in_one_moment(programs, tmp_path):
+    whole = "printf '%s\\n' '-- MariaDB dump' '-- Dump completed on 2026-11-22 21:30:00'"
+    programs(mariadb_dump=f'echo "$*" >>{tmp_path}/asked; {whole}')
+    out = Nothing()
+    mysql.Mysql("database", "aapanel", tmp_path / "cnf").add(out, tmp_path)
+    assert out.members == ["mysql/database.sql"]
+    defaults, *options, database = (tmp_path / "asked").read_text().splitlines()[0].split()
+    assert (defaults, database) == (f"--defaults-file={tmp_path}/cnf", "aapanel")
+    assert {"--single-transaction", "--quick", "--routines", "--events", "--triggers"} <= set(options)
+
+
 @pytest.mark.parametrize(
     ("scripts", "why"),
     [

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names, settings
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.retention import Made, Policy, decide
 from hypothesis import given
@@ -91,6 +92,16 @@ def test_each_set_has_its_own_rules():
     gone = [Made("x", 0, NOW - timedelta(days=11), "gone")]
     found = decide([*gone, *daily, *often], {"full": Policy(0, 3, 0, 0, 1), "databases": Policy(2, 0, 0, 0, 1)}, NOW)
     assert list(found.keep) == ["x", "b008", "b009", "b010", "o8", "o9"]
+
+
+def test_what_restores_have_replaced_stays_for_some_weeks():
+    daily = [replace(backup, set=names.BEFORE_RESTORE) for backup in series([24 * 60] * 60)]
+    rules = {names.BEFORE_RESTORE: settings._KEPT.retention}
+    kept = [backup for backup in daily if backup.name in decide(daily, rules, NOW).keep]
+    assert [backup.seq for backup in kept[:7]] == list(range(60, 53, -1))
+    assert timedelta(days=21) <= NOW - kept[-1].began < timedelta(days=35)
+    often = [replace(backup, set=names.BEFORE_RESTORE) for backup in series([1] * 9)]
+    assert [backup.seq for backup in often if backup.name in decide(often, rules, NOW).keep] == [9, 8, 7]
 
 
 def test_what_was_adopted_is_older_than_what_was_made_here_whatever_its_number():

@@ -17,6 +17,7 @@ import tarfile
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
@@ -121,6 +122,43 @@ def test_whatever_compresses(tools, store, origins, tmp_path, monkeypatch):
     restore(store, summary.name, tmp_path / "restored")
 
 
+class Served(sqlite.Sqlite):
+    """A database that is dumped, as those of a server are."""
+
+    database = "served"
+
+    def size(self):
+        return 40 << 20
+
+
+@pytest.fixture
+def sizes(origins, database, monkeypatch):
+    """Origins of 10, 30 and 40 MiB; the second is SQLite's, which has its copy in its size."""
+    monkeypatch.setattr(files.Files, "size", lambda _: 10 << 20)
+    monkeypatch.setattr(sqlite.Sqlite, "size", lambda _: 60 << 20)
+    return [*origins, Served("served", database)]
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["one disk", "two disks"])
+def test_what_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
+    store = store if beside else Store(store.folder, memory / "state", store.host, store.keys)
+    store.state_dir.mkdir()
+    if not beside and store.state_dir.stat().st_dev == store.folder.parent.stat().st_dev:
+        pytest.skip("there is but one file system here")
+    free = {store.folder: 64 + 80 + (40 if beside else 0), **({} if beside else {store.state_dir: 64 + 40})}
+    monkeypatch.setattr(create.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
+    create.create(store, sizes)
+    for folder in list(free):
+        free[folder] -= 1
+        with pytest.raises(BackupError, match=rf"^{folder}: {free[folder]} MiB .* may need {free[folder] + 1}\."):
+            create.create(store, sizes)
+        free[folder] += 1
+    assert len(store.good()) == 1
+    # What is no database is copied nowhere.
+    free |= {store.folder: 64 + 10, **({} if beside else {store.state_dir: 0})}
+    create.create(store, sizes[:1])
+
+
 def test_backups_follow_each_other(store, origins):
     made = [create.create(store, origins) for _ in range(3)]
     found = store.backups()
@@ -171,6 +209,20 @@ def test_a_database_that_is_none_makes_no_backup(content, store, tmp_path, origi
     assert not broken.exists() or content is not None
     assert [backup.name for backup in store.backups()] == [good.name]
     assert len(list(store.folder.iterdir())) == 3
+
+
+def test_a_database_that_opens_and_is_not_sound_makes_no_backup(store, database, origins):
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE INDEX amounts ON accounts (amount)")
+        connection.execute("PRAGMA writable_schema = ON")
+        # The index is one of another column by now, and has none of its values.
+        connection.execute(
+            "UPDATE sqlite_master SET sql = 'CREATE INDEX amounts ON accounts (id)' WHERE name = 'amounts'"
+        )
+    connection.close()
+    with pytest.raises(BackupError, match=r"this copy is not sound: .*amounts"):
+        create.create(store, origins)
+    assert store.backups() == []
 
 
 def test_a_file_that_changes_is_told_of(store, data, monkeypatch):
