@@ -139,13 +139,9 @@ def _was_there(origin: Origin, store: Store) -> bool:
 
 def _check_room(store: Store, origins: Sequence[Origin], sizes: Sequence[int]) -> None:
     # As if nothing could be compressed: a backup that fills the disk up takes the panel down.
-    archived = copied = 0
-    for origin, size in zip(origins, sizes, strict=True):
-        # SQLite counts its copy itself.
-        once = size // 2 if origin.is_database and not origin.database else size
-        archived += once
-        # One at a time is written there before it goes into the archive.
-        copied = max(copied, once if origin.is_database else 0)
+    archived = sum(sizes)
+    # One at a time is written there before it goes into the archive.
+    copied = max((size for origin, size in zip(origins, sizes, strict=True) if origin.is_database), default=0)
     if store.folder.stat().st_dev == store.state_dir.stat().st_dev:
         archived, copied = archived + copied, 0
     _check_free(store.folder, archived, "Prune, make room, or choose another folder.")

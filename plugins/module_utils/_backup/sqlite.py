@@ -59,9 +59,9 @@ class Sqlite:
     in_place = True
 
     def size(self) -> int:
-        """Of the file and its log; twice, because it is copied first."""
+        """Of the file and its log."""
         files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
-        return 2 * sum(file.stat().st_size for file in files if file.exists())
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def mark(self, canary: str) -> None:
         """Write the word into a table of its own."""

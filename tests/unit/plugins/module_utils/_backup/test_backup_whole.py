@@ -133,9 +133,9 @@ class Served(sqlite.Sqlite):
 
 @pytest.fixture
 def sizes(origins, database, monkeypatch):
-    """Origins of 10, 30 and 40 MiB; the second is SQLite's, which has its copy in its size."""
+    """Origins of 10, 30 and 40 MiB; the last two are databases."""
     monkeypatch.setattr(files.Files, "size", lambda _: 10 << 20)
-    monkeypatch.setattr(sqlite.Sqlite, "size", lambda _: 60 << 20)
+    monkeypatch.setattr(sqlite.Sqlite, "size", lambda _: 30 << 20)
     return [*origins, Served("served", database)]
 
 
