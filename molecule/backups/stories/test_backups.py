@@ -46,7 +46,10 @@ sys.path.insert(0, "/opt/aapanel/lib")
 from aapanel_host._backup.cli import main
 sys.exit(main("/root/elsewhere/backup.json", sys.argv[1:]))
 """
-UNMARK = {"postgresql": "DROP SCHEMA aapanel_canary CASCADE", "mysql": "DROP TABLE aapanel_canary"}
+UNMARK = {
+    "postgresql": ["psql", "-qc", "DROP SCHEMA aapanel_canary CASCADE", "aapanel"],
+    "mysql": ["mariadb", "-e", "DROP TABLE aapanel_canary", "aapanel"],
+}
 ALIVE = {"postgresql": ["psql", "-c", "SELECT 1", "postgres"], "mysql": ["mariadb", "-e", "SELECT 1"]}
 
 
@@ -200,7 +203,7 @@ def test_whoever_backs_a_database_up_first(server: Host) -> None:
 
     by_the_host()
     for order in ((by_the_host, by_the_app), (by_the_app, by_the_host)):
-        server.query(UNMARK[server.engine])
+        server.run(*UNMARK[server.engine])
         for back_up in order:
             assert all(source["canary"] for source in back_up()["sources"]), (back_up, order)
     as_the_app("verify", "--all")

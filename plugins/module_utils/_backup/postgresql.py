@@ -52,22 +52,25 @@ _COPY = re.compile(
     rb"FROM stdin;(?=\n)"
 )
 _COPIED = b"\n\\.\n"
-# The owner's, as all else in the database: what belongs to another one he may not dump. It is given to him by whoever
-# has it, once, because that waits for all who read the table.
+# Whose table it is decides what is run when somebody writes to it, with the rights of who does. So it is ours; the
+# owner, who may back the database up himself, is let in. Restores make it his, and he may have made it before.
 _MARK = """
-CREATE SCHEMA IF NOT EXISTS {canary};
-CREATE TABLE IF NOT EXISTS {canary}.{canary} (id text NOT NULL);
+DO $mark$
+BEGIN
+  IF {owner} <> current_user AND EXISTS (
+    SELECT FROM pg_namespace WHERE nspname = '{canary}' AND pg_get_userbyid(nspowner) <> current_user
+  ) THEN
+    DROP SCHEMA {canary} CASCADE;
+  END IF;
+  IF to_regclass('{canary}.{canary}') IS NULL THEN
+    CREATE SCHEMA {canary};
+    CREATE TABLE {canary}.{canary} (id text NOT NULL);
+    EXECUTE format('GRANT USAGE ON SCHEMA {canary} TO %I', {owner});
+    EXECUTE format('GRANT SELECT, INSERT, DELETE ON {canary}.{canary} TO %I', {owner});
+  END IF;
+END $mark$;
 DELETE FROM {canary}.{canary};
 INSERT INTO {canary}.{canary} (id) VALUES ({word});
-DO $give$
-BEGIN
-  IF EXISTS (
-    SELECT FROM pg_tables WHERE schemaname = '{canary}' AND tableowner = current_user AND tableowner <> {owner}
-  ) THEN
-    EXECUTE format('ALTER SCHEMA {canary} OWNER TO %I', {owner});
-    EXECUTE format('ALTER TABLE {canary}.{canary} OWNER TO %I', {owner});
-  END IF;
-END $give$;
 """
 _DISCONNECT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pg_has_role(usesysid, 'MEMBER') AND datname = {};"
@@ -164,7 +167,7 @@ class Postgresql:
         return int(self._ask(self.database, "SELECT pg_database_size(current_database());"))
 
     def mark(self, canary: str) -> None:
-        """Write the word into a table of the owner's, in a schema of its own."""
+        """Write the word into a table of a schema of its own, which the owner can read and write, too."""
         owner = self.owner or self.user
         self._ask(self.database, _MARK.format(canary=CANARY, word=_text(canary), owner=_text(owner)))
 

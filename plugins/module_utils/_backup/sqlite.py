@@ -225,21 +225,42 @@ def _make(folder: Path) -> None:
     """Make a folder where there is none; it is whose the one is that it is in."""
     if not folder.exists():
         _make(folder.parent)
-        folder.mkdir()
+        folder.mkdir(0o700)
         status = folder.parent.stat()
-        os.chown(folder, status.st_uid, status.st_gid)
-        folder.chmod(stat.S_IMODE(status.st_mode))
+        # Whoever can write there may have put a link in its place.
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+        finally:
+            os.close(descriptor)
         _durable.sync(folder.parent)
 
 
 def _copy_logs(origin: Path, target: Path) -> None:
     """Copy what a database that is copied as it is cannot be understood without."""
     for suffix in _LOGS:
-        log = origin.with_name(f"{origin.name}{suffix}")
-        if log.is_file():
-            copy = target.with_name(f"{target.name}{suffix}")
-            shutil.copyfile(log, copy)
-            _dress(copy, log)
+        log, copy = (path.with_name(f"{path.name}{suffix}") for path in (origin, target))
+        # Others can write to where both are: neither is read nor written what a link leads to.
+        with contextlib.suppress(FileNotFoundError), open(log, "rb", opener=_no_link) as content:
+            status = os.fstat(content.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            copy.unlink(missing_ok=True)
+            with open(copy, "xb", opener=_private) as written:
+                shutil.copyfileobj(content, written)
+                os.fchown(written.fileno(), status.st_uid, status.st_gid)
+                os.fchmod(written.fileno(), stat.S_IMODE(status.st_mode))
+                written.flush()
+                os.fsync(written.fileno())
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _remove_companions(path: Path) -> None:

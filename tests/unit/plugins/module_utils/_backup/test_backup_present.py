@@ -114,6 +114,19 @@ def test_a_broken_present_comes_back_with_its_log(store, database, data):
     assert {path.name: path.read_bytes() for path in data.iterdir()} == present
 
 
+def test_nobody_reads_what_his_log_leads_to(store, database, data, tmp_path):
+    """Root would copy it, and put the copy back where he can read it."""
+    fill(database.path, "of the backup")
+    create.create(store, [database])
+    (tmp_path / "secret").write_text("secret")
+    database.path.write_bytes(os.urandom(8192))
+    Path(f"{database.path}-wal").symlink_to(tmp_path / "secret")
+    with pytest.raises((BackupError, OSError)):
+        Restorer(store, [database], Panel(False)).restore(restore.plan(store, [database]), snapshot=False)
+    assert not [path for path in data.iterdir() if not path.is_symlink() and path.read_bytes() == b"secret"]
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
 def test_a_database_s_folder_that_is_gone_is_made_again(store, tmp_path):
     database = Sqlite("database", tmp_path / "own" / "db" / "panel.db")
     database.path.parent.mkdir(parents=True)
