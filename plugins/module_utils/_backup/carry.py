@@ -24,7 +24,7 @@ def excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
 
     :raises OSError: the folder cannot be read.
     """
-    found = gather.walk(folder, (), _ignore) if folder.exists() else iter(())
+    found = gather.walk(folder, (), gather.ignore) if folder.exists() else iter(())
     return (one for one in found if gather.matches(one.path, one.entry.name, patterns))
 
 
@@ -75,7 +75,3 @@ def _has(folder: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _ignore(text: str, *, partial: bool = False) -> None:
-    pass

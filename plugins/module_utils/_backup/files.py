@@ -63,7 +63,7 @@ class Files:
 
     def size(self) -> int:
         """Sum of the files."""
-        found = (one.entry for one in self._walk(_ignore))
+        found = (one.entry for one in self._walk(gather.ignore))
         return sum(_size(entry) for entry in found if entry.is_file(follow_symlinks=False))
 
     def mark(self, canary: str) -> None:
@@ -175,10 +175,6 @@ def _size(entry: os.DirEntry[str]) -> int:
     with contextlib.suppress(OSError):
         return entry.stat(follow_symlinks=False).st_size
     return 0
-
-
-def _ignore(text: str, *, partial: bool = False) -> None:
-    pass
 
 
 def _mounts(folder: Path) -> list[str]:

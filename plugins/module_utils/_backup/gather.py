@@ -31,6 +31,10 @@ class Warn(Protocol):
     def __call__(self, text: str, *, partial: bool = False) -> None: ...
 
 
+def ignore(text: str, *, partial: bool = False) -> None:
+    """Tell nobody."""
+
+
 class Found(NamedTuple):
     """What is in a folder.
 

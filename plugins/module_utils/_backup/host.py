@@ -182,17 +182,17 @@ class Backups:
         store = self.store
         if dry_run:
             with lock(store.state_dir, self._wait):
-                decision, going = self._decide(store), store.ledger().unfinished
+                decision, going = self._decide(store, store.good()), store.ledger().unfinished
                 return replace(decision, remove=[going.name, *decision.remove]) if going else decision
         with self._noted("prune"), store.locked(self._wait) as ledger:
-            decision, now = self._decide(store), names.stamp(datetime.now(timezone.utc))
-            for found in store.good():
+            good = store.good()
+            decision, now = self._decide(store, good), names.stamp(datetime.now(timezone.utc))
+            for found in good:
                 if found.name in decision.remove:
                     store.remove(found, ledger, now)
         return decision
 
-    def _decide(self, store: Store) -> retention.Decision:
-        good = store.good()
+    def _decide(self, store: Store, good: Sequence[Backup]) -> retention.Decision:
         made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good if found.summary]
         policies = {name: found.retention for name, found in self.settings.sets.items()}
         decision = retention.decide(made, policies, datetime.now(timezone.utc), pins.read(store))

@@ -34,11 +34,8 @@ _TABLES = (
     "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
     "AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
 )
+_VERSIONED = f"{_TABLES} AND table_type = 'SYSTEM VERSIONED'"
 _NOT_INNODB = f"{_TABLES} AND engine NOT IN ('InnoDB', 'SEQUENCE')"
-_VERSIONED = (
-    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
-    "AND table_type = 'SYSTEM VERSIONED'"
-)
 _CHARSET = (
     "SELECT concat('CHARACTER SET ', default_character_set_name, ' COLLATE ', default_collation_name) "
     "FROM information_schema.schemata WHERE schema_name = {}"
