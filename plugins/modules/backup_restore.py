@@ -105,13 +105,14 @@ def main() -> None:
             to = Path(params["to"])
             if to.exists():
                 module.exit_json(changed=False, sources={}, snapshot="", partial=None)
-            members = backups.members(params["name"], params["only"])
-            sources = {source: name for name, found in members.items() for source in found}
-            done = None
-            if not module.check_mode:
+            if module.check_mode:
+                done, members = None, backups.members(params["name"], params["only"])
+                sources = {source: name for name, found in members.items() for source in found}
+            else:
                 done = Restored.of(backups.extract(params["name"], to, params["only"]))
+                sources = done.sources
             before = f"{to}: absent\n"
-            after = "".join(f"{to}: {', '.join(found)} of {name}\n" for name, found in members.items())
+            after = "".join(f"{to}: {source} of {name}\n" for source, name in sources.items())
         else:
             wanted = backups.plan(params["name"], params["only"])
             sources = {origin.name: name for name, group in wanted.items() for origin in group}

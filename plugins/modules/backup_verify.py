@@ -59,7 +59,6 @@ status:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backups_of
 
 
@@ -76,10 +75,8 @@ def main() -> None:
     )
     name = module.params["name"]
     with backups_of(module) as backups:
-        there = backups.all() if module.params["all"] else []
-        left_out = [backup.name for backup in there if backup.state is State.OLD]
-        wanted = [name] if name else [backup.name for backup in there if backup.name not in left_out]
-        found = backups.verify(wanted) if wanted or not module.params["all"] else []
+        found, old = backups.verify_all() if module.params["all"] else ([backups.verify(name)], [])
+        left_out = [backup.name for backup in old]
         verified = [{"name": verdict.name, "problem": verdict.problem} for verdict in found]
         if bad := [verdict for verdict in found if verdict.problem]:
             status = max(verdict.status for verdict in bad)

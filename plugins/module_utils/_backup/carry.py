@@ -9,14 +9,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import stat
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from . import gather
-from .extract import OPEN_FOLDER
+from . import gather, nofollow
 from .gather import Found
+from .nofollow import OPEN_FOLDER
+
+#: What has another kind on the way, is there by now, or must not be moved.
+_NO_PLACE = (errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.EPERM)
 
 
 def excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
@@ -28,21 +32,51 @@ def excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
     return (one for one in found if gather.matches(one.path, one.entry.name, patterns))
 
 
-def carry(origin: Path, target: Path, patterns: Sequence[str], but: Collection[str] = ()) -> None:
+def yield_to(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
+    """Remove what is excluded from a folder that nobody else can write to, where the present has the same.
+
+    It is excluded by now, and was not yet when the other folder was backed up.
+
+    :returns: the paths of what is excluded, and stays.
+    :raises OSError: it cannot be.
+    """
+    stays = []
+    for path in [found.path for found in excluded(loaded, patterns)]:
+        if not os.path.lexists(present / path):
+            stays.append(path)
+        elif (loaded / path).is_dir() and not (loaded / path).is_symlink():
+            shutil.rmtree(loaded / path)
+        else:
+            # Or it went with the folder that it is in.
+            (loaded / path).unlink(missing_ok=True)
+    return stays
+
+
+def carry(origin: Path, target: Path, patterns: Sequence[str], but: Collection[str] = ()) -> list[str]:
     """Move what is excluded from one folder to the other, where that has nothing of the name.
 
     Others may write to both, and exchange folders for links meanwhile; nothing gets anywhere else by that.
 
     :param but: paths that stay.
+    :returns: the paths of what has no place in the target, each with why.
     :raises OSError: it cannot be.
     """
+    homeless = []
     for found in excluded(origin, patterns):
         if found.path in but:
             continue
-        # What went away meanwhile, perhaps with the folder that it is in, is not missed.
-        with contextlib.suppress(FileNotFoundError), _same_place(target, found, origin) as folder:
-            if not _has(folder, found.entry.name):
-                os.rename(found.entry.name, found.entry.name, src_dir_fd=found.folder, dst_dir_fd=folder)
+        try:
+            with _same_place(target, found, origin) as folder:
+                if not _has(folder, found.entry.name):
+                    os.rename(found.entry.name, found.entry.name, src_dir_fd=found.folder, dst_dir_fd=folder)
+        except FileNotFoundError:
+            # What went away meanwhile, perhaps with the folder that it is in, is not missed.
+            pass
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise
+            homeless.append(f"{found.path} ({error.strerror})")
+    return homeless
 
 
 @contextlib.contextmanager
@@ -53,13 +87,8 @@ def _same_place(target: Path, found: Found, origin: Path) -> Iterator[int]:
         for name in PurePath(found.path).parent.parts:
             theirs = _opened(stack, name, theirs)
             if not _has(ours, name):
-                os.mkdir(name, 0o700, dir_fd=ours)
-                ours = _opened(stack, name, ours)
-                status = os.fstat(theirs)
-                os.fchown(ours, status.st_uid, status.st_gid)
-                os.fchmod(ours, stat.S_IMODE(status.st_mode))
-            else:
-                ours = _opened(stack, name, ours)
+                nofollow.make_folder(name, os.fstat(theirs), ours)
+            ours = _opened(stack, name, ours)
         yield ours
 
 

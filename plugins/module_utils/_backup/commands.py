@@ -55,12 +55,7 @@ def _status(backups: Backups, _options: argparse.Namespace, screen: Screen) -> i
 
 
 def _verify(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
-    there = backups.all() if options.all else []
-    old = [backup for backup in there if backup.state is State.OLD]
-    wanted = [backup.name for backup in there if backup not in old]
-    if options.name and not options.all:
-        wanted = [options.name]
-    found = backups.verify(wanted) if wanted or not options.all else []
+    found, old = backups.verify_all() if options.all else ([backups.verify(options.name)], [])
     results = [{"name": v.name, "result": "not good" if v.problem else "good", "problem": v.problem} for v in found]
     results += [{"name": backup.name, "result": "left out", "problem": backup.problem} for backup in old]
     lines = [f"{verdict.name}: {verdict.problem or 'good'}" for verdict in found]

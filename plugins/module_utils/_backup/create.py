@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +25,7 @@ from .ledger import Ledger
 from .manifest import Source, Summary
 from .progress import SILENT, Progress
 from .sources import Origin
-from .store import ROOM, Store, new
+from .store import Store, check_room, new
 from .writer import Writer
 
 
@@ -138,21 +137,15 @@ def _was_there(origin: Origin, store: Store) -> bool:
 
 
 def _check_room(store: Store, origins: Sequence[Origin], sizes: Sequence[int]) -> None:
-    # As if nothing could be compressed: a backup that fills the disk up takes the panel down.
+    # As if nothing could be compressed.
     archived = sum(sizes)
     # One at a time is written there before it goes into the archive.
     copied = max((size for origin, size in zip(origins, sizes, strict=True) if origin.is_database), default=0)
     if store.folder.stat().st_dev == store.state_dir.stat().st_dev:
         archived, copied = archived + copied, 0
-    _check_free(store.folder, archived, "Prune, make room, or choose another folder.")
+    check_room(store.folder, archived, "this backup", "Prune, make room, or choose another folder.")
     if copied:
-        _check_free(store.state_dir, copied, "A database is copied there first: make room.")
-
-
-def _check_free(folder: Path, size: int, cure: str) -> None:
-    free, needed = shutil.disk_usage(folder).free, size + ROOM
-    if free < needed:
-        raise BackupError(f"{folder}: {free >> 20} MiB are free, and this backup may need {needed >> 20}. {cure}")
+        check_room(store.state_dir, copied, "the copy of a database", "Make room.")
 
 
 @contextlib.contextmanager

@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import _durable
-from . import names, tar
+from . import names, nofollow, tar
 from .compression import Reader, start_writeback, write_all
 from .errors import BackupError, BusyError, NotAuthenticError
 from .manifest import Entry, Manifest
+from .nofollow import OPEN_FOLDER
 from .progress import SILENT, Progress
 from .store import ROOM, Store, opened
 from .sums import Sum, Sums
 
 _CHUNK = 1 << 20  # bytes
-#: How a folder is opened that nobody may exchange for a link.
-OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEPTH_MAX = 128  # folders in each other
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 _LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
@@ -324,9 +323,8 @@ class _Place:
     def _add_file(self, entry: Entry, content: Iterator[bytes]) -> None:
         member, digest = entry.member, self._sums.new() if entry.sha256 else None
         parent, name = self._parent(member.path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            descriptor = os.open(name, flags, 0o600, dir_fd=parent)
+            descriptor = nofollow.make(name, parent)
         except FileExistsError:
             raise NotAuthenticError(f"{member.path!r} is in the archive twice") from None
         try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _durable
-from . import carry, exchange, gather, sqlite
+from . import carry, exchange, gather, nofollow, sqlite
 from .errors import BackupError
 from .gather import Found, Warn
 from .manifest import Source
@@ -137,23 +137,31 @@ class Files:
         """Exchange the two folders, by one rename where the file system can; take along what was excluded."""
         try:
             loaded = self._loaded(staging)
-            # They are excluded by now, and were not yet: what is put back must not have them.
-            own = [found.path for found in carry.excluded(loaded, self.exclude)]
+            # What is put back must not have them.
+            own = carry.yield_to(self.path, loaded, self.exclude)
             _durable.write(self._own(staging), json.dumps(own))
             exchange.begin(self.path, loaded)
-            carry.carry(loaded, self.path, self.exclude)
+            homeless = carry.carry(loaded, self.path, self.exclude)
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
 
-    def put_back(self, staging: Path) -> None:
-        """Exchange them again, if they were."""
+        if homeless:
+            raise BackupError(
+                f"{self.path}/{homeless[0]}: it is excluded, and so would stay, but cannot get to its place in what "
+                "the backup has: move it out of the way, and restore again"
+            )
+
+    def put_back(self, staging: Path) -> list[str]:
+        """Exchange them again, if they were; what the panel wrote in between and is excluded has a place, or goes."""
         try:
             loaded = self._loaded(staging)
-            if exchange.undo(self.path, loaded):
-                own = json.loads(self._own(staging).read_text(encoding="utf-8"))
-                carry.carry(loaded, self.path, self.exclude, but=frozenset(own))
+            if not exchange.undo(self.path, loaded):
+                return []
+            own = json.loads(self._own(staging).read_text(encoding="utf-8"))
+            homeless = carry.carry(loaded, self.path, self.exclude, but=frozenset(own))
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
+        return [f"{self.path}/{path} came with the panel on what was restored, and is gone again" for path in homeless]
 
     def forget(self) -> None:
         """Do nothing: it is in the staging."""
@@ -207,7 +215,7 @@ def _write_canary(folder: Path, canary: str) -> None:
         left.unlink(missing_ok=True)
     # Others can write there, and so no name is used that they could have guessed.
     temporary = folder / f"{_CANARY_FILE}.{uuid.uuid4()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = nofollow.make(temporary)
     try:
         os.write(descriptor, canary.encode("ascii"))
         temporary.rename(folder / _CANARY_FILE)

@@ -12,16 +12,17 @@ import contextlib
 import errno
 import fnmatch
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from . import sqlite
+from . import nofollow, sqlite
 from .errors import BackupError, NotAuthenticError
-from .extract import DEPTH_MAX, OPEN_FOLDER, check_path
+from .extract import DEPTH_MAX, check_path
+from .nofollow import OPEN_FOLDER
+from .store import check_room
 from .writer import Writer
 
 
@@ -133,8 +134,6 @@ def _add(out: Writer, member: str, found: Found, databases: _Databases) -> None:
     try:
         if descriptor < 0:
             out.folder(member, status)
-        elif not stat.S_ISREG(status.st_mode):
-            out.warn(f"{found.place}: something else took its place meanwhile", partial=True)
         elif _is_database(descriptor):
             databases.take(member, Path(found.place), descriptor)
         else:
@@ -178,6 +177,7 @@ class _Databases:
     def take(self, member: str, path: Path, descriptor: int) -> None:
         """Take a database; it goes in later."""
         self.finish()
+        check_room(self._scratch, sqlite.size(path), f"the copy of {path}", "Make room.")
         copying = self._beside.submit(_copied, path, os.fstat(descriptor), self._scratch)
         self._now = _Database(member, os.dup(descriptor), copying)
 
@@ -249,9 +249,7 @@ def _is_database(descriptor: int) -> bool:
 
 
 def _open(found: Found) -> int:
-    # Not through what somebody puts there in this moment, and not waiting for a pipe.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    return os.open(found.entry.name, flags, dir_fd=found.folder)
+    return nofollow.read(found.entry.name, found.folder)
 
 
 def _tell(warn: Warn, path: str, error: Exception) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from . import create, drill, extract, info, keyring, names, offsite, pins, restore, retention, status
 from .app import App
 from .drill import Report
-from .errors import BackupError, NotAuthenticError, UnhealthyError
+from .errors import BackupError, BusyError, NotAuthenticError, UnhealthyError
 from .manifest import Summary
 from .offsite import Pushed
 from .progress import SILENT, Progress
@@ -85,23 +85,35 @@ class Backups:
         """Look at all of it."""
         return status.look(self.store, self.settings.origins, self.settings.limits, self._runs.read())
 
-    def verify(self, wanted: Sequence[str] = ()) -> list[Verdict]:
-        """Read every byte of backups.
+    def verify(self, name: str = "") -> Verdict:
+        """Read every byte of a backup.
 
-        :param wanted: which; empty for the newest one. Of several no word is said of those that are pruned meanwhile.
+        :param name: which; empty for the newest one.
+        :raises BackupError: there is none.
         """
-        store = self.store
-        found: list[Verdict] = []
+        store, found = self.store, Verdict("")
         with contextlib.suppress(_FoundError), self._noted("verify"):
-            before = store.ledger().present()
-            for name in wanted or [store.good()[-1].name]:
-                verdict = self._verify(store, name)
-                pruned = verdict.problem and name in before and name not in store.ledger().present()
-                if not pruned or len(wanted) == 1:
-                    found.append(verdict)
-            if bad := [verdict.problem for verdict in found if verdict.problem]:
-                raise _FoundError(bad[0])
+            found = self._verify(store, name or store.good()[-1].name)
+            _report([found])
         return found
+
+    def verify_all(self) -> tuple[list[Verdict], list[Backup]]:
+        """Read every byte of all backups; returns also those of the first format, which nothing proves."""
+        store = self.store
+        before = store.ledger().present()
+        there = store.backups()
+        old = [backup for backup in there if backup.state is State.OLD]
+        found: list[Verdict] = []
+        if len(old) == len(there):
+            return found, old
+        with contextlib.suppress(_FoundError), self._noted("verify"):
+            for name in (backup.name for backup in there if backup not in old):
+                verdict = self._verify(store, name)
+                # Of what is pruned meanwhile no word is said.
+                if not verdict.problem or name not in before or name in store.ledger().present():
+                    found.append(verdict)
+            _report(found)
+        return found, old
 
     def _verify(self, store: Store, name: str) -> Verdict:
         try:
@@ -270,9 +282,14 @@ class Backups:
     @contextlib.contextmanager
     def _noted(self, kind: str) -> Iterator[Callable[[int], None]]:
         """Write down how a run goes; gives whom to tell the size of what was made."""
-        began, sizes, problem = time.monotonic(), [0], ""
+        began: float | None = time.monotonic()
+        sizes, problem = [0], ""
         try:
             yield sizes.append
+        except BusyError:
+            # The other one is the run.
+            began = None
+            raise
         except KeyboardInterrupt:
             problem = "it was interrupted"
             raise
@@ -280,7 +297,8 @@ class Backups:
             problem = str(error).partition("\n")[0] or type(error).__name__
             raise
         finally:
-            self._runs.note(kind, problem, seconds=time.monotonic() - began, size=sizes[-1])
+            if began is not None:
+                self._runs.note(kind, problem, seconds=time.monotonic() - began, size=sizes[-1])
             with contextlib.suppress(NotAuthenticError, OSError):
                 self._runs.export(next(reversed(drill.reports(self.store)), None))
 
@@ -291,6 +309,11 @@ def _members(store: Store, name: str, only: Sequence[str]) -> dict[str, str]:
     if unknown := sorted(set(only) - set(members)):
         raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
     return {source: members[source] for source in only or members}
+
+
+def _report(found: Sequence[Verdict]) -> None:
+    if bad := [verdict.problem for verdict in found if verdict.problem]:
+        raise _FoundError(bad[0])
 
 
 class _FoundError(BackupError):

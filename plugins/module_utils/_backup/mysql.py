@@ -119,7 +119,7 @@ class Mysql:
             note_absence(self.name, staging)
         self._load(self._member(staging), self.database, self._charset())
 
-    def put_back(self, staging: Path) -> None:
+    def put_back(self, staging: Path) -> list[str]:
         """Load what was dumped of the present one."""
         if self._kept(staging).exists():
             # Of the one that is gone, perhaps; nobody could be asked any more.
@@ -127,6 +127,7 @@ class Mysql:
             self._load(self._kept(staging), self.database, charset)
         elif was_absent(self.name, staging):
             self._ask(f"DROP DATABASE IF EXISTS {_name(self.database)}")
+        return []
 
     def forget(self) -> None:
         """Do nothing: its dump is in the staging."""

@@ -221,13 +221,14 @@ class Postgresql:
             note_absence(self.name, staging)
             self._rename((self.scratch, self.database))
 
-    def put_back(self, staging: Path) -> None:
+    def put_back(self, staging: Path) -> list[str]:
         """Exchange them again, if they were."""
         if self._exists(self._kept):
             loaded = [(self.database, self.scratch)] if self.present() else []
             self._rename(*loaded, (self._kept, self.database))
         elif was_absent(self.name, staging) and self.present():
             self._rename((self.database, self.scratch))
+        return []
 
     def forget(self) -> None:
         """Remove the one that was there before."""

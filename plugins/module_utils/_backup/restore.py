@@ -29,10 +29,11 @@ from .ledger import Ledger
 from .manifest import Source, Summary
 from .progress import SILENT, Progress
 from .sources import Origin
-from .store import ROOM, State, Store
+from .store import State, Store, check_room
 
 _JOURNAL = "restore.json"
 _STAGING = "restore"
+_NO_ROOM = "Make room, or restore elsewhere with --to."
 #: In the name of one that could not be removed.
 _ASIDE = ".left-"
 #: How far a run may have come: nothing but loaded beside the present; taking its place; done, but for tidying up.
@@ -143,7 +144,8 @@ class Restorer:
         with self._store.locked(wait) as ledger, scratch(self._store, wait):
             # An unhealthy panel may be why somebody restores.
             with contextlib.suppress(UnhealthyError):
-                self.settle_locked()
+                for text in self._settle():
+                    self._say(text)
             attempt = _Attempt(self._store, wanted, self._app, self._say)
             try:
                 attempt.load()
@@ -151,7 +153,7 @@ class Restorer:
             except BaseException as error:
                 self._say("putting the present back")
                 try:
-                    self.settle_locked()
+                    remains = self._settle()[1:]
                 except UnhealthyError as another:
                     raise BackupError(f"{error}. {another}") from error
                 except BackupError as another:
@@ -159,6 +161,8 @@ class Restorer:
                         f"{error}. And the present could not be put back: {another}. Mend that, and then "
                         "`panelctl backup settle`."
                     ) from error
+                if remains and isinstance(error, BackupError):
+                    raise type(error)("; ".join([str(error), *remains])) from error
                 raise
 
     def settle(self, *, wait: float = 0.0) -> str:
@@ -167,33 +171,33 @@ class Restorer:
         :raises UnhealthyError: that was done, but the panel does not become healthy; nothing has to be tried again.
         :raises BackupError: the present cannot be put back; it can be tried again.
         """
-        if not unfinished(self._store) and not _torn(self._store) and not _left(self._store):
+        # Who could not once may be able to now; nobody else is at it, whatever runs.
+        _remove_left(self._store)
+        if not unfinished(self._store) and not _torn(self._store):
             return ""
         with self._store.locked(wait), scratch(self._store, wait):
-            return self.settle_locked()
+            return "; ".join(self._settle())
 
-    def settle_locked(self) -> str:
-        """Settle, for who holds both locks; see `settle`."""
+    def _settle(self) -> list[str]:
+        """Settle, for who holds both locks; returns what was done, if anything, and then what else is to be told."""
         for file in _torn(self._store):
             file.unlink()
-        for folder in _left(self._store):
-            # Who could not once may be able to now; it was told of.
-            shutil.rmtree(folder, ignore_errors=True)
         journal = _read(self._store)
         if journal is None:
-            return ""
+            return []
         known = {origin.name: origin for origin in self._origins}
         if gone := sorted(set(journal.staging) - set(known)):
             raise BackupError(
                 f"a restore of {', '.join(gone)} died, and the settings have no such source any more: put it back there"
             )
         mine = [(known[name], Path(folder)) for name, folder in journal.staging.items()]
+        remains = []
         if journal.phase == _SWAPPING:
             for origin, staging in reversed(mine):
-                origin.put_back(staging)
+                remains += origin.put_back(staging)
             # Or the next one would put back what was tidied up by then.
             _write(self._store, replace(journal, phase=_LOADING))
-        remains = _tidy(mine, forget=journal.phase == _DONE)
+        remains += _tidy(self._store, mine, forget=journal.phase == _DONE)
         done = "put the present back" if journal.phase == _SWAPPING else "removed what was left over"
         try:
             if journal.stopped:
@@ -201,12 +205,13 @@ class Restorer:
         except BackupError as error:
             # Backups go on without it, and a deploy, which may mend it, wants one.
             _end(self._store)
-            raise UnhealthyError(
+            text = (
                 f"The present is in its place, but the panel is not healthy on it: {error}. Mend that, and then "
-                "`panelctl start`."
-            ) from None
+                "`panelctl start`"
+            )
+            raise UnhealthyError("; ".join([text, *remains])) from None
         _end(self._store)
-        return "; ".join([done, *remains])
+        return [done, *remains]
 
 
 @contextlib.contextmanager
@@ -243,7 +248,7 @@ def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Progress
             sources = {source.name: source for source in manifest.summary.sources}
             for root in {staging[origin.name] for origin in origins}:
                 members = [sources[origin.name].member for origin in origins if staging[origin.name] == root]
-                _check_room(root, manifest.summary.content_size)
+                check_room(root, manifest.summary.content_size, "what is loaded beside the present", _NO_ROOM)
                 extract.extract(manifest, archive, root / name, members, say)
                 for member in members:
                     (root / member).parent.mkdir(mode=0o700, exist_ok=True)
@@ -294,10 +299,10 @@ class _Attempt:
             self._say("starting the panel")
             self._app.start()
         self._note(_DONE)
-        left = _tidy([(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
+        remains = _tidy(self._store, [(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
         _end(self._store)
         done = Restored.of({source: brought.backup for source, brought in self._found.items()}, before)
-        return replace(done, warnings=(*done.warnings, *left))
+        return replace(done, warnings=(*done.warnings, *remains))
 
     def _snapshot(self, ledger: Ledger) -> Summary | None:
         present = [origin for origin in self._origins if origin.present()]
@@ -327,9 +332,21 @@ def _torn(store: Store) -> list[Path]:
     return list(store.state_dir.glob(f".{_JOURNAL}.*"))
 
 
+def left(store: Store) -> list[Path]:
+    """Return the folders that are left over and could not be removed."""
+    return [entry.resolve() for entry in _left(store)]
+
+
 def _left(store: Store) -> list[Path]:
-    """What could not be removed."""
+    """Those folders, and links to those elsewhere."""
     return list(store.state_dir.glob(f"{_STAGING}{_ASIDE}*"))
+
+
+def _remove_left(store: Store) -> None:
+    for entry in _left(store):
+        shutil.rmtree(entry.resolve(), ignore_errors=True)
+        if entry.is_symlink() and not entry.exists():
+            entry.unlink(missing_ok=True)
 
 
 def _write(store: Store, journal: _Journal) -> None:
@@ -341,21 +358,25 @@ def _end(store: Store) -> None:
     _durable.sync(store.state_dir)
 
 
-def _tidy(mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> list[str]:
+def _tidy(store: Store, mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> list[str]:
     """Remove what is not needed any more; returns what could not be, in words."""
     for origin, _ in mine:
         if forget:
             origin.forget()
         origin.drop()
-    return [left for root in {staging for _, staging in mine} if root.exists() and (left := _remove(root))]
+    roots = {staging for _, staging in mine}
+    return [remains for root in roots if root.exists() and (remains := _remove(store, root))]
 
 
-def _remove(staging: Path) -> str:
+def _remove(store: Store, staging: Path) -> str:
     try:
         shutil.rmtree(staging)
     except OSError as error:
         # Somebody has made a file immutable, say. All is well but for the room, and the name is needed again.
-        aside = staging.with_name(f"{staging.name}{_ASIDE}{uuid.uuid4()}")
+        ending = f"{_ASIDE}{uuid.uuid4()}"
+        aside, here = staging.with_name(f"{staging.name}{ending}"), store.state_dir / f"{_STAGING}{ending}"
+        if aside != here:
+            here.symlink_to(aside)
         staging.rename(aside)
         return f"{aside} is left over and could not be removed ({error.strerror}): remove it"
     return ""
@@ -363,12 +384,3 @@ def _remove(staging: Path) -> str:
 
 def _has(sources: Sequence[Source], origin: Origin) -> bool:
     return any((source.name, source.kind) == (origin.name, origin.kind) for source in sources)
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + ROOM:
-        raise BackupError(
-            f"{folder}: {free >> 20} MiB are free, and what is to be loaded beside the present needs "
-            f"{(needed + ROOM) >> 20}. Make room, or restore elsewhere with --to."
-        )

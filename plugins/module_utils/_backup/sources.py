@@ -99,9 +99,10 @@ class Origin(Protocol):
         :raises BackupError: it cannot be.
         """
 
-    def put_back(self, staging: Path) -> None:
+    def put_back(self, staging: Path) -> list[str]:
         """Give the present its place again, wherever a swap has stopped.
 
+        :returns: what else became of that, in words.
         :raises BackupError: it cannot be.
         """
 

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import stat
 import tempfile
 import time
 import urllib.parse
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from .. import _durable
-from . import names
+from . import names, nofollow
 from .errors import AbsentError, BackupError
 from .manifest import Source
 from .sources import CANARY, compare, kept, note_absence, was_absent
@@ -60,8 +60,7 @@ class Sqlite:
 
     def size(self) -> int:
         """Of the file and its log."""
-        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return size(self.path)
 
     def mark(self, canary: str) -> None:
         """Write the word into a table of its own."""
@@ -84,10 +83,11 @@ class Sqlite:
 
     def present(self) -> bool:
         """Whether the file is there."""
-        return self.path.exists()
+        return os.path.lexists(self.path)
 
     def staging(self, default: Path) -> Path:
         """Return any folder: it is copied into its place."""
+        _check(self.path)
         return default
 
     def load(self, source: Source, staging: Path) -> None:
@@ -98,24 +98,26 @@ class Sqlite:
 
     def swap(self, staging: Path) -> None:
         """Copy it over the present one, in one transaction; whoever has that open sees the change."""
-        if self.present():
-            self._keep(staging)
-        else:
-            note_absence(self.name, staging)
-        loaded = staging / SQLITE / f"{self.name}.sqlite3"
-        _put(loaded, self.path)
+        with _told(self.path):
+            if self.present():
+                self._keep(staging)
+            else:
+                note_absence(self.name, staging)
+            _put(staging / SQLITE / f"{self.name}.sqlite3", self.path)
 
-    def put_back(self, staging: Path) -> None:
-        """Copy the kept one over what is there."""
+    def put_back(self, staging: Path) -> list[str]:
+        """Copy the kept one over what is there; a folder that took its place goes aside."""
         file, broken = self._kept(staging), self._broken(staging)
-        if file.exists():
-            _put(file, self.path)
-        elif broken.exists():
-            _replace(broken, self.path)
-            _copy_logs(broken, self.path)
-        elif was_absent(self.name, staging):
-            _remove_companions(self.path)
-            self.path.unlink(missing_ok=True)
+        with _told(self.path):
+            if file.exists():
+                return _put(file, self.path)
+            if broken.exists():
+                moved = _replace(broken, self.path)
+                _copy_logs(broken, self.path)
+                return moved
+            if was_absent(self.name, staging):
+                return _remove_all(self.path, *_companions(self.path))
+        return []
 
     def forget(self) -> None:
         """Do nothing: it is in the staging."""
@@ -136,20 +138,25 @@ class Sqlite:
             _copy(self.path, unfinished)
         except BackupError:
             # It is about to be replaced, perhaps because of that; somebody may yet save something from it.
-            shutil.copyfile(self.path, unfinished)
             _copy_logs(self.path, self._broken(staging))
-            self._settle(unfinished, self._broken(staging))
+            nofollow.copy(self.path, self._broken(staging))
+            unfinished.unlink(missing_ok=True)
             try:
                 # What an app that died has left half done is undone, as for the next one who asks.
                 _copy(self.path, unfinished, "mode=rw")
             except BackupError:
                 return
-        self._settle(unfinished, self._kept(staging))
+        with unfinished.open("rb") as whole:
+            nofollow.dress(whole.fileno(), self.path.lstat())
+            os.fsync(whole.fileno())
+        unfinished.rename(self._kept(staging))
+        _durable.sync(unfinished.parent)
 
-    def _settle(self, unfinished: Path, file: Path) -> None:
-        _dress(unfinished, self.path)
-        unfinished.rename(file)
-        _durable.sync(file.parent)
+
+def size(path: Path) -> int:
+    """Return the bytes of a database and its log."""
+    found = map(_status, (path, path.with_name(f"{path.name}-wal")))
+    return sum(status.st_size for status in found if status)
 
 
 def copied(path: Path, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
@@ -197,12 +204,16 @@ def _backup(origin: sqlite3.Connection, target: sqlite3.Connection) -> None:
     origin.backup(target, progress=look)
 
 
-def _put(file: Path, path: Path) -> None:
-    """Copy a database over another one; where that is missing, broken, or of another kind, into its place."""
+def _put(file: Path, path: Path) -> list[str]:
+    """Copy a database over another one; where that is missing, broken, or of another kind, into its place.
+
+    :returns: what had to go aside, in words.
+    """
     try:
         _overwrite(file, path)
     except BackupError:
-        _replace(file, path)
+        return _replace(file, path)
+    return []
 
 
 def _overwrite(file: Path, path: Path) -> None:
@@ -210,96 +221,80 @@ def _overwrite(file: Path, path: Path) -> None:
         _backup(loaded, present)
 
 
-def _replace(file: Path, path: Path) -> None:
+def _replace(file: Path, path: Path) -> list[str]:
     _make(path.parent)
-    unfinished = path.with_name(f".{path.name}.restored")
-    unfinished.unlink(missing_ok=True)
-    shutil.copyfile(file, unfinished)
-    _dress(unfinished, file)
-    _remove_companions(path)
-    unfinished.rename(path)
-    _durable.sync(path.parent)
+    # What would be applied to a database that it does not belong to.
+    moved = _remove_all(*_companions(path))
+    if path.is_dir() and not path.is_symlink():
+        moved += _remove(path)
+    nofollow.copy(file, path)
+    return moved
 
 
 def _make(folder: Path) -> None:
     """Make a folder where there is none; it is whose the one is that it is in."""
     if not folder.exists():
         _make(folder.parent)
-        folder.mkdir(0o700)
-        status = folder.parent.stat()
-        # Whoever can write there may have put a link in its place.
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            nofollow.make_folder(folder.name, os.fstat(parent), parent)
+            os.fsync(parent)
         finally:
-            os.close(descriptor)
-        _durable.sync(folder.parent)
+            os.close(parent)
 
 
 def _copy_logs(origin: Path, target: Path) -> None:
     """Copy what a database that is copied as it is cannot be understood without."""
     for suffix in _LOGS:
-        log, copy = (path.with_name(f"{path.name}{suffix}") for path in (origin, target))
-        # Others can write to where both are: neither is read nor written what a link leads to.
-        with contextlib.suppress(FileNotFoundError), open(log, "rb", opener=_no_link) as content:
-            status = os.fstat(content.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                continue
-            copy.unlink(missing_ok=True)
-            with open(copy, "xb", opener=_private) as written:
-                shutil.copyfileobj(content, written)
-                os.fchown(written.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(written.fileno(), stat.S_IMODE(status.st_mode))
-                written.flush()
-                os.fsync(written.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            nofollow.copy(*(path.with_name(f"{path.name}{suffix}") for path in (origin, target)))
 
 
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _companions(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.name}{suffix}") for suffix in COMPANIONS]
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+def _remove_all(*paths: Path) -> list[str]:
+    return [moved for path in paths for moved in _remove(path)]
 
 
-def _remove_companions(path: Path) -> None:
-    """Remove what would be applied to a database that it does not belong to."""
-    for suffix in COMPANIONS:
-        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
-
-
-def _dress(file: Path, like: Path) -> None:
-    """Give a new file the mode, owner and time of another one, and have it on the disk."""
-    status = like.stat()
-    os.chown(file, status.st_uid, status.st_gid)
-    shutil.copystat(like, file)
-    _sync(file)
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+def _remove(path: Path) -> list[str]:
+    """Remove a file; a folder that has its name goes aside, and that is returned, in words."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        aside = path.with_name(f"{path.name}.aside-{uuid.uuid4()}")
+        path.rename(aside)
+        return [f"{path} was a folder; {aside} is what it is called now"]
+    return []
 
 
 @contextlib.contextmanager
 def _opened(path: Path, mode: str, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
-    _check_companions(path)
+    _check(path)
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?{mode}"
     wait = _TIMEOUT if timeout is None else timeout
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=wait)) as database:
         yield database
 
 
-def _check_companions(path: Path) -> None:
-    """Refuse what SQLite would open, and perhaps wait for, for ever: others can write where databases are."""
-    for suffix in COMPANIONS:
-        companion = path.with_name(f"{path.name}{suffix}")
-        if os.path.lexists(companion) and not stat.S_ISREG(companion.lstat().st_mode):
-            raise BackupError(f"{companion}: this is no file, and SQLite would take it for one; remove it")
+def _check(path: Path) -> None:
+    """Refuse what SQLite would open, and perhaps wait for, for ever, or what it would be led elsewhere by.
+
+    Others can write where databases are.
+    """
+    if path.is_symlink():
+        raise BackupError(f"{path} is a link, and others may lead that elsewhere: name where it leads to")
+    for file in (path, *_companions(path)):
+        if (status := _status(file)) and not stat.S_ISREG(status.st_mode):
+            raise BackupError(f"{file}: this is no file, and SQLite would take it for one; remove it")
+
+
+def _status(file: Path) -> os.stat_result | None:
+    # An app's log goes when nobody has the database open any more.
+    with contextlib.suppress(FileNotFoundError):
+        return file.lstat()
+    return None
 
 
 @contextlib.contextmanager
@@ -309,6 +304,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise BackupError(f"{path}: {error}") from None
+    except OSError as error:
+        raise BackupError(f"{error.filename or path}: {error.strerror}") from None
 
 
 def _canary(file: Path) -> str:

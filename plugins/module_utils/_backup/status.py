@@ -71,6 +71,9 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
         problems.append(f"the last drill is from the future: {_CLOCK}")
     if restore.unfinished(store):
         problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
+    problems += [
+        f"{folder} is left over of a restore, and could not be removed: remove it" for folder in restore.left(store)
+    ]
     problems += [f"the last `{kind}` failed: {run.problem}" for kind, run in last.items() if run.problem]
     return Status(
         sources,

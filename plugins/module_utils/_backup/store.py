@@ -12,14 +12,14 @@ import contextlib
 import enum
 import os
 import secrets
-import stat
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from .. import _durable
-from . import locks, manifest, names
+from . import locks, manifest, names, nofollow
 from .errors import BackupError, NotAuthenticError
 from .keyring import Keyring
 from .ledger import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Ledger, Record, order
@@ -336,21 +336,31 @@ def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
     :raises NotAuthenticError: it is a link, a pipe, a device, or cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = nofollow.read(path)
     except FileNotFoundError:
         raise missing from None
     except OSError as error:
         raise NotAuthenticError(f"{path}: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotAuthenticError(f"{path}: this is no file")
         yield stream
+
+
+def check_room(folder: Path, size: int, what: str, cure: str) -> None:
+    """See that a disk does not fill up, which would take the panel down.
+
+    :param size: bytes that may be written.
+    :param what: is to be written.
+    :raises BackupError: there is less than that and what has to stay free.
+    """
+    free, needed = shutil.disk_usage(folder).free, size + ROOM
+    if free < needed:
+        raise BackupError(f"{folder}: {free >> 20} MiB are free, and {what} may need {needed >> 20}. {cure}")
 
 
 @contextlib.contextmanager
 def new(path: Path) -> Iterator[int]:
     """Make a file that nobody has put there, for its owner only; gives its descriptor."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = nofollow.make(path)
     try:
         yield descriptor
     finally:

@@ -19,6 +19,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, restore
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.settings import load
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -89,16 +90,47 @@ def test_a_backup_that_is_young_enough_is_not_made_again(run):
     assert "no set 'databses'" in run("backup", set="databses", check=True)["msg"]
 
 
-def test_a_backup_from_the_future_is_not_young(run, monkeypatch):
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) + timedelta(days=365)
+@pytest.fixture
+def back_up_ahead(run, monkeypatch):
+    """Make a backup on a clock that is ahead."""
 
-    with monkeypatch.context() as wrong:
-        wrong.setattr(create, "datetime", Clock)
-        run("backup")
+    def make(**ahead):
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.now(tz) + timedelta(**ahead)
+
+        with monkeypatch.context() as wrong:
+            wrong.setattr(create, "datetime", Clock)
+            run("backup")
+
+    return make
+
+
+def test_a_backup_from_the_future_is_not_young(run, back_up_ahead):
+    back_up_ahead(days=365)
     assert run("backup", max_age=600)["changed"]
+
+
+def test_a_backup_that_is_some_seconds_ahead_is_none_where_all_are_too_old(run, back_up_ahead):
+    back_up_ahead(seconds=5)
+    assert not run("backup", max_age=60)["changed"]
+    assert run("backup")["changed"]
+
+
+def test_verifying_all_is_silent_of_what_is_pruned_meanwhile(run, host, monkeypatch):
+    first, second = (run("backup")["backup"]["name"] for _ in range(2))
+    backups, found = Store.backups, []
+
+    def pruned(store):
+        there = backups(store)
+        if not found:
+            found.append(there)
+            Backups(load(host)).remove(first)
+        return there
+
+    monkeypatch.setattr(Store, "backups", pruned)
+    assert run("backup_verify", all=True)["verified"] == [{"name": second, "problem": ""}]
 
 
 def test_what_there_is_and_what_is_wrong_with_it(run, host):
@@ -154,6 +186,18 @@ def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
         assert done["sources"] == {"database": databases, "data": full}
         assert f"data of {full}\n" in done["diff"]["after"]
     assert (host.parent / "elsewhere/files/data/file").read_text() == "old"
+
+
+def test_what_was_restored_elsewhere_is_what_is_told(run, host, monkeypatch):
+    run("backup")
+    extract, newer = Backups.extract, []
+
+    def another(backups, *arguments):
+        newer.append(backups.create("databases").name)
+        return extract(backups, *arguments)
+
+    monkeypatch.setattr(Backups, "extract", another)
+    assert run("backup_restore", to=str(host.parent / "elsewhere"))["sources"]["database"] == newer[0]
 
 
 def test_restoring_without_a_snapshot(run):

@@ -16,7 +16,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, exchange, files, restore, sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
+    create,
+    exchange,
+    files,
+    restore,
+    sqlite,
+    status,
+)
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, UnhealthyError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restorer
@@ -33,16 +41,24 @@ os.kill(os.getpid(), 9)
 
 
 class Panel:
-    """An app that becomes healthy, or not, as often as is said; and then always."""
+    """An app that becomes healthy, or not, as often as is said; and then always.
 
-    def __init__(self, *healthy):
+    :param writes: what it does where it does not become healthy.
+    :param ends: what it does when it is stopped.
+    """
+
+    def __init__(self, *healthy, writes=lambda: None, ends=lambda: None):
         self.healthy = list(healthy)
+        self.writes = writes
+        self.ends = ends
 
     def stop(self):
+        self.ends()
         return True
 
     def start(self):
         if self.healthy and not self.healthy.pop(0):
+            self.writes()
             raise BackupError("no answer")
 
 
@@ -103,6 +119,93 @@ def test_what_an_app_left_half_done_is_undone_and_comes_back(store, database):
     assert notes(database.path) == ["a" * 500] * 2000
 
 
+def other_folder(path):
+    """What an app might make of its database on what was restored, or somebody who wants to harm."""
+    path.unlink()
+    path.mkdir()
+    (path / "file").write_text("theirs")
+
+
+def folder_beside(path):
+    path.unlink()
+    Path(f"{path}-wal").mkdir()
+
+
+@pytest.mark.parametrize("present", ["whole", "broken", "absent"])
+@pytest.mark.parametrize("make", [other_folder, folder_beside])
+def test_a_folder_in_the_place_of_a_database_goes_aside(make, present, store, database, data):
+    fill(database.path, "of the backup")
+    create.create(store, [database])
+    database.path.unlink()
+    if present == "whole":
+        fill(database.path, "the present")
+    elif present == "broken":
+        database.path.write_bytes(b"no database")
+    panel = Panel(False, writes=lambda: make(database.path))
+    restorer = Restorer(store, [database], panel)
+    with pytest.raises(BackupError, match=r"^no answer; .* was a folder; .*\.aside-.* is what it is called now$"):
+        restorer.restore(restore.plan(store, [database]), snapshot=False)
+    assert restorer.settle() == ""
+    aside = [path for path in data.iterdir() if ".aside-" in path.name]
+    assert len(aside) == 1
+    assert make is folder_beside or (aside[0] / "file").read_text() == "theirs"
+    assert len(list(data.iterdir())) == (1 if present == "absent" else 2)
+    if present == "whole":
+        assert notes(database.path) == ["the present"]
+    elif present == "broken":
+        assert database.path.read_bytes() == b"no database"
+
+
+@pytest.mark.parametrize("what", ["database", "log"])
+def test_what_is_no_file_is_refused_before_anything_is_touched(what, store, database):
+    fill(database.path, "text")
+    create.create(store, [database])
+    odd = database.path if what == "database" else Path(f"{database.path}-wal")
+    odd.unlink(missing_ok=True)
+    odd.mkdir()
+    with pytest.raises(BackupError, match=rf"^{odd}: this is no file"):
+        Restorer(store, [database], Panel()).restore(restore.plan(store, [database]), snapshot=False)
+    assert not restore.unfinished(store)
+    assert odd.is_dir()
+
+
+def test_no_link_leads_to_another_database(store, database, tmp_path):
+    """Who can write where a database is would have root write into one that is not his."""
+    fill(tmp_path / "theirs.db", "of somebody else")
+    before = (tmp_path / "theirs.db").read_bytes()
+    fill(database.path, "text")
+    create.create(store, [database])
+    database.path.rename(tmp_path / "away.db")
+    database.path.symlink_to(tmp_path / "theirs.db")
+    for action in (
+        lambda: create.create(store, [database]),
+        lambda: Restorer(store, [database], Panel()).restore(restore.plan(store, [database]), snapshot=False),
+    ):
+        with pytest.raises(BackupError, match=r"panel\.db is a link, .*: name where it leads to"):
+            action()
+    # And where it becomes one only when it is put back.
+    database.path.unlink()
+    fill(database.path, "the present")
+
+    def lead_away():
+        database.path.unlink()
+        database.path.symlink_to(tmp_path / "theirs.db")
+
+    with pytest.raises(BackupError, match=r"^no answer$"):
+        Restorer(store, [database], Panel(False, writes=lead_away)).restore(restore.plan(store, [database]))
+    assert notes(database.path) == ["the present"]
+    assert not database.path.is_symlink()
+    assert (tmp_path / "theirs.db").read_bytes() == before
+
+
+def test_a_log_that_goes_meanwhile_is_not_missed(database, monkeypatch):
+    """An app that closes its database removes it."""
+    fill(database.path, "text")
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name.endswith("-wal") or exists(path))
+    assert database.size() == database.path.stat().st_size
+
+
 def test_a_broken_present_comes_back_with_its_log(store, database, data):
     """Somebody may yet save something from it."""
     fill(database.path, "of the backup")
@@ -120,9 +223,9 @@ def test_nobody_reads_what_his_log_leads_to(store, database, data, tmp_path):
     create.create(store, [database])
     (tmp_path / "secret").write_text("secret")
     database.path.write_bytes(os.urandom(8192))
-    Path(f"{database.path}-wal").symlink_to(tmp_path / "secret")
-    with pytest.raises((BackupError, OSError)):
-        Restorer(store, [database], Panel(False)).restore(restore.plan(store, [database]), snapshot=False)
+    panel = Panel(False, ends=lambda: Path(f"{database.path}-wal").symlink_to(tmp_path / "secret"))
+    with pytest.raises(BackupError, match=r"panel\.db-wal: Too many levels of symbolic links"):
+        Restorer(store, [database], panel).restore(restore.plan(store, [database]), snapshot=False)
     assert not [path for path in data.iterdir() if not path.is_symlink() and path.read_bytes() == b"secret"]
     assert (tmp_path / "secret").read_text() == "secret"
 
@@ -138,17 +241,18 @@ def test_a_database_s_folder_that_is_gone_is_made_again(store, tmp_path):
     assert notes(database.path) == ["of the backup"]
 
 
-@pytest.mark.parametrize("suffix", sqlite.COMPANIONS)
+@pytest.mark.parametrize("suffix", ["", *sqlite.COMPANIONS])
 @pytest.mark.parametrize("among_files", [True, False])
-def test_a_pipe_beside_a_database_makes_nobody_wait(among_files, suffix, store, database, data):
+def test_a_pipe_where_a_database_is_makes_nobody_wait(among_files, suffix, store, database, data):
     """SQLite would, for somebody who writes into it: whoever can write there would have stopped all backups."""
-    fill(database.path, "text")
+    if suffix:
+        fill(database.path, "text")
     os.mkfifo(f"{database.path}{suffix}")
     origins = [Files("data", data)] if among_files else [database]
 
     def back_up():
         with contextlib.nullcontext() if among_files else pytest.raises(BackupError, match="this is no file"):
-            assert create.create(store, origins).partial
+            assert create.create(store, origins).partial == bool(suffix)
 
     backup = multiprocessing.get_context("fork").Process(target=back_up)
     backup.start()
@@ -247,11 +351,15 @@ def test_what_is_excluded_stays_where_its_folder_was_not_backed_up(store, data):
     origins = [Files("data", data, exclude=("/db/panel.db", "*.lock"))]
     create.create(store, origins)
     (data / "db").mkdir(mode=0o750)
+    if os.geteuid() == 0:
+        os.chown(data / "db", 1234, 5678)
+    before = (data / "db").stat()
     (data / "db" / "panel.db").write_text("the present")
     (data / "db" / "other").write_text("younger than the backup")
     Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert [path.name for path in (data / "db").iterdir()] == ["panel.db"]
-    assert (data / "db").stat().st_mode & 0o777 == 0o750
+    after = (data / "db").stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
 
 
 def test_what_was_excluded_only_since_is_not_put_back_into_the_present(store, data):
@@ -261,6 +369,61 @@ def test_what_was_excluded_only_since_is_not_put_back_into_the_present(store, da
     (data / "other.lock").write_text("the present")
     fail_to_restore(store, [Files("data", data, exclude=("*.lock",))])
     assert {path.name for path in data.iterdir()} == {"other.lock", ".aapanel_canary"}
+
+
+def test_what_is_excluded_only_since_is_the_present_one(store, data):
+    """What stays is what there is, and no backup of the present would have it."""
+    origins = [Files("data", data, exclude=("/uploads", "*.lock"))]
+    (data / "uploads").mkdir()
+    (data / "uploads" / "old").write_text("of the backup")
+    (data / "app.lock").write_text("of the backup")
+    (data / "only.lock").write_text("of the backup")
+    (data / "file").write_text("of the backup")
+    create.create(store, [Files("data", data)])
+    (data / "uploads" / "old").rename(data / "uploads" / "new")
+    (data / "app.lock").write_text("the present")
+    (data / "only.lock").unlink()
+    (data / "file").write_text("the present")
+    before = {path: path.read_text() for path in data.rglob("*") if path.is_file()}
+    fail_to_restore(store, origins)
+    assert {path: path.read_text() for path in data.rglob("*") if path.is_file()}.keys() == before.keys()
+    Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert [path.name for path in (data / "uploads").iterdir()] == ["new"]
+    assert (data / "app.lock").read_text() == "the present"
+    assert (data / "only.lock").read_text() == "of the backup"
+    assert (data / "file").read_text() == "of the backup"
+
+
+def test_what_has_no_place_in_the_present_goes_again(store, data):
+    """Or nothing was backed up any more: the panel wrote it on what was restored, into a folder that is a file now."""
+    (data / "foo").mkdir()
+    (data / "foo" / "file").write_text("of the backup")
+    (data / "kept.tmp").write_text("the present")
+    origins = [Files("data", data, exclude=("*.tmp",))]
+    create.create(store, origins)
+    (data / "foo" / "file").unlink()
+    (data / "foo").rmdir()
+    (data / "foo").write_text("the present")
+    panel = Panel(False, writes=lambda: (data / "foo" / "x.tmp").write_text("of the restored panel"))
+    restorer = Restorer(store, origins, panel)
+    with pytest.raises(BackupError, match=r"^no answer; .*/data/foo/x\.tmp \(Not a directory\) came with the panel"):
+        restorer.restore(restore.plan(store, origins))
+    assert (data / "foo").read_text() == "the present"
+    assert (data / "kept.tmp").read_text() == "the present"
+    assert not restore.unfinished(store)
+
+
+def test_what_has_no_place_in_the_backup_is_named(store, data):
+    (data / "foo").write_text("of the backup")
+    origins = [Files("data", data, exclude=("*.tmp",))]
+    create.create(store, origins)
+    (data / "foo").unlink()
+    (data / "foo").mkdir()
+    (data / "foo" / "x.tmp").write_text("the present")
+    with pytest.raises(BackupError, match=r"/data/foo/x\.tmp \(Not a directory\): it is excluded.*: move it"):
+        Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert (data / "foo" / "x.tmp").read_text() == "the present"
+    assert not restore.unfinished(store)
 
 
 def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypatch):
@@ -304,16 +467,19 @@ def test_a_link_does_not_become_a_folder(store, data, tmp_path):
     assert (tmp_path / "link").is_symlink()
 
 
-def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(store, data, monkeypatch):
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["", "on another file system"])
+def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, store, data, monkeypatch):
     (data / "file").write_text("text")
     origins = [Files("data", data)]
     create.create(store, origins)
-    remove = restore.shutil.rmtree
+    remove, name = restore.shutil.rmtree, ".aapanel.restore" if elsewhere else "restore"
+    if elsewhere:
+        monkeypatch.setattr(Files, "staging", lambda mine, _: mine.path.parent / name)
 
     def fails(folder, ignore_errors=False):
-        if folder.name.startswith("restore") and not ignore_errors:
+        if folder.name.startswith(name) and not ignore_errors:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        if not folder.name.startswith("restore"):
+        if not folder.name.startswith(name):
             remove(folder)
 
     monkeypatch.setattr(restore.shutil, "rmtree", fails)
@@ -321,9 +487,19 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(store, data
         done = Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
         assert "left over and could not be removed (Operation not permitted)" in done.warnings[-1]
     create.create(store, origins)
-    monkeypatch.undo()
-    Restorer(store, origins, Panel()).settle()
+    left = restore.left(store)
+    assert [folder.is_dir() and folder.name.startswith(name) for folder in left] == [True, True]
+    limits = Limits()
+    problems = status.look(store, origins, limits, {}).problems
+    assert [f"{folder} is left over of a restore, and could not be removed: remove it" for folder in left] == problems
+    # Something long may be at work meanwhile.
+    with restore.scratch(store, 0), store.locked(0):
+        assert Restorer(store, origins, Panel()).settle() == ""
+        assert len(restore.left(store)) == 2
+        monkeypatch.undo()
+        assert Restorer(store, origins, Panel()).settle() == ""
     assert not list(store.state_dir.glob("restore*"))
+    assert not list(data.parent.glob(f"{name}*"))
 
 
 def test_what_is_loaded_is_not_where_others_could_exchange_it(tmp_path):

@@ -146,7 +146,7 @@ def test_what_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
     if not beside and store.state_dir.stat().st_dev == store.folder.parent.stat().st_dev:
         pytest.skip("there is but one file system here")
     free = {store.folder: 64 + 80 + (40 if beside else 0), **({} if beside else {store.state_dir: 64 + 40})}
-    monkeypatch.setattr(create.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
     create.create(store, sizes)
     for folder in list(free):
         free[folder] -= 1
@@ -157,6 +157,19 @@ def test_what_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
     # What is no database is copied nowhere.
     free |= {store.folder: 64 + 10, **({} if beside else {store.state_dir: 0})}
     create.create(store, sizes[:1])
+
+
+def test_what_may_not_fit_is_refused_among_files_too(store, data, database, monkeypatch):
+    """Databases among them are copied beside the archive."""
+    database.rename(data / "mail.db")
+    (data / "mail.db").open("ab").truncate(30 << 20)
+    free = {store.folder: 1024, store.state_dir: 64 + 30}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
+    create.create(store, [files.Files("data", data)])
+    free[store.state_dir] -= 1
+    with pytest.raises(BackupError, match=rf"^{store.state_dir}: 93 MiB .* the copy of .*/mail.db may need 94\."):
+        create.create(store, [files.Files("data", data)])
+    assert len(store.good()) == 1
 
 
 def test_backups_follow_each_other(store, origins):
