@@ -19,8 +19,11 @@ from . import gather, nofollow
 from .gather import Found
 from .nofollow import OPEN_FOLDER
 
-#: What has another kind on the way, is there by now, or must not be moved.
-_NO_PLACE = (errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.EPERM)
+#: Something of another kind is on the way or there by now, or it must not be moved, or is the root of a file system.
+_NO_PLACE = (
+    *(errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR),
+    *(errno.EPERM, errno.EBUSY, errno.EXDEV),
+)
 
 
 def excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
@@ -40,9 +43,10 @@ def yield_to(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
     :returns: the paths of what is excluded, and stays.
     :raises OSError: it cannot be.
     """
+    theirs = {found.path for found in excluded(present, patterns)}
     stays = []
     for path in [found.path for found in excluded(loaded, patterns)]:
-        if not os.path.lexists(present / path):
+        if path not in theirs:
             stays.append(path)
         elif (loaded / path).is_dir() and not (loaded / path).is_symlink():
             shutil.rmtree(loaded / path)
@@ -87,7 +91,7 @@ def _same_place(target: Path, found: Found, origin: Path) -> Iterator[int]:
         for name in PurePath(found.path).parent.parts:
             theirs = _opened(stack, name, theirs)
             if not _has(ours, name):
-                nofollow.make_folder(name, os.fstat(theirs), ours)
+                nofollow.make_folder(name, theirs, ours)
             ours = _opened(stack, name, ours)
         yield ours
 

@@ -152,16 +152,22 @@ class Files:
             )
 
     def put_back(self, staging: Path) -> list[str]:
-        """Exchange them again, if they were; what the panel wrote in between and is excluded has a place, or goes."""
+        """Exchange them again, if they were; where what is excluded cannot get back, nothing of it all is removed."""
         try:
             loaded = self._loaded(staging)
             if not exchange.undo(self.path, loaded):
                 return []
             own = json.loads(self._own(staging).read_text(encoding="utf-8"))
             homeless = carry.carry(loaded, self.path, self.exclude, but=frozenset(own))
+            if not homeless:
+                return []
+            aside = self.path.with_name(f"{self.path.name}.aside-{uuid.uuid4()}")
+            loaded.rename(aside)
+            _durable.sync(aside.parent)
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
-        return [f"{self.path}/{path} came with the panel on what was restored, and is gone again" for path in homeless]
+        text = f"{aside} is what was restored, with what is excluded and could not get to its place in {self.path}"
+        return [f"{text}: {', '.join(homeless)}; move what you need, and remove that folder"]
 
     def forget(self) -> None:
         """Do nothing: it is in the staging."""

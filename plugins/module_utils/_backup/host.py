@@ -169,7 +169,8 @@ class Backups:
     def _settled(self) -> None:
         # Whether the panel is healthy is another matter.
         with contextlib.suppress(UnhealthyError):
-            self.settle()
+            if done := self.settle():
+                self._say(done)
 
     def drill(self) -> Report:
         """Prove that the newest backups restore; see `drill.drill`.
@@ -287,7 +288,7 @@ class Backups:
         try:
             yield sizes.append
         except BusyError:
-            # The other one is the run.
+            # It did not begin. When there was none for too long, its age tells.
             began = None
             raise
         except KeyboardInterrupt:

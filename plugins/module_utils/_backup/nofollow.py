@@ -4,9 +4,10 @@
 
 # Private to this collection: may change in any release.
 
-"""Files and folders where others can write: nobody leads what is done here elsewhere by a link.
+"""Files and folders where others can write: nobody leads what is done here elsewhere by a link of that name.
 
-What is made has its name when it is whole and theirs whose it is to be; until then it has one that nobody could guess.
+What is made has its name when it is whole and theirs whose it is to be. The folders above are not looked at: who can
+write to those can give another meaning to all that is below.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def copy(origin: Path, target: Path) -> None:
         try:
             shutil.copyfileobj(content, written)
             written.flush()
-            dress(written.fileno(), os.fstat(content.fileno()))
+            dress(written.fileno(), content.fileno())
             os.fsync(written.fileno())
             unfinished.rename(target)
         except OSError:
@@ -74,17 +75,22 @@ def copy(origin: Path, target: Path) -> None:
     _durable.sync(target.parent)
 
 
-def make_folder(name: str, like: os.stat_result, below: int) -> None:
-    """Make a folder with the owner and mode of another one.
+def make_folder(name: str, like: int, below: int) -> None:
+    """Make a folder with the owner, mode and time of another one.
 
+    :param like: descriptor of that.
     :param below: descriptor of the folder that it is made in.
-    :raises OSError: it cannot be; or something has the name.
+    :raises OSError: it cannot be; or something but an empty folder has the name.
     """
     unfinished = f"{_UNFINISHED}{uuid.uuid4()}"
     os.mkdir(unfinished, 0o700, dir_fd=below)
     try:
         descriptor = os.open(unfinished, OPEN_FOLDER, dir_fd=below)
         try:
+            made = os.fstat(descriptor)
+            with os.scandir(descriptor) as held:
+                if (made.st_uid, made.st_mode & 0o777) != (os.geteuid(), 0o700) or any(held):
+                    raise FileExistsError(errno.EEXIST, "somebody has put another folder into its place", name)
             dress(descriptor, like)
         finally:
             os.close(descriptor)
@@ -95,11 +101,17 @@ def make_folder(name: str, like: os.stat_result, below: int) -> None:
         raise
 
 
-def dress(descriptor: int, like: os.stat_result) -> None:
-    """Give a file or folder the owner, mode and time of another one.
+def dress(descriptor: int, like: int) -> None:
+    """Give a file or folder owner, mode and time of another one, and of its extended attributes what can be.
 
     :raises OSError: it cannot be.
     """
-    os.fchown(descriptor, like.st_uid, like.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
-    os.utime(descriptor, ns=(like.st_atime_ns, like.st_mtime_ns))
+    status = os.fstat(like)
+    os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    # Some are the kernel's own, and some file systems have none.
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(like):
+            with contextlib.suppress(OSError):
+                os.setxattr(descriptor, name, os.getxattr(like, name))
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))

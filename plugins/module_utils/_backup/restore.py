@@ -156,13 +156,15 @@ class Restorer:
                     remains = self._settle()[1:]
                 except UnhealthyError as another:
                     raise BackupError(f"{error}. {another}") from error
-                except BackupError as another:
+                except (BackupError, OSError) as another:
                     raise BackupError(
                         f"{error}. And the present could not be put back: {another}. Mend that, and then "
                         "`panelctl backup settle`."
                     ) from error
                 if remains and isinstance(error, BackupError):
                     raise type(error)("; ".join([str(error), *remains])) from error
+                for text in remains:
+                    self._say(text)
                 raise
 
     def settle(self, *, wait: float = 0.0) -> str:
@@ -171,7 +173,7 @@ class Restorer:
         :raises UnhealthyError: that was done, but the panel does not become healthy; nothing has to be tried again.
         :raises BackupError: the present cannot be put back; it can be tried again.
         """
-        # Who could not once may be able to now; nobody else is at it, whatever runs.
+        # Who could not once may be able to now; whatever else runs has no use for them.
         _remove_left(self._store)
         if not unfinished(self._store) and not _torn(self._store):
             return ""
@@ -334,7 +336,7 @@ def _torn(store: Store) -> list[Path]:
 
 def left(store: Store) -> list[Path]:
     """Return the folders that are left over and could not be removed."""
-    return [entry.resolve() for entry in _left(store)]
+    return [entry.resolve() for entry in _left(store) if entry.exists()]
 
 
 def _left(store: Store) -> list[Path]:
@@ -375,9 +377,9 @@ def _remove(store: Store, staging: Path) -> str:
         # Somebody has made a file immutable, say. All is well but for the room, and the name is needed again.
         ending = f"{_ASIDE}{uuid.uuid4()}"
         aside, here = staging.with_name(f"{staging.name}{ending}"), store.state_dir / f"{_STAGING}{ending}"
+        staging.rename(aside)
         if aside != here:
             here.symlink_to(aside)
-        staging.rename(aside)
         return f"{aside} is left over and could not be removed ({error.strerror}): remove it"
     return ""
 

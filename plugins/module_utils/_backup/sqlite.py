@@ -39,6 +39,8 @@ COMPANIONS = ("-wal", "-shm", "-journal")
 _LOGS = ("-wal", "-journal")  # the other one is made anew
 _BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 _TIMEOUT = 60.0  # seconds to wait for whoever writes
+#: How one is opened that nobody else writes to; what is beside it is not looked at.
+_ALONE = "immutable=1"
 _MARK_TIMEOUT = 10.0  # seconds
 
 
@@ -88,6 +90,9 @@ class Sqlite:
     def staging(self, default: Path) -> Path:
         """Return any folder: it is copied into its place."""
         _check(self.path)
+        parent = self.path.parent
+        if os.path.lexists(parent) and not parent.is_dir():
+            raise BackupError(f"{parent}: this is no folder, and {self.name} is to be brought back into one: move it")
         return default
 
     def load(self, source: Source, staging: Path) -> None:
@@ -106,9 +111,9 @@ class Sqlite:
             _put(staging / SQLITE / f"{self.name}.sqlite3", self.path)
 
     def put_back(self, staging: Path) -> list[str]:
-        """Copy the kept one over what is there; a folder that took its place goes aside."""
-        file, broken = self._kept(staging), self._broken(staging)
+        """Copy the kept one over what is there; what else is in its place goes aside."""
         with _told(self.path):
+            file, broken = self._kept(staging), self._broken(staging)
             if file.exists():
                 return _put(file, self.path)
             if broken.exists():
@@ -146,8 +151,8 @@ class Sqlite:
                 _copy(self.path, unfinished, "mode=rw")
             except BackupError:
                 return
-        with unfinished.open("rb") as whole:
-            nofollow.dress(whole.fileno(), self.path.lstat())
+        with unfinished.open("rb") as whole, os.fdopen(nofollow.read(self.path), "rb") as present:
+            nofollow.dress(whole.fileno(), present.fileno())
             os.fsync(whole.fileno())
         unfinished.rename(self._kept(staging))
         _durable.sync(unfinished.parent)
@@ -177,7 +182,7 @@ def inspect(path: Path) -> dict[str, int]:
 
     :raises BackupError: it is not sound.
     """
-    with _told(path), _opened(path, "immutable=1") as database:
+    with _told(path), _opened(path, _ALONE) as database:
         problems = [str(row[0]) for row in database.execute("PRAGMA integrity_check(5)")]
         if problems != ["ok"]:
             raise BackupError(f"{path}: this copy is not sound: {'; '.join(problems)}")
@@ -217,30 +222,34 @@ def _put(file: Path, path: Path) -> list[str]:
 
 
 def _overwrite(file: Path, path: Path) -> None:
-    with _told(path), _opened(file, "immutable=1") as loaded, _opened(path, "mode=rw") as present:
+    with _told(path), _opened(file, _ALONE) as loaded, _opened(path, "mode=rw") as present:
         _backup(loaded, present)
 
 
 def _replace(file: Path, path: Path) -> list[str]:
-    _make(path.parent)
+    moved = _make(path.parent)
     # What would be applied to a database that it does not belong to.
-    moved = _remove_all(*_companions(path))
+    moved += _remove_all(*_companions(path))
     if path.is_dir() and not path.is_symlink():
-        moved += _remove(path)
+        moved += _put_aside(path)
     nofollow.copy(file, path)
     return moved
 
 
-def _make(folder: Path) -> None:
-    """Make a folder where there is none; it is whose the one is that it is in."""
-    if not folder.exists():
-        _make(folder.parent)
-        parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            nofollow.make_folder(folder.name, os.fstat(parent), parent)
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+def _make(folder: Path) -> list[str]:
+    """Make a folder where there is none; it is whose the one is that it is in. Returns what had to go aside."""
+    if folder.is_dir():
+        return []
+    moved = _make(folder.parent)
+    if os.path.lexists(folder):
+        moved += _put_aside(folder)
+    parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        nofollow.make_folder(folder.name, parent, parent)
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+    return moved
 
 
 def _copy_logs(origin: Path, target: Path) -> None:
@@ -263,15 +272,23 @@ def _remove(path: Path) -> list[str]:
     try:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
-        aside = path.with_name(f"{path.name}.aside-{uuid.uuid4()}")
-        path.rename(aside)
-        return [f"{path} was a folder; {aside} is what it is called now"]
+        return _put_aside(path)
+    except NotADirectoryError:
+        # Below what is no folder there is none.
+        pass
     return []
+
+
+def _put_aside(path: Path) -> list[str]:
+    aside = path.with_name(f"{path.name}.aside-{uuid.uuid4()}")
+    path.rename(aside)
+    return [f"{path} was in the way, and is {aside} now"]
 
 
 @contextlib.contextmanager
 def _opened(path: Path, mode: str, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
-    _check(path)
+    if mode != _ALONE:
+        _check(path)
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?{mode}"
     wait = _TIMEOUT if timeout is None else timeout
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=wait)) as database:
@@ -283,16 +300,17 @@ def _check(path: Path) -> None:
 
     Others can write where databases are.
     """
-    if path.is_symlink():
-        raise BackupError(f"{path} is a link, and others may lead that elsewhere: name where it leads to")
     for file in (path, *_companions(path)):
-        if (status := _status(file)) and not stat.S_ISREG(status.st_mode):
+        status = _status(file)
+        if status and stat.S_ISLNK(status.st_mode) and file == path:
+            raise BackupError(f"{path} is a link, and others may lead that elsewhere: name where it leads to")
+        if status and not stat.S_ISREG(status.st_mode):
             raise BackupError(f"{file}: this is no file, and SQLite would take it for one; remove it")
 
 
 def _status(file: Path) -> os.stat_result | None:
-    # An app's log goes when nobody has the database open any more.
-    with contextlib.suppress(FileNotFoundError):
+    # A log goes when nobody has its database open any more, and there is none whose name would be too long.
+    with contextlib.suppress(OSError):
         return file.lstat()
     return None
 
@@ -309,7 +327,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _canary(file: Path) -> str:
-    with _told(file), _opened(file, "immutable=1") as database:
+    with _told(file), _opened(file, _ALONE) as database:
         return str(database.execute(f"SELECT max(id) FROM {CANARY}").fetchone()[0])  # noqa: S608 (ours)
 
 

@@ -20,6 +20,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
     create,
     exchange,
     files,
+    nofollow,
     restore,
     sqlite,
     status,
@@ -143,7 +144,7 @@ def test_a_folder_in_the_place_of_a_database_goes_aside(make, present, store, da
         database.path.write_bytes(b"no database")
     panel = Panel(False, writes=lambda: make(database.path))
     restorer = Restorer(store, [database], panel)
-    with pytest.raises(BackupError, match=r"^no answer; .* was a folder; .*\.aside-.* is what it is called now$"):
+    with pytest.raises(BackupError, match=r"^no answer; .* was in the way, and is .*\.aside-.* now$"):
         restorer.restore(restore.plan(store, [database]), snapshot=False)
     assert restorer.settle() == ""
     aside = [path for path in data.iterdir() if ".aside-" in path.name]
@@ -154,6 +155,109 @@ def test_a_folder_in_the_place_of_a_database_goes_aside(make, present, store, da
         assert notes(database.path) == ["the present"]
     elif present == "broken":
         assert database.path.read_bytes() == b"no database"
+
+
+def file_above(path):
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("theirs")
+
+
+def link_above(path):
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("present", [True, False])
+@pytest.mark.parametrize("make", [file_above, link_above])
+def test_what_is_no_folder_above_a_database_goes_aside(make, present, store, database, data):
+    fill(database.path, "the present")
+    create.create(store, [database])
+    if not present:
+        database.path.unlink()
+    restorer = Restorer(store, [database], Panel(False, writes=lambda: make(database.path)))
+    with pytest.raises(BackupError, match=r"^no answer"):
+        restorer.restore(restore.plan(store, [database]), snapshot=False)
+    assert not restore.unfinished(store)
+    if present:
+        assert notes(database.path) == ["the present"]
+        assert len(list(data.parent.glob("data.aside-*"))) == 1
+    else:
+        with pytest.raises(BackupError, match=rf"^{data}: this is no folder, .*: move it$"):
+            restorer.restore(restore.plan(store, [database]), snapshot=False)
+
+
+@pytest.mark.parametrize("gone", ["staging", "room"])
+def test_what_keeps_the_present_from_its_place_is_told_with_its_cure(gone, store, database, monkeypatch):
+    fill(database.path, "text")
+    create.create(store, [database])
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    def writes():
+        if gone == "staging":
+            restore.shutil.rmtree(store.state_dir / "restore")
+        else:
+            monkeypatch.setattr(sqlite, "_put", fail)
+
+    with pytest.raises(
+        BackupError, match=r"^no answer\. And the present could not be put back: .*panelctl backup settle"
+    ):
+        Restorer(store, [database], Panel(False, writes=writes)).restore(restore.plan(store, [database]))
+    assert restore.unfinished(store)
+
+
+def test_the_present_comes_back_with_all_that_it_is(store, database):
+    """Also where it cannot be copied into what is there by then."""
+    fill(database.path, "the present")
+    create.create(store, [database])
+    database.path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(database.path, 1234, 5678)
+    os.utime(database.path, (1e9, 1e9))
+    with contextlib.suppress(OSError):
+        os.setxattr(database.path, "user.of", b"the present")
+    before, attributes = database.path.stat(), os.listxattr(database.path)
+    fail_to_restore(store, [database], snapshot=False)
+    panel = Panel(False, writes=database.path.unlink)
+    with pytest.raises(BackupError, match=r"^no answer$"):
+        Restorer(store, [database], panel).restore(restore.plan(store, [database]), snapshot=False)
+    after = database.path.stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    assert os.listxattr(database.path) == attributes
+
+
+def test_a_copy_is_what_it_was_copied_from_and_sweeps(tmp_path):
+    origin, target = tmp_path / "origin", tmp_path / "a[b]"
+    origin.write_text("text")
+    os.utime(origin, (1e9, 1e9))
+    (tmp_path / f".{target.name}.unfinished-of-one-that-was-killed").write_text("")
+    nofollow.copy(origin, target)
+    assert (target.read_text(), target.stat().st_mtime) == ("text", 1e9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a[b]", "origin"]
+
+
+def test_nobody_is_given_another_folder(tmp_path, monkeypatch):
+    """By an exchange of what was made just now, which he sees, for one that is root's."""
+    (tmp_path / "secret").mkdir(mode=0o700)
+    (tmp_path / "secret" / "key").write_text("secret")
+    mkdir = os.mkdir
+
+    def exchanged(name, mode, dir_fd):
+        mkdir(name, mode, dir_fd=dir_fd)
+        (tmp_path / name).rename(tmp_path / "away")
+        (tmp_path / "secret").rename(tmp_path / name)
+
+    monkeypatch.setattr(os, "mkdir", exchanged)
+    tmp_path.chmod(0o755)
+    below = os.open(tmp_path, nofollow.OPEN_FOLDER)
+    with pytest.raises(FileExistsError):
+        nofollow.make_folder("new", below, below)
+    os.close(below)
+    (there,) = tmp_path.glob(".unfinished-*")
+    assert there.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("what", ["database", "log"])
@@ -263,6 +367,16 @@ def test_a_pipe_where_a_database_is_makes_nobody_wait(among_files, suffix, store
     assert backup.exitcode == 0
 
 
+def test_a_name_that_is_too_long_for_a_log_ends_no_backup(store, data):
+    """Whoever can write one file must not be able to."""
+    name = "a" * 255
+    fill(data / "u.db", "text")
+    (data / "u.db").rename(data / name)
+    summary = create.create(store, [Files("data", data)])
+    with store.open(summary.name) as found:
+        assert f"files/data/{name}" in {entry.member.path for entry in found.entries()}
+
+
 def test_a_folder_that_is_called_like_a_log_is_one(store, data):
     fill(data / "u.db", "text")
     (data / "u.db-wal").mkdir()
@@ -272,6 +386,13 @@ def test_a_folder_that_is_called_like_a_log_is_one(store, data):
     with store.open(summary.name) as found:
         members = {entry.member.path for entry in found.entries()}
     assert {"files/data/u.db", "files/data/u.db-wal", "files/data/u.db-wal/file"} <= members
+
+
+def test_a_copy_is_loaded_whatever_is_called_like_its_log(database):
+    """It may have come between the look and the copy, and would be in the archive beside that."""
+    fill(database.path, "text")
+    Path(f"{database.path}-wal").mkdir()
+    assert sqlite.inspect(database.path) == {"notes": 1}
 
 
 def test_a_file_that_cannot_be_read_is_named(store, data, monkeypatch):
@@ -384,9 +505,12 @@ def test_what_is_excluded_only_since_is_the_present_one(store, data):
     (data / "app.lock").write_text("the present")
     (data / "only.lock").unlink()
     (data / "file").write_text("the present")
-    before = {path: path.read_text() for path in data.rglob("*") if path.is_file()}
     fail_to_restore(store, origins)
-    assert {path: path.read_text() for path in data.rglob("*") if path.is_file()}.keys() == before.keys()
+    assert {path.name: path.read_text() for path in data.rglob("*") if path.is_file() and path.name[0] != "."} == {
+        "new": "of the backup",
+        "app.lock": "the present",
+        "file": "the present",
+    }
     Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert [path.name for path in (data / "uploads").iterdir()] == ["new"]
     assert (data / "app.lock").read_text() == "the present"
@@ -394,7 +518,48 @@ def test_what_is_excluded_only_since_is_the_present_one(store, data):
     assert (data / "file").read_text() == "of the backup"
 
 
-def test_what_has_no_place_in_the_present_goes_again(store, data):
+def test_what_is_excluded_only_since_is_not_looked_for_through_links(store, data, tmp_path):
+    """What is elsewhere is not carried, and so does not take the place of what was here."""
+    (data / "uploads").mkdir()
+    (data / "uploads" / "one").write_text("of the backup")
+    create.create(store, [Files("data", data)])
+    (data / "uploads").rename(tmp_path / "uploads")
+    (data / "uploads").symlink_to(tmp_path / "uploads")
+    origins = [Files("data", data, exclude=("/uploads/*",))]
+    Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
+    assert (data / "uploads" / "one").read_text() == "of the backup"
+    assert not (data / "uploads").is_symlink()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY], ids=["immutable", "the root of a file system"])
+def test_nothing_of_the_present_goes_that_cannot_get_back(number, store, data, monkeypatch):
+    """aaPanel makes .user.ini immutable, and so may the panel that was started on what was restored."""
+    (data / ".user.ini").write_text("the present")
+    (data / "file").write_text("of the backup")
+    origins = [Files("data", data, exclude=(".user.ini",))]
+    create.create(store, origins)
+    (data / "file").write_text("the present")
+    rename = os.rename
+
+    def refused(name, *arguments, **folders):
+        if name == ".user.ini":
+            raise OSError(number, os.strerror(number))
+        rename(name, *arguments, **folders)
+
+    panel = Panel(False, writes=lambda: monkeypatch.setattr(os, "rename", refused))
+    restorer = Restorer(store, origins, panel)
+    with pytest.raises(
+        BackupError, match=rf"^no answer; .*: \.user\.ini \({os.strerror(number)}\); move what you need"
+    ):
+        restorer.restore(restore.plan(store, origins))
+    assert restorer.settle() == ""
+    assert (data / "file").read_text() == "the present"
+    (aside,) = data.parent.glob("data.aside-*")
+    assert (aside / ".user.ini").read_text() == "the present"
+    create.create(store, origins)
+
+
+def test_what_has_no_place_in_the_present_goes_aside(store, data):
     """Or nothing was backed up any more: the panel wrote it on what was restored, into a folder that is a file now."""
     (data / "foo").mkdir()
     (data / "foo" / "file").write_text("of the backup")
@@ -406,10 +571,12 @@ def test_what_has_no_place_in_the_present_goes_again(store, data):
     (data / "foo").write_text("the present")
     panel = Panel(False, writes=lambda: (data / "foo" / "x.tmp").write_text("of the restored panel"))
     restorer = Restorer(store, origins, panel)
-    with pytest.raises(BackupError, match=r"^no answer; .*/data/foo/x\.tmp \(Not a directory\) came with the panel"):
+    with pytest.raises(BackupError, match=r"^no answer; .*/data: foo/x\.tmp \(Not a directory\)"):
         restorer.restore(restore.plan(store, origins))
     assert (data / "foo").read_text() == "the present"
     assert (data / "kept.tmp").read_text() == "the present"
+    (aside,) = data.parent.glob("data.aside-*")
+    assert (aside / "foo" / "x.tmp").read_text() == "of the restored panel"
     assert not restore.unfinished(store)
 
 
@@ -499,6 +666,9 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
         monkeypatch.undo()
         assert Restorer(store, origins, Panel()).settle() == ""
     assert not list(store.state_dir.glob("restore*"))
+    # Somebody did as he was told.
+    (store.state_dir / "restore.left-gone").symlink_to(data.parent / f"{name}.left-gone")
+    assert restore.left(store) == []
     assert not list(data.parent.glob(f"{name}*"))
 
 
