@@ -31,7 +31,8 @@ def excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
 
     :raises OSError: the folder cannot be read.
     """
-    found = gather.walk(folder, (), gather.ignore) if folder.exists() else iter(())
+    # The panel stands still meanwhile, and mostly nothing is excluded.
+    found = gather.walk(folder, (), gather.ignore) if patterns and folder.exists() else iter(())
     return (one for one in found if gather.matches(one.path, one.entry.name, patterns))
 
 
@@ -48,7 +49,7 @@ def yield_to(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
     for path in [found.path for found in excluded(loaded, patterns)]:
         if path not in theirs:
             stays.append(path)
-        elif (loaded / path).is_dir() and not (loaded / path).is_symlink():
+        elif (loaded / path).is_dir():
             shutil.rmtree(loaded / path)
         else:
             # Or it went with the folder that it is in.

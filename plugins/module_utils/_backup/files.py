@@ -23,7 +23,7 @@ from . import carry, exchange, gather, nofollow, sqlite
 from .errors import BackupError
 from .gather import Found, Warn
 from .manifest import Source
-from .sources import CANARY, compare, kept
+from .sources import CANARY, aside, compare, kept
 from .writer import Writer
 
 FILES = "files"
@@ -144,7 +144,6 @@ class Files:
             homeless = carry.carry(loaded, self.path, self.exclude)
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
-
         if homeless:
             raise BackupError(
                 f"{self.path}/{homeless[0]}: it is excluded, and so would stay, but cannot get to its place in what "
@@ -161,12 +160,11 @@ class Files:
             homeless = carry.carry(loaded, self.path, self.exclude, but=frozenset(own))
             if not homeless:
                 return []
-            aside = self.path.with_name(f"{self.path.name}.aside-{uuid.uuid4()}")
-            loaded.rename(aside)
-            _durable.sync(aside.parent)
+            beside = loaded.rename(aside(self.path))
+            _durable.sync(beside.parent)
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
-        text = f"{aside} is what was restored, with what is excluded and could not get to its place in {self.path}"
+        text = f"{beside} is what was restored, with what is excluded and could not get to its place in {self.path}"
         return [f"{text}: {', '.join(homeless)}; move what you need, and remove that folder"]
 
     def forget(self) -> None:

@@ -336,18 +336,20 @@ def _torn(store: Store) -> list[Path]:
 
 def left(store: Store) -> list[Path]:
     """Return the folders that are left over and could not be removed."""
-    return [entry.resolve() for entry in _left(store) if entry.exists()]
+    return [folder for folder in _left(store).values() if folder.exists()]
 
 
-def _left(store: Store) -> list[Path]:
-    """Those folders, and links to those elsewhere."""
-    return list(store.state_dir.glob(f"{_STAGING}{_ASIDE}*"))
+def _left(store: Store) -> dict[Path, Path]:
+    """Those folders, by what they are known by: themselves, or a link to one elsewhere."""
+    found = store.state_dir.glob(f"{_STAGING}{_ASIDE}*")
+    return {entry: entry.readlink() if entry.is_symlink() else entry for entry in found}
 
 
 def _remove_left(store: Store) -> None:
-    for entry in _left(store):
-        shutil.rmtree(entry.resolve(), ignore_errors=True)
-        if entry.is_symlink() and not entry.exists():
+    for entry, folder in _left(store).items():
+        # What still cannot be removed was told of, is named by the status, and is no reason to do nothing else.
+        shutil.rmtree(folder, ignore_errors=True)
+        if entry.is_symlink() and not folder.exists():
             entry.unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -142,6 +143,11 @@ def kept(staging: Path, name: str) -> Path:
     folder = staging / "kept"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / name
+
+
+def aside(path: Path) -> Path:
+    """Return the name that what is in the way of a present gets; nothing has it."""
+    return path.with_name(f"{path.name}.aside-{uuid.uuid4()}")
 
 
 def note_absence(name: str, staging: Path) -> None:

@@ -18,7 +18,6 @@ import stat
 import tempfile
 import time
 import urllib.parse
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from .. import _durable
 from . import names, nofollow
 from .errors import AbsentError, BackupError
 from .manifest import Source
-from .sources import CANARY, compare, kept, note_absence, was_absent
+from .sources import CANARY, aside, compare, kept, note_absence, was_absent
 from .writer import Writer
 
 SQLITE = "sqlite"
@@ -280,9 +279,7 @@ def _remove(path: Path) -> list[str]:
 
 
 def _put_aside(path: Path) -> list[str]:
-    aside = path.with_name(f"{path.name}.aside-{uuid.uuid4()}")
-    path.rename(aside)
-    return [f"{path} was in the way, and is {aside} now"]
+    return [f"{path} was in the way, and is {path.rename(aside(path))} now"]
 
 
 @contextlib.contextmanager

@@ -644,6 +644,7 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
         monkeypatch.setattr(Files, "staging", lambda mine, _: mine.path.parent / name)
 
     def fails(folder, ignore_errors=False):
+        # Who ignores errors hears of none, and it stays all the same.
         if folder.name.startswith(name) and not ignore_errors:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         if not folder.name.startswith(name):
@@ -656,8 +657,7 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
     create.create(store, origins)
     left = restore.left(store)
     assert [folder.is_dir() and folder.name.startswith(name) for folder in left] == [True, True]
-    limits = Limits()
-    problems = status.look(store, origins, limits, {}).problems
+    problems = status.look(store, origins, Limits(), {}).problems
     assert [f"{folder} is left over of a restore, and could not be removed: remove it" for folder in left] == problems
     # Something long may be at work meanwhile.
     with restore.scratch(store, 0), store.locked(0):
