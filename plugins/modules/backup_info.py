@@ -10,7 +10,8 @@ module: backup_info
 short_description: See which backups there are, and whether they are what they should be
 version_added: 0.1.0
 description:
-  - Tells what C(panelctl backup list) and C(panelctl backup status) tell. Reads manifests, not archives.
+  - Tells what C(panelctl backup list) and C(panelctl backup status) tell. Reads manifests, not archives; a backup is
+    C(broken) where its archive is gone or of another length, or whoever read it has found that it is another one.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -31,7 +32,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 backups:
-  description: All that are there or should be, oldest first.
+  description:
+    - All that are there or should be, oldest first. Their C(state) is C(good), C(broken), C(missing), C(replaced),
+      C(replayed), C(forged), or C(old) for those of the first format.
   returned: success
   type: list
   elements: dict

@@ -82,7 +82,7 @@ status:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restored
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restored, passed_over
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
 
 
@@ -109,7 +109,8 @@ def main() -> None:
                 done, members = None, backups.members(params["name"], params["only"])
                 sources = {source: name for name, found in members.items() for source in found}
             else:
-                done = Restored.of(backups.extract(params["name"], to, params["only"]))
+                found = backups.extract(params["name"], to, params["only"])
+                done = Restored.of(found, passed_over(backups.store, found))
                 sources = done.sources
             before = f"{to}: absent\n"
             after = "".join(f"{to}: {source} of {name}\n" for source, name in sources.items())

@@ -17,7 +17,7 @@ from . import extract, render
 from .errors import BackupError
 from .host import Backups
 from .render import Screen
-from .restore import Restored
+from .restore import Restored, passed_over
 from .store import State
 
 OK, FAILED = 0, 1
@@ -27,7 +27,7 @@ PARTIAL, NOT_AUTHENTIC = 3, 4
 def _create(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     summary = backups.create(options.set)
     told: dict[str, Any] = {"result": "partial" if summary.partial else "created", **asdict(summary)}
-    lines = [f"{summary.name}: {summary.members} members, {render.size(summary.size)}"]
+    lines = [f"{summary.name}: {summary.members} member{'s' * (summary.members != 1)}, {render.size(summary.size)}"]
     lines += render.warnings(summary.warnings)
     worst = PARTIAL if summary.partial else OK
     if options.prune:
@@ -70,7 +70,7 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
     if options.unproven:
         return _restore_unproven(backups, options, screen)
     found = backups.extract(options.name, options.to, options.only)
-    done = Restored.of(found)
+    done = Restored.of(found, passed_over(backups.store, found))
     lines = [f"{source} of {summary.name}, {summary.began}, is in {options.to}" for source, summary in found.items()]
     # Of one that is named there is all to know; of several, which one each source came from.
     told = asdict(next(iter(found.values()), done) if options.name else done)

@@ -22,7 +22,7 @@ from .host import Backups
 from .offsite import Problem
 from .remote import Remote
 from .render import Screen
-from .store import State
+from .store import SIGNED
 
 
 #: As JSON, as lines for people, and the exit status.
@@ -58,7 +58,8 @@ def _compare(backups: Backups, _options: argparse.Namespace, screen: Screen) -> 
     found = offsite.compare(backups.store, _remote(backups))
     lines = [f"{one.name}  there: {one.there or 'no'}  here: {one.here or 'no'}" for one in found]
     screen.show([asdict(one) for one in found], lines or ["there are none"])
-    return 1 if any(one.here == State.GOOD.value and one.there != "whole" for one in found) else 0
+    signed = [state.value for state in SIGNED]
+    return 1 if any(one.here in signed and one.there != "whole" for one in found) else 0
 
 
 def _fetch(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:

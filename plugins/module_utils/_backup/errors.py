@@ -24,6 +24,10 @@ class NotAuthenticError(BackupError):
     status = 4
 
 
+class AlteredError(NotAuthenticError):
+    """The content of an archive is not what was signed, which only who reads all of it can tell."""
+
+
 class UnhealthyError(BackupError):
     """The data is in its place, but the panel does not become healthy on it."""
 

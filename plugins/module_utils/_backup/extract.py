@@ -24,11 +24,11 @@ from typing import NamedTuple
 from .. import _durable
 from . import names, nofollow, tar
 from .compression import Reader, start_writeback, write_all
-from .errors import BackupError, BusyError, NotAuthenticError
+from .errors import AlteredError, BackupError, BusyError, NotAuthenticError
 from .manifest import Entry, Manifest
 from .nofollow import OPEN_FOLDER
 from .progress import SILENT, Progress
-from .store import ROOM, Store, opened
+from .store import ROOM, Store, check_size, no_archive, opened
 from .sums import Sum, Sums
 
 _CHUNK = 1 << 20  # bytes
@@ -69,15 +69,23 @@ class Limits:
 def verified(store: Store, name: str, progress: Progress = SILENT) -> Iterator[tuple[Manifest, int]]:
     """Open a backup whose every byte is what was signed; gives its manifest and the descriptor of its archive.
 
-    Nobody can exchange the archive afterwards: it is the descriptor that was digested which is read.
+    Nobody can exchange the archive afterwards: it is the descriptor that was digested which is read. What was found is
+    remembered, for those who only look.
 
     :raises BackupError: there is no such backup.
     :raises NotAuthenticError: it is not what was signed, or not where or when it belongs.
     """
-    with store.open(name) as found:
+    path = store.path(name, names.ARCHIVE)
+    with store.open(name) as found, _archive(path) as descriptor:
         progress(f"verifying {name}", found.summary.size)
-        with checked(store.path(name, names.ARCHIVE), found, progress) as descriptor:
-            yield found, descriptor
+        before = os.fstat(descriptor)
+        try:
+            _verify(path, descriptor, found, progress)
+        except AlteredError:
+            store.doubts.note(name, before)
+            raise
+        store.doubts.clear(name)
+        yield found, descriptor
 
 
 @contextlib.contextmanager
@@ -118,7 +126,7 @@ def unproven(store: Store, name: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[int]:
-    with opened(path, NotAuthenticError(f"{path}: there should be an archive, and is none")) as stream:
+    with opened(path, NotAuthenticError(no_archive(path))) as stream:
         yield stream.fileno()
 
 
@@ -133,11 +141,9 @@ def _digest(descriptor: int, algorithm: str, progress: Progress = SILENT) -> str
 
 
 def _verify(path: Path, descriptor: int, found: Manifest, progress: Progress) -> None:
-    size = os.fstat(descriptor).st_size
-    if size != found.summary.size:
-        raise NotAuthenticError(f"{path}: it has {size} bytes; {found.summary.size} were signed")
+    check_size(path, os.fstat(descriptor), found.summary)
     if not hmac.compare_digest(_digest(descriptor, "sha256", progress), found.summary.sha256):
-        raise NotAuthenticError(f"{path}: its content is not what was signed")
+        raise AlteredError(f"{path}: its content is not what was signed")
 
 
 class Part(NamedTuple):

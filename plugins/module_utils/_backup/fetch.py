@@ -28,7 +28,7 @@ from .offsite import Journal, Problem, Sent
 from .programs import Stream
 from .progress import SILENT, Progress
 from .remote import Meter, Remote
-from .store import ROOM, State, Store, new, opened
+from .store import ROOM, SIGNED, State, Store, new, opened
 
 _TEMPORARY = ".fetched-"  # another one than that of backups that are being made, which `create` sweeps away
 _PATIENCE = 3600.0  # seconds to wait for a backup that is being made, once hours of fetching are at stake
@@ -249,5 +249,5 @@ def _noted(done: Fetched, name: str) -> Iterator[None]:
 
 def _unknown(store: Store, ledger: Ledger) -> list[str]:
     # One that seems to continue what is written down is good, and may be a machine's before this one all the same.
-    proven = (State.GOOD, State.REPLAYED)
+    proven = (*SIGNED, State.REPLAYED)
     return [found.name for found in store.backups() if found.state in proven and ledger.created(found.name) is None]

@@ -93,7 +93,7 @@ class Backups:
         """
         store, found = self.store, Verdict("")
         with contextlib.suppress(_FoundError), self._noted("verify"):
-            found = self._verify(store, name or store.good()[-1].name)
+            found = self._verify(store, name or store.good(or_broken=True)[-1].name)
             _report([found])
         return found
 
@@ -195,24 +195,28 @@ class Backups:
         store = self.store
         if dry_run:
             with lock(store.state_dir, self._wait):
-                decision, going = self._decide(store, store.good()), store.ledger().unfinished
+                decision, going = self._decide(store, store.good(or_broken=True)), store.ledger().unfinished
                 return replace(decision, remove=[going.name, *decision.remove]) if going else decision
         with self._noted("prune"), store.locked(self._wait) as ledger:
-            good = store.good()
-            decision, now = self._decide(store, good), names.stamp(datetime.now(timezone.utc))
-            for found in good:
+            there = store.good(or_broken=True)
+            decision, now = self._decide(store, there), names.stamp(datetime.now(timezone.utc))
+            for found in there:
                 if found.name in decision.remove:
                     store.remove(found, ledger, now)
         return decision
 
-    def _decide(self, store: Store, good: Sequence[Backup]) -> retention.Decision:
-        made = [retention.Made.of(found.summary, adopted=found.adopted) for found in good if found.summary]
+    def _decide(self, store: Store, there: Sequence[Backup]) -> retention.Decision:
+        made = [
+            retention.Made.of(found.summary, adopted=found.adopted, broken=found.state is State.BROKEN)
+            for found in there
+            if found.summary
+        ]
         policies = {name: found.retention for name, found in self.settings.sets.items()}
         decision = retention.decide(made, policies, datetime.now(timezone.utc), pins.read(store))
         # Nothing old goes before something new of its set has shown that it is whole.
         newest = {found.set: found.name for found in made}
         shrinking = {newest[found.set] for found in made if found.name in decision.remove}
-        for name in sorted({good[-1].name, *shrinking}):
+        for name in sorted({there[-1].name, *shrinking}):
             with extract.verified(store, name, self._say):
                 pass
         return decision

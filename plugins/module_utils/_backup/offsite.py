@@ -25,7 +25,7 @@ from .errors import BackupError, NotAuthenticError
 from .programs import Stream
 from .progress import SILENT, Progress
 from .remote import AGE, Meter, Remote
-from .store import Backup, State, Store, opened
+from .store import SIGNED, Backup, Store, opened
 
 _CHUNK = 1 << 20  # bytes
 _ENDINGS = ("", AGE)
@@ -186,7 +186,7 @@ class _Push:
         self._journal.files = {name: sent for name, sent in self._journal.files.items() if name in self._there}
         failures = 0
         for backup in self._store.backups():
-            if backup.state is State.GOOD and failures < _ENOUGH:
+            if backup.state in SIGNED and failures < _ENOUGH:
                 failures = 0 if self._try(backup) else failures + 1
         if not self._done.problems:
             self._journal.time, self._journal.newest = names.stamp(datetime.now(timezone.utc)), self._done.newest

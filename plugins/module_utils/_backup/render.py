@@ -106,9 +106,9 @@ class Screen:
 
 def line(backup: Backup) -> str:
     """One line of a list."""
-    if backup.summary is None:
-        return f"{backup.name}  {backup.state.value.upper()}: {backup.problem}"
     summary = backup.summary
+    if summary is None or backup.problem:
+        return f"{backup.name}  {backup.state.value.upper()}: {backup.problem}"
     notes = "  PARTIAL" if summary.partial else ""
     return f"{backup.name}  {backup.state.value}  {summary.set}  {size(summary.size)}{notes}"
 

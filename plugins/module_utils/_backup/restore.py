@@ -29,7 +29,7 @@ from .ledger import Ledger
 from .manifest import Source, Summary
 from .progress import SILENT, Progress
 from .sources import Origin
-from .store import State, Store, check_room
+from .store import SIGNED, State, Store, check_room
 
 _JOURNAL = "restore.json"
 _STAGING = "restore"
@@ -49,7 +49,7 @@ class Restored:
 
     :param sources: which backup each one came from, by its name.
     :param snapshot: name of the backup of what there was before; empty where there was nothing, or none was wanted.
-    :param warnings: of all these backups.
+    :param warnings: of all these backups, and of newer ones that are broken.
     :param partial: whether something is missing in what was brought back.
     """
 
@@ -59,16 +59,17 @@ class Restored:
     partial: bool = False
 
     @classmethod
-    def of(cls, found: Mapping[str, Summary], before: Summary | None = None) -> Restored:
+    def of(cls, found: Mapping[str, Summary], broken: Sequence[str], before: Summary | None = None) -> Restored:
         """Return what was brought back of these backups, by the names of the sources.
 
+        :param broken: what `passed_over` says.
         :param before: the snapshot.
         """
         backups = {backup.name: backup for backup in (*found.values(), *([before] if before else []))}
         return cls(
             {source: backup.name for source, backup in found.items()},
             before.name if before else "",
-            tuple(f"{name}: {warning}" for name, backup in backups.items() for warning in backup.warnings),
+            (*(f"{name}: {warning}" for name, backup in backups.items() for warning in backup.warnings), *broken),
             any(backup.partial for backup in found.values()),
         )
 
@@ -102,10 +103,12 @@ def plan(
     wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place or elsewhere)]
     if refused := [origin.name for origin in wanted if not (origin.in_place or elsewhere)]:
         raise BackupError(f"{', '.join(refused)}: this is brought back with --to only, and what you need of it by hand")
-    good = [found for found in store.backups() if found.state is State.GOOD and found.summary]
+    there = [found for found in store.backups() if found.summary]
     if name:
-        good = [found for found in good if found.name == name]
+        # Whether its archive is what was signed, who reads it says.
+        good = [found for found in there if found.name == name and found.state in SIGNED]
     else:
+        good = [found for found in there if found.state is State.GOOD]
         good = [found for found in good if found.summary and found.summary.set != names.BEFORE_RESTORE]
     found: dict[str, list[Origin]] = {}
     for origin in wanted:
@@ -231,6 +234,22 @@ def unfinished(store: Store) -> bool:
     return (store.state_dir / _JOURNAL).exists()
 
 
+def passed_over(store: Store, found: Mapping[str, Summary]) -> list[str]:
+    """Say which backups are newer than those of which sources were taken, and broken.
+
+    :param found: the backup that each source was taken of, by its name.
+    """
+    there = store.backups()
+    age = {backup.name: number for number, backup in enumerate(there)}
+    told = []
+    for backup in there:
+        if backup.state is State.BROKEN and backup.summary and backup.summary.set != names.BEFORE_RESTORE:
+            newer = [source.name for source in backup.summary.sources if source.name in found]
+            if any(age.get(found[name].name, 0) < age[backup.name] for name in newer):
+                told.append(f"{backup.name} is newer, and nothing was taken of it: {backup.problem}")
+    return told
+
+
 class Brought(NamedTuple):
     """A source, and the backup that it is of."""
 
@@ -287,6 +306,8 @@ class _Attempt:
 
     def take_over(self, ledger: Ledger, *, snapshot: bool) -> Restored:
         """Exchange them with the present, while the panel stands still."""
+        found = {source: brought.backup for source, brought in self._found.items()}
+        broken = passed_over(self._store, found)
         self._say("stopping the panel")
         # Written down before, because whoever comes next has to start it if this dies in between.
         self._note(_LOADING, stopped=True)
@@ -303,7 +324,7 @@ class _Attempt:
         self._note(_DONE)
         remains = _tidy(self._store, [(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
         _end(self._store)
-        done = Restored.of({source: brought.backup for source, brought in self._found.items()}, before)
+        done = Restored.of(found, broken, before)
         return replace(done, warnings=(*done.warnings, *remains))
 
     def _snapshot(self, ledger: Ledger) -> Summary | None:

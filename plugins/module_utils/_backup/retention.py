@@ -33,10 +33,11 @@ class Policy:
 
 @dataclass(frozen=True)
 class Made:
-    """A good backup.
+    """A backup whose manifest is good.
 
     :param began: when its snapshot began, in UTC, as its manifest says.
     :param adopted: whether another machine made it, by another clock.
+    :param broken: whether its archive is known to be; it goes when it would, and no good one goes because it is there.
     """
 
     name: str
@@ -44,11 +45,12 @@ class Made:
     began: datetime
     set: str = names.FULL
     adopted: bool = False
+    broken: bool = False
 
     @classmethod
-    def of(cls, summary: Summary, *, adopted: bool = False) -> Made:
+    def of(cls, summary: Summary, *, adopted: bool = False, broken: bool = False) -> Made:
         """Return what counts of a backup here."""
-        return cls(summary.name, summary.seq, names.moment_of(summary.began), summary.set, adopted)
+        return cls(summary.name, summary.seq, names.moment_of(summary.began), summary.set, adopted, broken)
 
     @property
     def order(self) -> tuple[bool, str, int]:
@@ -75,7 +77,7 @@ _BUCKETS: dict[str, Callable[[datetime], tuple[int, ...]]] = {
 def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, pins: Collection[str] = ()) -> Decision:
     """Decide, without touching anything.
 
-    :param made: the good backups; what is not good is nobody's to remove here.
+    :param made: the backups whose manifests are good; what is not is nobody's to remove here.
     :param policies: by set; backups of a set that has none stay.
     :param pins: names of those that stay, whatever their age.
     :raises BackupError: a clock has jumped, so that ages say nothing, or a policy would keep none.
@@ -104,13 +106,16 @@ def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[st
         raise BackupError(
             f"set {name}: `newest` must be at least 1, or a day without a backup would remove the last one"
         )
-    for backup in newest_first[: policy.newest]:
-        keep.setdefault(backup.name, []).append("newest")
+    good = 0
+    for backup in newest_first:
+        if good < policy.newest:
+            good += not backup.broken
+            keep.setdefault(backup.name, []).append("newest")
     for rule, bucket in _BUCKETS.items():
         seen: set[tuple[int, ...]] = set()
         for backup in newest_first:
             if len(seen) < getattr(policy, rule) and bucket(backup.began) not in seen:
-                seen.add(bucket(backup.began))
+                seen |= set() if backup.broken else {bucket(backup.began)}
                 keep.setdefault(backup.name, []).append(rule)
 
 

@@ -74,7 +74,13 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     problems += [
         f"{folder} is left over of a restore, and could not be removed: remove it" for folder in restore.left(store)
     ]
-    problems += [f"the last `{kind}` failed: {run.problem}" for kind, run in last.items() if run.problem]
+    proven_at = last["drill"].last_success if "drill" in last else 0
+    problems += [
+        f"the last `{kind}` failed: {run.problem}"
+        for kind, run in last.items()
+        # Nobody restores in place for no other reason than to be rid of this.
+        if run.problem and not (kind == "restore" and proven_at > run.last_failure)
+    ]
     return Status(
         sources,
         len(good),

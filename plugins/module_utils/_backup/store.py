@@ -13,6 +13,7 @@ import enum
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import BinaryIO
 
 from .. import _durable
 from . import locks, manifest, names, nofollow
+from .doubts import Doubts
 from .errors import BackupError, NotAuthenticError
 from .keyring import Keyring
 from .ledger import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Ledger, Record, order
@@ -27,13 +29,16 @@ from .manifest import Manifest, Summary
 
 #: Bytes of each disk that are left to everybody else.
 ROOM = 64 << 20
-_LOST = "it was not pruned, and its manifest is not there: bring it back, or `panelctl backup remove` it"
+_CURE = "bring it back, or `panelctl backup remove` it"
+_LOST = f"it was not pruned, and its manifest is not there: {_CURE}"
 
 
 class State(enum.Enum):
-    """What a backup is, by its manifest and the ledger; its archive is another matter."""
+    """What a backup is, by what can be seen of it without reading its archive, and what who read that has found."""
 
     GOOD = "good"
+    #: Its archive is not there, is as long as none that was signed, or was found to be another one.
+    BROKEN = "broken"
     #: It should be there, and has no manifest.
     MISSING = "missing"
     #: Its manifest is not the one that was written down.
@@ -44,6 +49,10 @@ class State(enum.Enum):
     FORGED = "forged"
     #: Of the first format: nothing proves what it is.
     OLD = "old"
+
+
+#: Those whose manifests are what was written down.
+SIGNED = (State.GOOD, State.BROKEN)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Store:
         self.state_dir = state_dir
         self.host = host
         self.keys = keys
+        self.doubts = Doubts(state_dir)
         self._ledger = state_dir / "ledger"
         self._held: Ledger | None = None
         self._seen: Ledger | None = None
@@ -145,12 +155,14 @@ class Store:
                 found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
         return sorted(found, key=lambda backup: backup.order)
 
-    def good(self) -> list[Backup]:
+    def good(self, *, or_broken: bool = False) -> list[Backup]:
         """Return the good backups, oldest first.
 
+        :param or_broken: whether their archives may be broken.
         :raises BackupError: there is none.
         """
-        good = [backup for backup in self.backups() if backup.state is State.GOOD]
+        wanted = SIGNED if or_broken else (State.GOOD,)
+        good = [backup for backup in self.backups() if backup.state in wanted]
         if not good:
             raise BackupError(f"{self.folder}: there is no good backup; `panelctl backup list` says what there is")
         return good
@@ -234,6 +246,7 @@ class Store:
                 # Who put it there may fill it as fast as anybody empties it; by its name it is in nobody's way.
                 path.rename(self.folder / f"{names.ASIDE}{secrets.token_hex(4)}-{path.name}")
             _durable.sync(self.folder)
+        self.doubts.clear(name)
 
     def _adopt(self, ledger: Ledger) -> None:
         """Write down a backup that was published by a run that died before it could."""
@@ -270,7 +283,25 @@ class Store:
             return Backup(name, State.FORGED, problem=str(error))
         record = ledger.created(name)
         adopted = record is not None and record.event == ADOPTED
-        return Backup(name, State.GOOD, found.summary, found.sha256, adopted=adopted)
+        problem = self._doubt(found.summary)
+        state = State.BROKEN if problem else State.GOOD
+        text = f"{problem}: {_CURE}" if problem else ""
+        return Backup(name, state, found.summary, found.sha256, text, adopted=adopted)
+
+    def _doubt(self, summary: Summary) -> str:
+        """Return what is wrong with an archive, as far as who does not read it can tell."""
+        path = self.path(summary.name, names.ARCHIVE)
+        try:
+            status = path.lstat()
+            check_size(path, status, summary)
+        except FileNotFoundError:
+            return no_archive(path)
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        except NotAuthenticError as error:
+            return str(error)
+        altered = self.doubts.has(summary.name, status)
+        return f"{path}: its content was found not to be what was signed" if altered else ""
 
     def signed(self, name: str, stream: BinaryIO) -> Manifest:
         """Read a manifest that is authentic and of this host, whatever the ledger says of it.
@@ -343,6 +374,22 @@ def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
         raise NotAuthenticError(f"{path}: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as stream:
         yield stream
+
+
+def no_archive(path: Path) -> str:
+    """Say that a backup has no archive."""
+    return f"{path}: there should be an archive, and is none"
+
+
+def check_size(path: Path, status: os.stat_result, summary: Summary) -> None:
+    """See that an archive is as long as the one that was signed.
+
+    :raises NotAuthenticError: it is not, or is no file.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAuthenticError(f"{path}: this is no file")
+    if status.st_size != summary.size:
+        raise NotAuthenticError(f"{path}: it has {status.st_size} bytes; {summary.size} were signed")
 
 
 def check_room(folder: Path, size: int, what: str, cure: str) -> None:

@@ -204,6 +204,17 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
     )
 
 
+def test_a_restore_that_failed_is_a_problem_until_a_drill_has_proven_that_they_restore(store, origins, backed_up):
+    failed = Run(last_failure=100, problem="the disk is full")
+    for last, told in (
+        ({"restore": failed}, True),
+        ({"restore": failed, "drill": Run(last_success=99)}, True),
+        ({"restore": failed, "drill": Run(last_success=101)}, False),
+        ({"create full": failed, "drill": Run(last_success=101)}, True),
+    ):
+        assert any("the disk is full" in text for text in status.look(store, origins, Limits(), last).problems) == told
+
+
 @pytest.fixture
 def ahead(monkeypatch):
     """Let the clock of a module be ahead."""

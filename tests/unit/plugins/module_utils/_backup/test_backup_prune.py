@@ -49,7 +49,21 @@ def test_of_a_set_whose_newest_is_broken_nothing_goes(host):
     status, told = host.command("prune")
     assert status == 4
     assert f"{made[1]}.tar.gz: its content is not what was signed" in told
-    assert host.names() == made
+    assert [found["name"] for found in host.panelctl("list", status=4)] == made
+    # Now that it is known, the good one before it stays in its place.
+    assert host.panelctl("prune")["removed"] == []
+
+
+def test_what_is_broken_goes_when_it_would_and_keeps_no_place(host):
+    keep(host, 2)
+    made = make(host, "full", "full", "full")
+    break_(host, made[1])
+    assert host.panelctl("verify", made[1], status=4)
+    assert host.panelctl("prune")["removed"] == []
+    made += make(host, "full")
+    assert host.panelctl("prune")["removed"] == made[:2]
+    assert host.names() == made[2:]
+    assert not list((host.state / "broken").iterdir())
 
 
 def test_of_a_set_that_loses_nothing_the_newest_is_not_read_again(host):

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names, settings
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.retention import Made, Policy, decide
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
@@ -43,6 +43,16 @@ def test_what_stays_and_what_goes(minutes, policy, pinned):
     most = policy.hourly + policy.daily + policy.weekly + policy.monthly + policy.newest + len(pins)
     assert len(found.keep) <= most
     assert found.remove == sorted(found.remove)
+
+
+@given(gaps, policies, st.sets(st.integers(1, 40)))
+def test_what_is_broken_is_no_reason_for_a_good_one_to_go(minutes, policy, broken):
+    made = [replace(backup, broken=backup.seq in broken) for backup in series(minutes)]
+    good = [backup for backup in made if not backup.broken]
+    assume(not good or NOW - good[0].began < timedelta(days=45))
+    found, without = decide(made, {"full": policy}, NOW), decide(good, {"full": policy}, NOW)
+    assert {name: found.keep.get(name) for name in without.keep} == without.keep
+    assert set(found.keep) & {backup.name for backup in good} == set(without.keep)
 
 
 @given(gaps.filter(bool), policies)
