@@ -268,7 +268,9 @@ class Postgresql:
 
     def _remove(self, name: str) -> None:
         if self._exists(name):
-            self._ask(_SERVER, f"DROP DATABASE {_name(name)} WITH (FORCE);")
+            # FORCE fails beside autovacuum, whose processes are nobody's; without, the server ends these by itself.
+            self._ask(_SERVER, _DISCONNECT.format(_text(name)))
+            self._ask(_SERVER, f"DROP DATABASE {_name(name)};")
 
     def _exists(self, name: str) -> bool:
         return bool(self._ask(_SERVER, f"SELECT 1 FROM pg_database WHERE datname = {_text(name)};"))  # noqa: S608 (quoted)

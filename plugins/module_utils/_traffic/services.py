@@ -18,6 +18,7 @@ from .errors import TrafficError, UnhealthyError
 from .settings import Settings
 
 _LINES = 60  # of a slot's log that a message shows
+_POLL = 0.1  # seconds
 _CRASHES = 2  # starts by systemd itself that make a crash loop
 
 
@@ -85,6 +86,9 @@ class Supervisor:
             need([str(self._settings.supervisor_bin_dir / "supervisord"), "-c", str(self._config)])
             return
         need([*self._control, "update"])
+        # Whoever stopped it may have been killed meanwhile. What stops cannot be started, and supervisord ends it.
+        while "STOPPING" in self._status(slot):
+            time.sleep(_POLL)
         if run([*self._control, "restart", f"aapanel-{slot}"]).returncode:
             raise UnhealthyError(f"slot {slot} did not start. Its last lines:\n{self.logs(slot)}")
 
