@@ -82,7 +82,6 @@ status:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restored, passed_over
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
 
 
@@ -109,8 +108,7 @@ def main() -> None:
                 done, members = None, backups.members(params["name"], params["only"])
                 sources = {source: name for name, found in members.items() for source in found}
             else:
-                found = backups.extract(params["name"], to, params["only"])
-                done = Restored.of(found, passed_over(backups.store, found))
+                done = backups.restored(backups.extract(params["name"], to, params["only"]))
                 sources = done.sources
             before = f"{to}: absent\n"
             after = "".join(f"{to}: {source} of {name}\n" for source, name in sources.items())

@@ -17,7 +17,6 @@ from . import extract, render
 from .errors import BackupError
 from .host import Backups
 from .render import Screen
-from .restore import Restored, passed_over
 from .store import State
 
 OK, FAILED = 0, 1
@@ -70,7 +69,7 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
     if options.unproven:
         return _restore_unproven(backups, options, screen)
     found = backups.extract(options.name, options.to, options.only)
-    done = Restored.of(found, passed_over(backups.store, found))
+    done = backups.restored(found)
     lines = [f"{source} of {summary.name}, {summary.began}, is in {options.to}" for source, summary in found.items()]
     # Of one that is named there is all to know; of several, which one each source came from.
     told = asdict(next(iter(found.values()), done) if options.name else done)

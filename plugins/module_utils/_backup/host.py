@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -161,6 +161,13 @@ class Backups:
             ]
             extract.extract_all(parts, to, self._say)
         return {source: part.found.summary for part in parts for source in wanted[part.found.summary.name]}
+
+    def restored(self, found: Mapping[str, Summary]) -> Restored:
+        """Return what was extracted, as it is told of a restore in place.
+
+        :param found: what `extract` returns.
+        """
+        return Restored.of(found, restore.passed_over(self.store, found))
 
     def settle(self) -> str:
         """Undo what a restore that died has left; returns what was done, in words."""

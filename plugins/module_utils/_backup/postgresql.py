@@ -261,16 +261,19 @@ class Postgresql:
 
     def _rename(self, *names: tuple[str, str]) -> None:
         for name, _ in names:
-            # Whom we may not disconnect is named by the server, when it refuses.
-            self._ask(_SERVER, _DISCONNECT.format(_text(name)))
+            self._disconnect(name)
         # Sent together they are one transaction.
         self._ask(_SERVER, " ".join(f"ALTER DATABASE {_name(old)} RENAME TO {_name(new)};" for old, new in names))
 
     def _remove(self, name: str) -> None:
         if self._exists(name):
             # FORCE fails beside autovacuum, whose processes are nobody's; without, the server ends these by itself.
-            self._ask(_SERVER, _DISCONNECT.format(_text(name)))
+            self._disconnect(name)
             self._ask(_SERVER, f"DROP DATABASE {_name(name)};")
+
+    def _disconnect(self, name: str) -> None:
+        # Whom we may not disconnect is named by the server, when it refuses what comes next.
+        self._ask(_SERVER, _DISCONNECT.format(_text(name)))
 
     def _exists(self, name: str) -> bool:
         return bool(self._ask(_SERVER, f"SELECT 1 FROM pg_database WHERE datname = {_text(name)};"))  # noqa: S608 (quoted)

@@ -103,12 +103,12 @@ def plan(
     wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place or elsewhere)]
     if refused := [origin.name for origin in wanted if not (origin.in_place or elsewhere)]:
         raise BackupError(f"{', '.join(refused)}: this is brought back with --to only, and what you need of it by hand")
-    there = [found for found in store.backups() if found.summary]
+    # Of one that is named, who reads its archive says whether that is what was signed.
+    usable = SIGNED if name else (State.GOOD,)
+    good = [found for found in store.backups() if found.state in usable and found.summary]
     if name:
-        # Whether its archive is what was signed, who reads it says.
-        good = [found for found in there if found.name == name and found.state in SIGNED]
+        good = [found for found in good if found.name == name]
     else:
-        good = [found for found in there if found.state is State.GOOD]
         good = [found for found in good if found.summary and found.summary.set != names.BEFORE_RESTORE]
     found: dict[str, list[Origin]] = {}
     for origin in wanted:

@@ -109,14 +109,15 @@ def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[st
     good = 0
     for backup in newest_first:
         if good < policy.newest:
-            good += not backup.broken
             keep.setdefault(backup.name, []).append("newest")
+            good += not backup.broken
     for rule, bucket in _BUCKETS.items():
         seen: set[tuple[int, ...]] = set()
         for backup in newest_first:
             if len(seen) < getattr(policy, rule) and bucket(backup.began) not in seen:
-                seen |= set() if backup.broken else {bucket(backup.began)}
                 keep.setdefault(backup.name, []).append(rule)
+                if not backup.broken:
+                    seen.add(bucket(backup.began))
 
 
 def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:

@@ -74,7 +74,7 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     problems += [
         f"{folder} is left over of a restore, and could not be removed: remove it" for folder in restore.left(store)
     ]
-    proven_at = last["drill"].last_success if "drill" in last else 0
+    proven_at = last.get("drill", runs.Run()).last_success
     problems += [
         f"the last `{kind}` failed: {run.problem}"
         for kind, run in last.items()
