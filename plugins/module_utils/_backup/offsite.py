@@ -268,7 +268,11 @@ class _Push:
         expected = _expected(backup, suffix)
         self._say(f"sending {file}")
         self._journal.note(file, Sent())
-        there = self._remote.put(file, lambda: _content(path, expected and expected[1]), path.stat().st_size)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise BackupError(f"{path}: the file is missing") from None
+        there = self._remote.put(file, lambda: _content(path, expected and expected[1]), size)
         self._journal.note(file, Sent(there.size, there.sha256))
 
     def _prune(self) -> None:

@@ -641,3 +641,26 @@ def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path
     done = offsite.push(store, Remote("off:", tmp_path))
     assert "changed while it was being sent" in done.problems[0].text
     assert done.problems[0].status == 4
+
+
+@pytest.mark.parametrize("suffix", [ARCHIVE, INFO, MANIFEST])
+def test_a_backup_that_is_pruned_while_it_is_sent_is_left_out(suffix, store, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    first, second = (create.create(store, [files.Files("data", tmp_path / "data")]).name for _ in range(2))
+
+    def put(_, file, content, size):
+        meter = offsite.Meter()
+        for data in content():
+            meter.add(data)
+        return meter
+
+    def prune(text):
+        if text == f"sending {first}{suffix}":
+            with store.locked() as ledger:
+                (found,) = (backup for backup in store.backups() if backup.name == first)
+                store.remove(found, ledger, "2026-11-30T00:00:00Z")
+
+    monkeypatch.setattr(Remote, "files", lambda _: {})
+    monkeypatch.setattr(Remote, "put", put)
+    done = offsite.push(store, Remote("off:", tmp_path), say=prune)
+    assert (done.sent, done.problems) == ([second], [])
