@@ -44,7 +44,7 @@ down: ## Stop it; data stays below .dev
 		--program $(CURDIR)/.dev/slots/blue/release/venv/bin/python
 
 .PHONY: test
-test: $(VENV)/.test ## Everything that CI runs
+test: $(VENV)/.test ## Everything that CI runs (SCENARIO=name, CHANGED=1, FRESH=1: docs/testing.md)
 	@scripts/stages lint unit molecule
 
 .PHONY: lint

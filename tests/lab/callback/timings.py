@@ -1,0 +1,65 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible callback that records how long each task took, for `scripts/stages`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = """
+name: timings
+type: aggregate
+short_description: Record how long each task took
+description:
+  - Appends one JSON line for each task of each playbook to the file in the environment variable E(AAPANEL_TIMINGS).
+  - Without that variable it does nothing.
+requirements: []
+"""
+
+
+class CallbackModule(CallbackBase):
+    """Writes C({"playbook", "task", "action", "start", "seconds"}); C(start) is in seconds since the epoch."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "timings"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._file = os.environ.get("AAPANEL_TIMINGS", "")
+        self.disabled = not self._file
+        self._playbook = ""
+        self._task: dict[str, Any] = {}
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._playbook = os.path.basename(playbook._file_name)  # noqa: PTH119
+        self._begin("startup", "")
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        # A task that is tried until a condition holds waits for it.
+        self._begin(task.get_name().strip(), "wait" if task.until else task.resolved_action or task.action)
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self.v2_playbook_on_task_start(task, is_conditional=False)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._end()
+
+    def _begin(self, name: str, action: str) -> None:
+        self._end()
+        self._task = {"playbook": self._playbook, "task": name, "action": action, "start": time.time()}
+
+    def _end(self) -> None:
+        if self._task:
+            line = json.dumps({**self._task, "seconds": round(time.time() - self._task["start"], 3)})
+            # One write a line: playbooks that run at the same time append to the same file.
+            with open(self._file, "a", encoding="utf-8") as output:  # noqa: PTH123
+                output.write(line + "\n")
+            self._task = {}

@@ -1,0 +1,143 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run commands side by side, each with its output in a file of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = ROOT / ".cache" / "logs"
+TAIL_LINES = 80
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tests that a job ran."""
+
+    passed: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.failed + other.failed)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that is one test, or that runs many and counts them.
+
+    :param name: unique; the log's name, and the job's line in the budget.
+    :param command: run at the root of the checkout.
+    :param env: added to the environment.
+    :param needs: names of jobs that have to pass first.
+    :param count: tells how many tests ran, given whether the command succeeded.
+    """
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    needs: Sequence[str] = ()
+    count: Callable[[bool], Counts] = lambda ok: Counts(passed=ok, failed=not ok)
+
+    @property
+    def log(self) -> Path:
+        """File that receives the output."""
+        return LOGS / f"{self.name.replace(' ', '-')}.log"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A job that ended.
+
+    :param seconds: by the clock.
+    :param processor: seconds of a processor that the command and its children used.
+    """
+
+    job: Job
+    ok: bool
+    counts: Counts
+    began: float = 0.0
+    seconds: float = 0.0
+    processor: float = 0.0
+    skipped: bool = False
+
+
+def run(job: Job) -> Outcome:
+    """Run a job to its end."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    began, clock = time.time(), time.monotonic()
+    with job.log.open("wb") as output:
+        process = subprocess.Popen(
+            job.command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **job.env},
+        )
+        # Not Popen.wait(), which does not tell what the process used.
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    ok = process.returncode == 0
+    return Outcome(job, ok, job.count(ok), began, time.monotonic() - clock, usage.ru_utime + usage.ru_stime)
+
+
+def run_all(
+    jobs: Sequence[Job], expected: Mapping[str, float], slots: int, started: Callable[[Job], None] = lambda _: None
+) -> Iterator[Outcome]:
+    """Run jobs side by side, `slots` at most; yields each as it ends. `started` is called with each that begins.
+
+    Of those that can start, the one that is expected to take longest (in seconds, by its name) starts first. A job
+    whose needs failed is skipped and counts as failed. A need that is not among `jobs` counts as met.
+    """
+    waiting = sorted(jobs, key=lambda job: -expected.get(job.name, 0.0))
+    names = {job.name for job in jobs}
+    ended: dict[str, bool] = {}
+    running: dict[Future[Outcome], Job] = {}
+    with ThreadPoolExecutor(slots) as pool:
+        while waiting or running:
+            for job in list(waiting):
+                needs = [name for name in job.needs if name in names]
+                if any(ended.get(name) is False for name in needs):
+                    waiting.remove(job)
+                    ended[job.name] = False
+                    yield Outcome(job, ok=False, counts=Counts(failed=1), skipped=True)
+                elif len(running) < slots and all(name in ended for name in needs):
+                    waiting.remove(job)
+                    started(job)
+                    running[pool.submit(run, job)] = job
+            if not running:
+                continue
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcome = future.result()
+                ended[running.pop(future).name] = outcome.ok
+                yield outcome
+
+
+def tell_start(job: Job) -> None:
+    """Print that a job begins."""
+    print(f"     {job.name} …", flush=True)
+
+
+def tell(outcome: Outcome) -> None:
+    """Print the verdict of a job, what the lab says in its output, and the end of that where the job failed."""
+    verdict = "ok  " if outcome.ok else "skip" if outcome.skipped else "FAIL"
+    print(f"{verdict} {outcome.job.name:28} {outcome.seconds:7.1f} s", flush=True)
+    if outcome.skipped:
+        print(f"     | not run: {', '.join(outcome.job.needs)} failed", flush=True)
+        return
+    lines = outcome.job.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    if outcome.ok:
+        lines = [line for line in lines if line.startswith("lab: ")]
+    for line in lines[-TAIL_LINES:]:
+        print(f"     | {line}")
+    if not outcome.ok:
+        print(f"     whole output: {outcome.job.log.relative_to(ROOT)}", flush=True)
