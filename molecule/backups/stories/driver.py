@@ -11,10 +11,12 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from kit.hosts import ssh
 
 ROOT = Path(__file__).resolve().parents[3]
 # Molecule's folder for this scenario: inventory, secrets.
@@ -38,17 +40,6 @@ for path in ("/health/ready", "/"):
     if connection.getresponse().status >= 400:
         sys.exit(1)
 """
-
-Answer = TypeVar("Answer")
-
-
-def wait_until(question: Callable[[], Answer], seconds: float, what: str) -> Answer:
-    """Ask until the answer is true; fails after so many seconds with the last one."""
-    deadline = time.monotonic() + seconds
-    while not (answer := question()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; at last {answer!r}"
-        time.sleep(0.2)
-    return answer
 
 
 @dataclass(frozen=True)
@@ -82,8 +73,7 @@ class Host:
 
     def run(self, *command: str, check: bool = True, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command there, as whom the panel belongs to."""
-        line = ["docker", "exec", "--interactive", "--user", self.user, self.name, *command]
-        result = subprocess.run(line, check=False, capture_output=True, text=True, input=given)
+        result = subprocess.run(self._line(*command), check=False, capture_output=True, text=True, input=given)
         assert not check or not result.returncode, f"{self.name}: {command}: {result.stdout}{result.stderr}"
         return result
 
@@ -155,8 +145,7 @@ class Host:
             "mysql": [DATABASE],
             "sqlite": [f"{self.data}/shared/data/default.db"],
         }[self.engine]
-        command = ["docker", "exec", "--interactive", "--user", self.user, self.name, *self._client("writer")]
-        command += [self.engine, *where]
+        command = self._line(*self._client("writer"), self.engine, *where)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdin is not None
             assert writer.stdout is not None
@@ -208,6 +197,12 @@ class Host:
 
     def _psql(self, query: str, database: str = "postgres") -> str:
         return self.run(*self._client("psql"), "-XAtq", "--command", query, database).stdout.strip()
+
+    def _line(self, *command: str) -> list[str]:
+        # Without systemd there is no SSH server.
+        if self.home:
+            return ["docker", "exec", "--interactive", "--user", self.user, self.name, *command]
+        return ssh(self.name, *command, user=self.user)
 
     def _client(self, program: str) -> list[str]:
         return ["env", *self.client, program]

@@ -15,8 +15,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from kit.hosts import wait_until
 
-from driver import SCRATCH, SUM, Host, play, wait_until
+from driver import SCRATCH, SUM, Host, play
 
 RESTORED = "/var/tmp/restored"
 

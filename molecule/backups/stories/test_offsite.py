@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from kit.hosts import wait_until
 
-from driver import Host, wait_until
+from driver import Host
 
 STORE = Host("backups-store", "")
 PUSH = "aapanel-backup-push.service"

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from kit.hosts import wait_until
 
-from driver import Host, Play, wait_until
+from driver import Host, Play
 
 HOSTS = [Host("deploy-debian12"), Host("deploy-debian13")]
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import start_time
+from kit.hosts import ssh, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 SCENARIO = ROOT / "molecule/deploy"
@@ -56,15 +57,6 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def wait_until(question: Callable[[], Answer], seconds: float, what: str) -> Answer:
-    """Ask until the answer is true; fails after so many seconds with the last one."""
-    deadline = time.monotonic() + seconds
-    while not (answer := question()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; at last {answer!r}"
-        time.sleep(0.2)
-    return answer
-
-
 def everywhere(hosts: Sequence[Host], what: Callable[[Host], Answer]) -> dict[Host, Answer]:
     """Do something with all hosts at once."""
     with ThreadPoolExecutor(len(hosts)) as threads:
@@ -72,13 +64,6 @@ def everywhere(hosts: Sequence[Host], what: Callable[[Host], Answer]) -> dict[Ho
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------------
-
-
-def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a docker command."""
-    result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True)
-    assert not check or not result.returncode, f"docker {' '.join(arguments)}: {result.stdout}{result.stderr}"
-    return result
 
 
 @dataclass(frozen=True)
@@ -89,7 +74,9 @@ class Host:
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command there, as root."""
-        return docker("exec", self.name, *command, check=check)
+        result = subprocess.run(ssh(self.name, *command), check=False, capture_output=True, text=True)
+        assert not check or not result.returncode, f"{self.name}: {command}: {result.stdout}{result.stderr}"
+        return result
 
     def panelctl(self, *arguments: str, status: int = 0) -> str:
         """Run panelctl, which must end with this status; returns what it printed."""
@@ -124,9 +111,7 @@ class Host:
 
     def ask(self, path: str) -> dict[str, Any]:
         """Ask through nginx from the client: status, headers by their names in lower case, body."""
-        found: dict[str, Any] = json.loads(
-            docker("exec", CLIENT, "python3", "-c", _ASK, self.name, DOMAIN, path).stdout
-        )
+        found: dict[str, Any] = json.loads(Host(CLIENT).run("python3", "-c", _ASK, self.name, DOMAIN, path).stdout)
         return found
 
     def failed_units(self) -> list[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from kit.hosts import wait_until
 
 from driver import (
     SCENARIO,
@@ -25,7 +26,6 @@ from driver import (
     slots,
     sound,
     visited,
-    wait_until,
 )
 
 HEALTHY_TIMEOUT = 8  # seconds, where a story waits for it

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from kit.hosts import docker, wait_until
 
 from driver import (
     SCENARIO,
@@ -16,14 +17,12 @@ from driver import (
     SLACK,
     Host,
     deploy,
-    docker,
     everywhere,
     play,
     setting,
     settled,
     sound,
     visited,
-    wait_until,
 )
 
 HOOKS = [

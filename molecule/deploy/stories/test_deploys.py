@@ -22,7 +22,6 @@ from driver import (
     boot_time,
     copy_release,
     deploy,
-    docker,
     everywhere,
     play,
     setting,
@@ -171,7 +170,7 @@ def test_everybody_is_told(hosts: list[Host]) -> None:
         records = host.history()
 
         def told(records: list[dict[str, object]] = records) -> bool:
-            lines = docker("exec", CLIENT, "cat", "/root/told.jsonl").stdout.splitlines()
+            lines = Host(CLIENT).run("cat", "/root/told.jsonl").stdout.splitlines()
             posts = [json.loads(line) for line in lines]
             assert all((post["path"], post["type"]) == ("/told", "application/json") for post in posts)
             bodies = [json.loads(post["body"]) for post in posts]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.hosts import docker, wait_until
 
 from driver import (
     SECONDS,
@@ -19,13 +20,11 @@ from driver import (
     Host,
     Play,
     deploy,
-    docker,
     everywhere,
     play,
     setting,
     settled,
     sound,
-    wait_until,
 )
 
 # By the state in which the deploy is held: the hook that holds it there, and what the journal says afterwards.
