@@ -47,8 +47,9 @@ class HostMeter:
 
     def _watch(self, socket: str) -> None:
         while not self._stop.wait(INTERVAL):
-            # The engine may be busy or gone; what is missed then is at most one interval.
-            with contextlib.suppress(DockerException, RequestException):
+            # The engine may be busy or gone, or a host may have stopped: then it has no figures (KeyError).
+            # What is missed is at most one interval.
+            with contextlib.suppress(DockerException, RequestException, KeyError):
                 self._look(socket)
 
     def _look(self, socket: str) -> None:
