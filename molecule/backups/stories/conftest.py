@@ -19,7 +19,7 @@ ELSEWHERE = Host(
 SQLITE = Host("backups-cron", "sqlite", "runner", "/home/runner/panel")
 
 
-class ByHost(LoadScopeScheduling):  # type: ignore[misc] (pytest-xdist has no types)
+class ByHost(LoadScopeScheduling):
     """Runs the stories of different hosts side by side, and those of one host in order.
 
     pytest-xdist's own --dist=loadgroup does not group with pytest 9.2.

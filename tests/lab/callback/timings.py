@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
@@ -39,7 +40,7 @@ class CallbackModule(CallbackBase):
         self._task: dict[str, Any] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        self._playbook = os.path.basename(playbook._file_name)  # noqa: PTH119
+        self._playbook = Path(playbook._file_name).name
         self._begin("startup", "")
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
@@ -60,6 +61,6 @@ class CallbackModule(CallbackBase):
         if self._task:
             line = json.dumps({**self._task, "seconds": round(time.time() - self._task["start"], 3)})
             # One write a line: playbooks that run at the same time append to the same file.
-            with open(self._file, "a", encoding="utf-8") as output:  # noqa: PTH123
+            with Path(self._file).open("a", encoding="utf-8") as output:
                 output.write(line + "\n")
             self._task = {}
