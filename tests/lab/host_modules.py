@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keep what Python compiles of Ansible's modules: half of the time that a task takes on a host.
 
-Ansible sends each module with its libraries as a zip file, and zipimport compiles all of it in each task: some fifty files.
-`tests/lab/lab` puts this file on the hosts, where a `.pth` file imports it whenever the system's Python starts. What runs is
-the same code. A virtualenv, an app's for example, has nothing of it.
+Ansible sends each module with its libraries as a zip file, and zipimport compiles all of it, some fifty files, in each
+task. `tests/lab/lab` puts this file on the hosts, where a `.pth` file imports it whenever the system's Python starts.
+What runs is the same code. A virtualenv, an app's for example, has nothing of it.
 """
 
+import _imp
+import marshal
 import os
 import sys
 import zipimport
@@ -20,18 +22,14 @@ def install():
     compile_source = zipimport._compile_source
 
     def cached(path, source):
-        # The wrapper's zip file is ansible_<module>_payload_<random>/ansible_<module>_payload.zip.
-        archive, _, inside = path.partition("_payload.zip/")
+        # Ansible's archive is ansible_<module>_payload_<random>/ansible_<module>_payload.zip.
+        inside = path.partition("_payload.zip/")[2]
         if not inside:
             return compile_source(path, source)
-        # Both are slow to import, and not needed where nothing is imported from a zip file.
-        import marshal
-        from _imp import source_hash
-
         # Each user's own: nobody runs what another one compiled.
         folder = f"{CACHE}/{os.geteuid()}"
-        digest = source_hash(sys.hexversion, bytes(source)).hex()
-        file = f"{folder}/{digest}-{os.path.basename(inside)}"
+        digest = _imp.source_hash(sys.hexversion, bytes(source)).hex()
+        file = f"{folder}/{digest}-{inside.replace('/', '.')}"
         try:
             with open(file, "rb") as stream:
                 if os.fstat(stream.fileno()).st_uid == os.geteuid():

@@ -94,10 +94,15 @@ def run_all(
 ) -> Iterator[Outcome]:
     """Run jobs side by side, `slots` at most; yields each as it ends. `started` is called with each that begins.
 
-    Of those that can start, the one that is expected to take longest (in seconds, by its name) starts first. A job
-    whose needs failed is skipped and counts as failed. A need that is not among `jobs` counts as met.
+    Of those that can start, the one with the most work before it starts first: the seconds that are expected of it, by
+    its name, and of those that need it. A job whose needs failed is skipped and counts as failed. A need that is not
+    among `jobs` counts as met.
     """
-    waiting = sorted(jobs, key=lambda job: -expected.get(job.name, 0.0))
+
+    def work(job: Job) -> float:
+        return expected.get(job.name, 0.0) + max((work(other) for other in jobs if job.name in other.needs), default=0.0)
+
+    waiting = sorted(jobs, key=work, reverse=True)
     names = {job.name for job in jobs}
     ended: dict[str, bool] = {}
     running: dict[Future[Outcome], Job] = {}

@@ -52,6 +52,12 @@ def test_the_longest_starts_first():
     assert [outcome.job.name for outcome in ended] == ["long", "short", "unknown"]
 
 
+def test_what_a_long_job_waits_for_starts_first():
+    jobs = [shell("middle", "true"), shell("short", "true"), shell("long", "true", needs=["short"])]
+    ended = run_all(jobs, {"short": 1, "middle": 5, "long": 9}, 1)
+    assert [outcome.job.name for outcome in ended] == ["short", "long", "middle"]
+
+
 def test_what_needs_a_failed_job_is_not_run_and_counts_as_failed(tmp_path):
     dependent = [shell("b", f"touch {tmp_path}/ran", needs=["a"]), shell("c", "true", needs=["b"]), shell("d", "true")]
     outcomes = {outcome.job.name: outcome for outcome in run_all([shell("a", "false"), *dependent], {}, 2)}
