@@ -64,10 +64,15 @@ def killed_at(state: str, hosts: list[Host], folder: Path) -> None:
         hold.play.kill()
         return
     running = Play("deploy", **value)
+
+    def kill_there(host: Host) -> None:
+        # What it started on the hosts dies with it, or it would go on to `verified`. Each host is asked alone: one may
+        # leave the state before the other comes to it.
+        wait_until(lambda: host.operation().get("state") == state, 90.0, f"{host.name} is {state}")
+        host.run("kill", "-9", str(host.operation()["pid"]))
+
     try:
-        wait_until(lambda: all(host.operation().get("state") == state for host in hosts), 90.0, f"both are {state}")
-        # What it started on the hosts dies with it, or it would go on to `verified`.
-        everywhere(hosts, lambda host: host.run("kill", "-9", str(host.operation()["pid"])))
+        everywhere(hosts, kill_there)
     finally:
         running.kill()
 

@@ -26,7 +26,7 @@ def install(tmp_path):
 
     def install_package(package, settings):
         code = tmp_path / "lib" / "aapanel_host"
-        shutil.copytree(UTILS / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(UTILS / package, code / package)
         for shared in SHARED:
             shutil.copy(UTILS / shared, code)
         config, program = tmp_path / "settings.json", tmp_path / "panelctl.py"
