@@ -28,7 +28,7 @@ sys.exit(status)
 @pytest.fixture
 def host(tmp_path):
     code = tmp_path / "lib/aapanel_host"
-    shutil.copytree(UTILS, code, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(UTILS, code)
     folders = {f"{name}_dir": str(tmp_path / name) for name in ("base", "config", "data", "run")}
     for folder in folders.values():
         Path(folder).mkdir()
