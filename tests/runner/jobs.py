@@ -100,7 +100,9 @@ def run_all(
     """
 
     def work(job: Job) -> float:
-        return expected.get(job.name, 0.0) + max((work(other) for other in jobs if job.name in other.needs), default=0.0)
+        return expected.get(job.name, 0.0) + max(
+            (work(other) for other in jobs if job.name in other.needs), default=0.0
+        )
 
     waiting = sorted(jobs, key=work, reverse=True)
     names = {job.name for job in jobs}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import defaultdict
 from pathlib import Path
 
 import docker
@@ -25,7 +24,7 @@ class HostMeter:
     """
 
     def __init__(self) -> None:
-        self._used: dict[str, float] = defaultdict(float)
+        self._used: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -41,9 +40,9 @@ class HostMeter:
         if self._thread is not None:
             self._thread.join()
 
-    def seconds(self, scenario: str) -> float:
-        """Return the seconds of a processor that the hosts of a scenario have used so far."""
-        return self._used[scenario]
+    def seconds(self, scenario: str) -> float | str:
+        """Return the seconds of a processor that the hosts of a scenario have used so far; `-` where nobody knows."""
+        return self._used.get(scenario, "-")
 
     def _watch(self, socket: str) -> None:
         while not self._stop.wait(INTERVAL):
@@ -59,9 +58,11 @@ class HostMeter:
 
     def _add(self, client: docker.APIClient, identity: str, name: str) -> None:
         now = client.stats(identity, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
-        before = self._last.get(identity, 0.0)
+        if not now:
+            return  # with cgroups of version 1, some engines have no figures of a host that runs systemd
+        scenario, before = name.partition("-")[0], self._last.get(identity, 0.0)
         # Less than before: it was restarted, and counts from 0.
-        self._used[name.partition("-")[0]] += now - before if now >= before else now
+        self._used[scenario] = self._used.get(scenario, 0.0) + (now - before if now >= before else now)
         self._last[identity] = now
 
 

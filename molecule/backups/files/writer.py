@@ -17,6 +17,7 @@ from typing import Any
 
 ACCOUNTS, EACH = 50, 100
 ENOUGH = 100  # transactions until somebody may look
+PAUSE = 0.003  # seconds between two transactions
 
 
 class Database:
@@ -64,6 +65,8 @@ def main() -> None:
         count += 1
         if count == ENOUGH:
             say("writing")
+        # Whoever is asked meanwhile needs the processor, too.
+        over.wait(PAUSE)
     say(str(count))
 
 

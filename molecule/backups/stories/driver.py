@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +30,30 @@ with contextlib.closing(sqlite3.connect(sys.argv[1], timeout=10)) as database, d
     print(*(row[0] for row in database.execute(sys.argv[2])))
 """
 
-# Asks for two pages, as a browser does.
+# Asks for two pages, as a browser does, until its input closes; prints what was wrong, and at last how often it asked.
 VISITOR = """
-import http.client, sys
-for path in ("/health/ready", "/"):
+import http.client, sys, threading, time
+def ask(path):
     connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=5)
-    connection.request("GET", path, headers={"Host": "panel.test"})
-    if connection.getresponse().status >= 400:
-        sys.exit(1)
+    try:
+        connection.request("GET", path, headers={"Host": "panel.test"})
+        status = connection.getresponse().status
+        return status if status >= 400 else ""
+    except (OSError, http.client.HTTPException) as error:
+        return repr(error)
+    finally:
+        connection.close()
+over, count = threading.Event(), 0
+threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+while True:
+    for path in ("/health/ready", "/"):
+        answer = ask(path)
+        if answer:
+            print(time.strftime("%X"), path, answer)
+    count += 1
+    if over.wait(0.1):
+        break
+print(count)
 """
 
 
@@ -114,26 +129,21 @@ class Host:
 
     def healthy(self) -> bool:
         """Whether a visitor finds it ready, and its front page, too."""
-        port = "8000" if self.home else "80"
-        return self.run("python3", "-c", VISITOR, port, check=False).returncode == 0
+        return self.run(*self._visitor(), check=False).stdout == "1\n"
 
     @contextlib.contextmanager
     def asked(self) -> Iterator[list[str]]:
-        """Have visitors ask all the time meanwhile; gives what was wrong."""
-        stop, failures = threading.Event(), []
-
-        def ask() -> None:
-            while not stop.is_set():
-                if not self.healthy():
-                    failures.append(time.strftime("%X"))
-
-        visitor = threading.Thread(target=ask)
-        visitor.start()
-        try:
+        """Have a visitor ask all the time meanwhile; then the list has what was wrong."""
+        failures: list[str] = []
+        command = self._line(*self._visitor())
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as visitor:
             yield failures
-        finally:
-            stop.set()
-            visitor.join()
+            said = visitor.communicate()[0].splitlines()
+        assert int(said.pop()) > 1, "nobody asked"
+        failures += said
+
+    def _visitor(self) -> list[str]:
+        return ["python3", "-c", VISITOR, "8000" if self.home else "80"]
 
     # --- its database -------------------------------------------------------------------------------------------------
 
@@ -155,6 +165,35 @@ class Host:
             finally:
                 writer.stdin.close()
             assert int(writer.stdout.readline()) > 100, "nobody wrote"
+
+    @contextlib.contextmanager
+    def altered(self, table: str) -> Iterator[None]:
+        """Have somebody change the definition of a table of PostgreSQL's all the time meanwhile."""
+        change = f"ALTER TABLE {table} ADD COLUMN m int; ALTER TABLE {table} DROP COLUMN m; TRUNCATE {table};"
+        # As the app, whose table it is then.
+        command = self._line(*self._client("psql"), "-XAtq", "--set=ON_ERROR_STOP=1", DATABASE)
+        over, sent = threading.Event(), 0
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as psql:
+            assert psql.stdin is not None
+            psql.stdin.write(f"SET ROLE {DATABASE};\n")
+
+            def send() -> None:
+                nonlocal sent
+                while not over.wait(0.05):
+                    assert psql.stdin is not None
+                    psql.stdin.write(f"BEGIN; {change} COMMIT;\n\\echo changed\n")
+                    psql.stdin.flush()
+                    sent += 1
+
+            changer = threading.Thread(target=send)
+            changer.start()
+            try:
+                yield
+            finally:
+                over.set()
+                changer.join()
+            changed = psql.communicate()[0].split()
+        assert len(changed) == sent > 4, f"{len(changed)} of {sent} changes"
 
     def query(self, query: str) -> str:
         """Ask the database that is in use."""
