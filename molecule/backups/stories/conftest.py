@@ -58,6 +58,13 @@ def server(request: pytest.FixtureRequest) -> Host:
     return found
 
 
+@pytest.fixture(params=[SQLITE, ELSEWHERE], ids=by_engine)
+def unlike_default(request: pytest.FixtureRequest) -> Host:
+    """Each host of a kind that scenario `default` does not have."""
+    found: Host = request.param
+    return found
+
+
 @pytest.fixture
 def servers() -> list[Host]:
     """Both of them."""

@@ -78,6 +78,13 @@ def stamp(backup: dict[str, Any]) -> str:
     return datetime.fromisoformat(backup["began"].replace("Z", "+00:00")).isoformat(timespec="seconds")
 
 
+def test_a_second_run_changes_nothing(unlike_default: Host) -> None:
+    """With cron, and with a database server elsewhere. First of all, before other stories change what is there."""
+    well, said = play("site", [unlike_default])
+    assert well, said[-4000:]
+    assert " changed=0 " in said, said[-4000:]
+
+
 def test_the_timers_are_armed(server: Host) -> None:
     """Enabled, active, and due when they should be."""
     expected = {"databases": None, "full": 3 * 60 + 10, "drill": 4 * 60 + 40}
