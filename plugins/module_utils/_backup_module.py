@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ._backup.errors import BackupError
-from ._backup.host import Backups
-from ._backup.settings import load
+from ._backup.service.backups import Backups
+from ._backup.service.settings import load
 
 CONFIG = {"config": {"type": "path", "default": "/etc/aapanel/backup.json"}}
 WAIT = {"wait": {"type": "float", "default": 60.0}}

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 _BACKUP = "backup"
+_BACKUP_CLI = "_backup.cli.main"
 
 
 def main(config_dir: str, arguments: Sequence[str] | None = None) -> int:
@@ -26,12 +27,14 @@ def main(config_dir: str, arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     config = Path(config_dir)
     if given[:1] == [_BACKUP]:
-        return int(_cli("_backup").main(str(config / "backup.json"), given[1:]))
-    traffic = _cli("_traffic")
-    others = {_BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _cli("_backup").words())}
+        return int(_cli(_BACKUP_CLI).main(str(config / "backup.json"), given[1:]))
+    traffic = _cli("_traffic.cli")
+    others = {
+        _BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _cli(_BACKUP_CLI).words())
+    }
     return int(traffic.main(str(config / "panelctl.json"), given, others))
 
 
-def _cli(package: str) -> ModuleType:
+def _cli(module: str) -> ModuleType:
     # One of them, where it is asked for: the host's own timer asks every few seconds.
-    return importlib.import_module(f".{package}.cli", __package__)
+    return importlib.import_module(f".{module}", __package__)

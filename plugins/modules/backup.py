@@ -67,8 +67,8 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.manifest import Summary
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.manifest import Summary
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
 
 

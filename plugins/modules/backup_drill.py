@@ -54,7 +54,7 @@ status:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.commands import FAILED
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli.commands import FAILED
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
 
 

@@ -60,7 +60,7 @@ status:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.render import plain
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli.render import plain
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backups_of
 
 

@@ -39,7 +39,7 @@ PYTHON = "/usr/bin/python3"  # as the hosts' panelctl has it
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
-from aapanel_host._backup.cli import main
+from aapanel_host._backup.cli.main import main
 sys.exit(main({config!r}))
 """
 POLL = 0.005  # seconds
@@ -250,9 +250,8 @@ class Bench:
 def install(scratch: Path, data: Path, folder: Path) -> Path:
     """Install the backups' package with its settings, as on a host; returns the program."""
     code = scratch / "lib/aapanel_host"
-    shutil.copytree(UTILS / "_backup", code / "_backup", ignore=shutil.ignore_patterns("__pycache__"))
-    for shared in ("_durable.py", "_settings.py"):
-        shutil.copy(UTILS / shared, code)
+    for package in ("_host", "_backup"):
+        shutil.copytree(UTILS / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
     settings = {
         "folder": str(folder / "backups"),
         "state_dir": str(folder / "state"),

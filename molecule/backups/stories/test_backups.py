@@ -43,7 +43,7 @@ print(said)
 AS_THE_APP = """
 import sys
 sys.path.insert(0, "/opt/aapanel/lib")
-from aapanel_host._backup.cli import main
+from aapanel_host._backup.cli.main import main
 sys.exit(main("/root/elsewhere/backup.json", sys.argv[1:]))
 """
 UNMARK = {

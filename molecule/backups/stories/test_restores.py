@@ -320,7 +320,7 @@ def test_a_drill_that_finds_something_fails_and_says_what(server: Host) -> None:
     code = """
 import sys
 sys.path.insert(0, "/opt/aapanel/lib")
-from aapanel_host._backup.cli import main
+from aapanel_host._backup.cli.main import main
 sys.exit(main("/root/strict.json", ["drill"]))
 """
     failed = server.run("python3", "-c", code, check=False)

@@ -294,7 +294,7 @@ class Hold:
             assert not self.play.ended(), self.play.output[-4000:]
             return all((self._folder / host.name).exists() for host in hosts)
 
-        wait_until(everywhere_or_over, 90.0, "the hook that holds the deploy")
+        wait_until(everywhere_or_over, 300.0, "the hook that holds the deploy")
 
     def release(self) -> None:
         """Let it go on."""

@@ -68,7 +68,11 @@ def killed_at(state: str, hosts: list[Host], folder: Path) -> None:
     def kill_there(host: Host) -> None:
         # What it started on the hosts dies with it, or it would go on to `verified`. Each host is asked alone: one may
         # leave the state before the other comes to it.
-        wait_until(lambda: host.operation().get("state") == state, 90.0, f"{host.name} is {state}")
+        def comes_to_it() -> bool:
+            assert not running.ended(), running.output[-4000:]
+            return bool(host.operation().get("state") == state)
+
+        wait_until(comes_to_it, 300.0, f"{host.name} is {state}")
         host.run("kill", "-9", str(host.operation()["pid"]))
 
     try:

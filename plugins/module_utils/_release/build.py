@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import _durable
+from .._host import durable
 from . import packages, persist, tree
 from . import source as sources
 from .command import Masker, Runner, secrets_in, secrets_of
@@ -452,7 +452,7 @@ class _Build:
         created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
         write_manifest(self.partial, {**manifest, "created": created, "overridden": self.overridden})
         self._sync()
-        _durable.sync(self.partial)
+        durable.sync(self.partial)
         self.releaser.store.publish(self.plan.release_id or "")
 
     def _settle(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import _durable
+from .._host import durable
 from .errors import ReleaseError
 from .store import remove_tree
 from .tree import relative_path
@@ -208,7 +208,7 @@ def _copy_below(source: Path, destination: Path, owner: Owner, mode: int) -> Non
             copy.mkdir(0o700)
             _copy_below(item, copy, owner, mode)
             copy.chmod(mode)
-            _durable.sync(copy)
+            durable.sync(copy)
         else:
             with item.open("rb") as content, copy.open("xb") as handle:
                 shutil.copyfileobj(content, handle)

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import _durable
+from .._host import durable
 from .errors import ReleaseError
 
 MANIFEST = "release.json"
@@ -97,7 +97,7 @@ class Store:
             hidden = self.releases / f".{name}{_REMOVED}"
             remove_tree(hidden)
             path.rename(hidden)
-            _durable.sync(self.releases)
+            durable.sync(self.releases)
             path = hidden
         remove_tree(path)
 
@@ -114,7 +114,7 @@ class Store:
                 )
             self.remove(release_id)
         self.partial(release_id).rename(final)
-        _durable.sync(self.releases)
+        durable.sync(self.releases)
 
     def wheel(self, digest: str) -> Path | None:
         """Return the runtime's wheel that was made of sources with this digest, if it was kept."""
@@ -128,7 +128,7 @@ class Store:
         with made.open("rb") as handle:
             os.fsync(handle.fileno())
         made.rename(kept)
-        _durable.sync(kept.parent)
+        durable.sync(kept.parent)
         return kept
 
     def remove_logs(self, keep: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 
-from .. import _durable
+from .._host import durable
 from .engine import SILENT, STRIKES, Engine
 from .errors import TrafficError
 from .ledger import Owner
@@ -34,7 +34,7 @@ def boot(engine: Engine) -> str | None:
     with contextlib.suppress(OSError):
         for slot in SLOTS if settings.two_colours else ():
             if (folder := settings.slot_dir(slot)).is_dir():
-                _durable.replace_link(folder / "sock", str(settings.slot_socket(slot)))
+                durable.replace_link(folder / "sock", str(settings.slot_socket(slot)))
     return None if settings.stopped_file.exists() else live_slot(settings.base_dir)
 
 

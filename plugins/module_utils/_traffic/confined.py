@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import _durable
+from .._host import durable
 from . import landlock
 from .databases import Server
 from .observe import read_settings
@@ -51,7 +51,7 @@ class Process:
     def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
         # Of one that was killed; mostly there is none.
         shutil.rmtree(self.folder, ignore_errors=True)
-        _durable.make(self.folder)
+        durable.make(self.folder)
         env = write_env(self.folder, self._moved(given))
         self._copy()
         confinement = self._confine([int(given["PORT"])], [server.port for server in servers])

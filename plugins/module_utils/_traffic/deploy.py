@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .. import _durable
+from .._host import durable
 from .engine import Engine, named
 from .errors import LostError, RefusedError
 from .journal import FAILED
@@ -55,10 +55,10 @@ class Deploy:
         operation = engine.ledger.update(operation, target=Place(slot, release))
         folder = settings.slot_dir(slot)
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _durable.replace_link(folder / "release", f"../../releases/{release}")
+        durable.replace_link(folder / "release", f"../../releases/{release}")
         if settings.two_colours:
-            _durable.replace_link(folder / "sock", str(settings.slot_socket(slot)))
-        _durable.sync(folder)
+            durable.replace_link(folder / "sock", str(settings.slot_socket(slot)))
+        durable.sync(folder)
         return engine.done(operation, "prepared")
 
     def migrate(self) -> Operation:

@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from .. import _durable
+from .._host import durable
 from . import journal, probe
 from .errors import BusyError, LostError, RefusedError, TrafficError, UnhealthyError
 from .journal import ABANDONED, CONFIRMED, FAILED, REVERTED, Journal
@@ -145,7 +145,7 @@ class Engine:
         if self.settings.textfile_dir is not None and self.settings.textfile_dir.is_dir():
             # Figures must not decide about a deploy.
             with contextlib.suppress(OSError):
-                _durable.write(self.settings.textfile_dir / "aapanel_deploy.prom", journal.textfile(records), 0o644)
+                durable.write(self.settings.textfile_dir / "aapanel_deploy.prom", journal.textfile(records), 0o644)
         self.end(operation)
         self.machine.notify(record)
 
@@ -221,10 +221,10 @@ class Engine:
         """The rename itself, and how long it took, in seconds."""
         with self.ledger.holding(operation):
             begin = self.machine.now()
-            _durable.replace_link(self.settings.live_link, f"slots/{slot}")
+            durable.replace_link(self.settings.live_link, f"slots/{slot}")
             # Traffic has moved; what follows makes it so after a loss of power, too.
             seconds = self.machine.now() - begin
-            _durable.sync(self.settings.base_dir)
+            durable.sync(self.settings.base_dir)
             # Whoever has traffic was started.
             self.settings.stopped_file.unlink(missing_ok=True)
             return seconds

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import _durable
+from .._host import durable
 
 Record = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ class Journal:
         finally:
             os.close(descriptor)
         if not size:
-            _durable.sync(self.file.parent)
+            durable.sync(self.file.parent)
 
     def read(self) -> list[Record]:
         """Return all records, oldest first."""

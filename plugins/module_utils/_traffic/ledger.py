@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import _durable
+from .._host import durable
 from .errors import BusyError, LostError
 from .machine import Machine
 
@@ -172,7 +172,7 @@ class Ledger:
         """
         with self.holding(operation):
             self._file.unlink()
-            _durable.sync(self.folder)
+            durable.sync(self.folder)
 
     @contextlib.contextmanager
     def holding(self, operation: Operation) -> Iterator[None]:
@@ -205,7 +205,7 @@ class Ledger:
             os.close(descriptor)
 
     def _write(self, operation: Operation) -> None:
-        _durable.write(self._file, json.dumps(dataclasses.asdict(operation), sort_keys=True) + "\n")
+        durable.write(self._file, json.dumps(dataclasses.asdict(operation), sort_keys=True) + "\n")
 
 
 def _holder(operation: Operation) -> tuple[str, int, int, str]:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from .. import _durable
+from .._host import durable
 from .engine import SILENT, Engine
 from .ledger import Owner, Place
 from .observe import SLOTS, live_slot
@@ -26,8 +26,8 @@ def stop(engine: Engine, owner: Owner, *, wait: float = 0.0) -> bool:
     machine, file = engine.machine, engine.settings.maintenance_file
     operation = engine.begin(SILENT, owner, wait=wait)
     try:
-        _durable.make(engine.settings.state_dir)
-        _durable.write(engine.settings.stopped_file, "")
+        durable.make(engine.settings.state_dir)
+        durable.write(engine.settings.stopped_file, "")
         if not file.exists():
             file.write_bytes(_OURS)
         for slot in SLOTS if engine.settings.two_colours else ("blue",):

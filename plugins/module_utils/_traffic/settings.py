@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _settings
+from .._host import settings
 from .errors import TrafficError
 
 
@@ -117,8 +117,8 @@ def load(path: Path) -> Settings:
         TrafficError: the file is missing, is no JSON, or has a key that nobody knows.
     """
     try:
-        return build(_settings.load(path), str(path))
-    except _settings.SettingsError as error:
+        return build(settings.load(path), str(path))
+    except settings.SettingsError as error:
         raise TrafficError(str(error)) from error
 
 
@@ -130,6 +130,6 @@ def build(content: Mapping[str, Any], name: str) -> Settings:
             (*name*).
     """
     try:
-        return _settings.build(Settings, content, name)
-    except _settings.SettingsError as error:
+        return settings.build(Settings, content, name)
+    except settings.SettingsError as error:
         raise TrafficError(str(error)) from error

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .. import _durable
+from .._host import durable
 from .databases import Server
 from .errors import TrafficError, UnhealthyError
 from .observe import SLOTS
@@ -54,7 +54,7 @@ class Stage(Protocol):
 def write_env(folder: Path, given: Mapping[str, str]) -> Path:
     """Write settings down as systemd and shells read them; escapes are in them already."""
     file = folder / "env"
-    _durable.write(file, "".join(f'{name}="{value}"\n' for name, value in given.items()))
+    durable.write(file, "".join(f'{name}="{value}"\n' for name, value in given.items()))
     return file
 
 
@@ -78,7 +78,7 @@ class Unit:
         found = {server.host: _addresses(server.host) for server in servers}
         # It cannot ask for names; these may change from drill to drill.
         names = [f"{address} {host}\n" for host, known in found.items() for address in known if address != host]
-        _durable.write(self.folder / "hosts", _HOSTS.read_text(encoding="utf-8") + "".join(names), 0o644)
+        durable.write(self.folder / "hosts", _HOSTS.read_text(encoding="utf-8") + "".join(names), 0o644)
         write_env(self.folder, given)
         allowed = ["localhost", *(address for known in found.values() for address in known)]
         # The empty one forgets those of the last drill.

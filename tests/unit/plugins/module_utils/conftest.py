@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 UTILS = Path(__file__).parents[4] / "plugins/module_utils"
-SHARED = ("_durable.py", "_settings.py")
+CLI = {"_backup": "_backup.cli.main", "_traffic": "_traffic.cli"}
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
-from aapanel_host.{package}.cli import main
+from aapanel_host.{cli} import main
 sys.exit(main({config!r}))
 """
 
@@ -26,12 +26,11 @@ def install(tmp_path):
 
     def install_package(package, settings):
         code = tmp_path / "lib" / "aapanel_host"
-        shutil.copytree(UTILS / package, code / package)
-        for shared in SHARED:
-            shutil.copy(UTILS / shared, code)
+        for folder in ("_host", package):
+            shutil.copytree(UTILS / folder, code / folder)
         config, program = tmp_path / "settings.json", tmp_path / "panelctl.py"
         config.write_text(json.dumps(settings))
-        program.write_text(PROGRAM.format(lib=str(tmp_path / "lib"), package=package, config=str(config)))
+        program.write_text(PROGRAM.format(lib=str(tmp_path / "lib"), cli=CLI[package], config=str(config)))
         return program
 
     return install_package

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ansible_collections.aapanel.pipeline.plugins.module_utils import _durable
+from ansible_collections.aapanel.pipeline.plugins.module_utils._host import durable
 
 
 def test_a_link_that_somebody_has_put_there_leads_nowhere(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_link_that_somebody_has_put_there_leads_nowhere(tmp_path: Path) -> Non
     victim.write_text("mine")
     victim.chmod(0o644)
     (tmp_path / f".env.{os.getpid()}").symlink_to(victim)
-    _durable.write(tmp_path / "env", "text", 0o600)
+    durable.write(tmp_path / "env", "text", 0o600)
     assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("mine", 0o644)
     assert (tmp_path / "env").read_text() == "text"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["env", "victim"]

@@ -16,10 +16,10 @@ from threading import Timer
 import pytest
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, restore
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.settings import load
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, restore
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.settings import load
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import keyring
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import keyring
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 
 
 @pytest.fixture

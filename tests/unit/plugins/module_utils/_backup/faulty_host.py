@@ -30,17 +30,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
-    cli,
-    create,
-    extract,
-    host,
-    names,
-    settings,
-)
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import CREATED
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.runs import Runs
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import Runs
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli import main
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import backups, settings
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import CREATED
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 
 #: Everything by which the logic changes a disk, or makes it keep something. Of `open` those that make or empty a file.
 CALLS = (
@@ -52,7 +48,7 @@ WRITES = ("write", "pwrite")
 _MAKES = os.O_CREAT | os.O_TRUNC
 _PLAIN_FDOPEN = os.fdopen
 # They run hundreds of commands, and half of the time of each would be this.
-_PARSER = functools.cache(cli._parser)
+_PARSER = functools.cache(main._parser)
 RULES = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
 
 
@@ -267,7 +263,7 @@ class Host:
                 try:
                     sys.stdout, sys.stderr = out, err
                     if now is not None:
-                        host.datetime = create.datetime = _clock(now)
+                        backups.datetime = create.datetime = _clock(now)
                     if before is not None:
                         before()
                     with watched(hook) if hook else contextlib.nullcontext():
@@ -351,8 +347,8 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _main(config: Path, arguments: Sequence[str]) -> int:
     # How a run went is written down beside all this, and whether that works is nothing to it.
-    with mock.patch.object(cli, "_parser", _PARSER), mock.patch.multiple(Runs, note=_nothing, export=_nothing):
-        return cli.main(str(config), arguments)
+    with mock.patch.object(main, "_parser", _PARSER), mock.patch.multiple(Runs, note=_nothing, export=_nothing):
+        return main.main(str(config), arguments)
 
 
 def _clock(now: datetime) -> type[datetime]:

@@ -12,9 +12,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import settings
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.doubts import Doubts
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import settings
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.doubts import Doubts
 from faulty_host import Host
 
 

@@ -13,8 +13,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, files, manifest, names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import manifest, names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory
 from faulty_host import Host
 
 NOBODY = 65534
@@ -49,7 +51,7 @@ def meanwhile(monkeypatch):
 
 def back_up(store, data):
     """Back up, check that what came of it is whole, and give its summary and what comes back."""
-    summary = create.create(store, [files.Files("data", data)])
+    summary = create.create(store, [directory.Files("data", data)])
     to = store.folder.parent / "restored"
     with extract.verified(store, summary.name) as (found, archive):
         extract.extract(found, archive, to)
@@ -108,7 +110,7 @@ def test_a_folder_that_goes_is_told_of(data, store, meanwhile):
 
 
 def test_a_file_that_goes_while_room_is_looked_for_stops_nothing(data, store, monkeypatch):
-    walk = files.Files._walk
+    walk = directory.Files._walk
 
     def going(self, warn):
         for found in walk(self, warn):
@@ -116,7 +118,7 @@ def test_a_file_that_goes_while_room_is_looked_for_stops_nothing(data, store, mo
                 Path(found.place).unlink(missing_ok=True)
             yield found
 
-    monkeypatch.setattr(files.Files, "_walk", going)
+    monkeypatch.setattr(directory.Files, "_walk", going)
     assert back_up(store, data)[1] == {"folder", "other"}
 
 
@@ -176,7 +178,7 @@ def test_folders_in_each_other_without_end(data, store):
 def test_a_source_that_goes_ends_the_backup(data, store, meanwhile):
     meanwhile(data, lambda: meanwhile(data, lambda: shutil.rmtree(data)))
     with pytest.raises((BackupError, OSError)):
-        create.create(store, [files.Files("data", data)])
+        create.create(store, [directory.Files("data", data)])
     assert store.backups() == []
 
 
@@ -217,9 +219,9 @@ def test_what_the_archive_refuses_is_no_trouble_of_a_file(data, store, monkeypat
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("ansible_collections.aapanel.pipeline.plugins.module_utils._backup.writer.os.read", refuse)
+    monkeypatch.setattr("ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.writer.os.read", refuse)
     with pytest.raises(BackupError, match="Operation not permitted"):
-        create.create(store, [files.Files("data", data)])
+        create.create(store, [directory.Files("data", data)])
     assert store.backups() == []
 
 
@@ -243,9 +245,9 @@ def test_ever_so_many_warnings_make_no_manifest_that_nobody_can_read(data, store
 
 
 def test_a_manifest_that_nobody_could_read_is_not_written(data, store, monkeypatch):
-    monkeypatch.setattr(files.Files, "add", lambda *_: manifest.Source("files", "n" * (2 << 20), "files/n"))
+    monkeypatch.setattr(directory.Files, "add", lambda *_: manifest.Source("files", "n" * (2 << 20), "files/n"))
     with pytest.raises(BackupError, match="nobody could read"):
-        create.create(store, [files.Files("data", data)])
+        create.create(store, [directory.Files("data", data)])
     assert list(store.folder.iterdir()) == []
 
 

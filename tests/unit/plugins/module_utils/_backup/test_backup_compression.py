@@ -13,7 +13,7 @@ import zlib
 from random import Random
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.compression import Archive, Reader
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.compression import Archive, Reader
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 
 MIB = 1 << 20

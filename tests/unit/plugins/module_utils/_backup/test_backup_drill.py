@@ -13,14 +13,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, drill, names, pins, runs, status
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.app import App
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits, Report
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, drill, runs, status
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.app import App
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.drill import Limits, Report
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.restore import unfinished
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import Run, Runs
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import unfinished
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.runs import Run, Runs
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sqlite import Sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.directory import Files
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.sqlite import Sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage import pins
 
 
 class Panel(App):
@@ -288,7 +290,7 @@ def test_a_run_is_none_the_worse_for_what_cannot_be_noted(tmp_path, monkeypatch)
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs._durable, "write", refuse)
+    monkeypatch.setattr(runs.durable, "write", refuse)
     noted.note("verify", "bad")
     noted.export(None)
 

@@ -13,17 +13,18 @@ import tarfile
 from dataclasses import replace
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
-    create,
-    extract,
-    fetch,
-    files,
-    keyring,
-    restore,
-)
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract, restore
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import keyring
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BusyError, NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import ADOPTED, CREATED, CREATING, Ledger
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.offsite import fetch
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import (
+    ADOPTED,
+    CREATED,
+    CREATING,
+    Ledger,
+)
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import State, Store
 from faulty_host import Host, records
 
 
@@ -33,7 +34,7 @@ def made(store, tmp_path):
     root = tmp_path / "data"
     (root / "folder").mkdir(parents=True)
     (root / "folder" / "file").write_text("content\n")
-    made = [create.create(store, [files.Files("data", root)]).name for _ in range(3)]
+    made = [create.create(store, [directory.Files("data", root)]).name for _ in range(3)]
     with store.locked() as ledger:
         store.remove(store.good()[0], ledger, "2026-11-22T00:00:00Z")
     return made
@@ -114,7 +115,7 @@ def elsewhere(store, tmp_path):
 
 
 def test_on_a_new_machine_none_is_its_own_before_it_is_adopted(store, elsewhere, tmp_path):
-    origins = [files.Files("state", store.state_dir)]
+    origins = [directory.Files("state", store.state_dir)]
     store.state_dir.mkdir()
     made = [create.create(store, origins).name for _ in range(4)]
     with store.locked() as ledger:

@@ -11,9 +11,10 @@ import hmac
 from dataclasses import replace
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import info, keyring
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import keyring
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.manifest import Source, Summary
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.manifest import Source, Summary
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage import info
 from faulty_host import Host
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, keyring, settings
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import keyring
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import settings
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import State
 from faulty_host import Host
 
 

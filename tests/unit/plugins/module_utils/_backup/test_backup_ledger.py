@@ -10,16 +10,17 @@ import tracemalloc
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import (
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import (
     CREATED,
     PRUNED,
     PRUNING,
     Ledger,
     Record,
 )
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 from faulty_host import RULES, Host
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import elsewhere
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, files, offsite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.remote import Remote
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.offsite import upload
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.offsite.remote import Remote
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory
 
 # Each kind of remote plain and encrypted somewhere: of two tests that ask the same of all kinds, one each way.
 KINDS = [("sftp", True), ("append-only", False), ("s3", True)]
@@ -559,7 +561,7 @@ def test_what_is_not_adopted(host, place):
     host.panelctl("adopt", name)
     host.configure(sets=keep(1))
     host.panelctl("prune")
-    for path, content in files.items():
+    for path, content in directory.items():
         path.write_bytes(content)
     assert "pruned" in host.panelctl("adopt", name, status=4)
 
@@ -605,30 +607,30 @@ def test_a_remote_with_nothing(host, place):
 
 def test_a_remote_that_refuses_is_asked_twice_and_not_a_thousand_times(store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    names = [create.create(store, [files.Files("data", tmp_path / "data")]).name for _ in range(5)]
+    names = [create.create(store, [directory.Files("data", tmp_path / "data")]).name for _ in range(5)]
     asked, refused = [], {names[0], names[2], names[3]}
 
     def put(_, file, content, size):
         asked.append(file.split(".")[0])
         if asked[-1] in refused:
             raise BackupError("no room")
-        meter = offsite.Meter()
+        meter = upload.Meter()
         for data in content():
             meter.add(data)
         return meter
 
     monkeypatch.setattr(Remote, "files", lambda _: {})
     monkeypatch.setattr(Remote, "put", put)
-    done = offsite.push(store, Remote("off:", tmp_path))
+    done = upload.push(store, Remote("off:", tmp_path))
     assert done.sent == [names[1]]
     assert [problem.name for problem in done.problems] == [names[0], names[2], names[3]]
     assert names[4] not in asked
-    assert offsite.Journal.load(store.state_dir / "offsite.json").time == ""
+    assert upload.Journal.load(store.state_dir / "offsite.json").time == ""
 
 
 def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    name = create.create(store, [files.Files("data", tmp_path / "data")]).name
+    name = create.create(store, [directory.Files("data", tmp_path / "data")]).name
 
     def put(_, file, content, size):
         archive = store.folder / f"{name}{ARCHIVE}"
@@ -638,7 +640,7 @@ def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path
 
     monkeypatch.setattr(Remote, "files", lambda _: {})
     monkeypatch.setattr(Remote, "put", put)
-    done = offsite.push(store, Remote("off:", tmp_path))
+    done = upload.push(store, Remote("off:", tmp_path))
     assert "changed while it was being sent" in done.problems[0].text
     assert done.problems[0].status == 4
 
@@ -646,10 +648,10 @@ def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path
 @pytest.mark.parametrize("suffix", [ARCHIVE, INFO, MANIFEST])
 def test_a_backup_that_is_pruned_while_it_is_sent_is_left_out(suffix, store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    first, second = (create.create(store, [files.Files("data", tmp_path / "data")]).name for _ in range(2))
+    first, second = (create.create(store, [directory.Files("data", tmp_path / "data")]).name for _ in range(2))
 
     def put(_, file, content, size):
-        meter = offsite.Meter()
+        meter = upload.Meter()
         for data in content():
             meter.add(data)
         return meter
@@ -662,5 +664,5 @@ def test_a_backup_that_is_pruned_while_it_is_sent_is_left_out(suffix, store, tmp
 
     monkeypatch.setattr(Remote, "files", lambda _: {})
     monkeypatch.setattr(Remote, "put", put)
-    done = offsite.push(store, Remote("off:", tmp_path), say=prune)
+    done = upload.push(store, Remote("off:", tmp_path), say=prune)
     assert (done.sent, done.problems) == ([second], [])

@@ -16,20 +16,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
-    create,
-    exchange,
-    files,
-    nofollow,
-    restore,
-    sqlite,
-    status,
-)
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.drill import Limits
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, restore, status
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.drill import Limits
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.restore import Restorer
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, UnhealthyError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restorer
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sqlite import Sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory, exchange, sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.directory import Files
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.sqlite import Sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._host import nofollow
 
 # Dies in a transaction of which some is in the file already.
 DIES = """
@@ -454,13 +448,13 @@ def test_where_no_canary_could_be_written_none_is_looked_for(spoil, store, datab
 
 
 def test_a_canary_that_somebody_changed_is_told_of(store, data, monkeypatch):
-    write = files._write_canary
+    write = directory._write_canary
 
     def change(folder, canary):
         write(folder, canary)
         (folder / ".aapanel_canary").write_bytes(b"\xff" * 1000)
 
-    monkeypatch.setattr(files, "_write_canary", change)
+    monkeypatch.setattr(directory, "_write_canary", change)
     origins = [Files("data", data)]
     create.create(store, origins)
     with pytest.raises(BackupError, match="the canary that was written before the backup"):
@@ -616,7 +610,7 @@ def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypa
 
 def test_a_file_system_below_a_folder_is_not_moved_away(store):
     """And then emptied with what was there before."""
-    points = [Path(point) for point in files._mounts(Path("/"))]
+    points = [Path(point) for point in directory._mounts(Path("/"))]
     assert Path("/proc") in points
     above = next((point.parent for point in points if point.parent not in {Path("/"), *points}), None)
     if above is None:

@@ -13,9 +13,9 @@ import time
 import tracemalloc
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import mysql, postgresql
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import run, stream
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import mysql, postgresql
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,10 +12,10 @@ import shutil
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.host import Backups
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.ledger import CREATED, PRUNED, Ledger
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import Store
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import CREATED, PRUNED, Ledger
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 from faulty_host import RULES, Host
 
 

@@ -13,11 +13,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, exchange, names, restore, sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, restore
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.restore import Restorer
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.files import Files
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.restore import Restorer
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sqlite import Sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import exchange, sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.directory import Files
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.sqlite import Sqlite
 
 LATER = "written after the backup"
 

@@ -14,7 +14,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import exchange
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import exchange
 from faulty_host import Host, Kill, Refuse
 
 BEFORE, BACKED_UP = ("changed", "kept", 2), ("content\n", "kept", 1)

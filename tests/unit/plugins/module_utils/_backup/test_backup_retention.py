@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import names, settings
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.retention import Made, Policy, decide
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import settings
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.retention import Made, Policy, decide
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

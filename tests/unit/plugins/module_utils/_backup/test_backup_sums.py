@@ -9,7 +9,7 @@ import hashlib
 import threading
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import sums
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import sums
 from hypothesis import given
 from hypothesis import strategies as st
 

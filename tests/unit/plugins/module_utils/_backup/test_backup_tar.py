@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import tar
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import tar
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import NotAuthenticError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -18,9 +18,11 @@ import tarfile
 from dataclasses import replace
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import create, extract, files, names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import State
 
 NAME = "backup_20240101_000000"
 SMALL = extract.Limits(members=100, size=1 << 20)
@@ -78,7 +80,7 @@ def test_a_digest_that_does_not_fit_is_refused(info, store, put, tmp_path):
 def test_a_signed_backup_is_not_restored_without_its_proof(store, tmp_path):
     root = tmp_path / "data"
     root.mkdir()
-    signed = create.create(store, [files.Files("data", root)])
+    signed = create.create(store, [directory.Files("data", root)])
     store.path(signed.name, names.MANIFEST).unlink()
     with pytest.raises(NotAuthenticError, match="with its proof or not at all"), extract.unproven(store, signed.name):
         pass

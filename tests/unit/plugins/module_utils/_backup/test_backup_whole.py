@@ -20,17 +20,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import (
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import (
     compression,
-    create,
-    extract,
-    files,
     manifest,
     names,
-    sqlite,
+    paths,
 )
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.store import State, Store
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory, sqlite
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import State, Store
 from faulty_host import records
 
 
@@ -66,7 +65,7 @@ def database(tmp_path):
 
 @pytest.fixture
 def origins(data, database):
-    return [files.Files("data", data, exclude=("cache",)), sqlite.Sqlite("panel", database)]
+    return [directory.Files("data", data, exclude=("cache",)), sqlite.Sqlite("panel", database)]
 
 
 def tree(folder):
@@ -134,7 +133,7 @@ class Served(sqlite.Sqlite):
 @pytest.fixture
 def sizes(origins, database, monkeypatch):
     """Origins of 10, 30 and 40 MiB; the last two are databases."""
-    monkeypatch.setattr(files.Files, "size", lambda _: 10 << 20)
+    monkeypatch.setattr(directory.Files, "size", lambda _: 10 << 20)
     monkeypatch.setattr(sqlite.Sqlite, "size", lambda _: 30 << 20)
     return [*origins, Served("served", database)]
 
@@ -165,10 +164,10 @@ def test_what_may_not_fit_is_refused_among_files_too(store, data, database, monk
     (data / "mail.db").open("ab").truncate(30 << 20)
     free = {store.folder: 1024, store.state_dir: 64 + 30}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
-    create.create(store, [files.Files("data", data)])
+    create.create(store, [directory.Files("data", data)])
     free[store.state_dir] -= 1
     with pytest.raises(BackupError, match=rf"^{store.state_dir}: 93 MiB .* the copy of .*/mail.db may need 94\."):
-        create.create(store, [files.Files("data", data)])
+        create.create(store, [directory.Files("data", data)])
     assert len(store.good()) == 1
 
 
@@ -247,7 +246,7 @@ def test_a_file_that_changes_is_told_of(store, data, monkeypatch):
         return read(descriptor, size)
 
     monkeypatch.setattr(os, "read", slow)
-    summary = create.create(store, [files.Files("data", data)])
+    summary = create.create(store, [directory.Files("data", data)])
     assert summary.partial
     assert any("became shorter" in warning for warning in summary.warnings)
 
@@ -257,7 +256,7 @@ def small(store, tmp_path):
     root = tmp_path / "small"
     root.mkdir()
     (root / "file").write_text("content\n")
-    return create.create(store, [files.Files("small", root)])
+    return create.create(store, [directory.Files("small", root)])
 
 
 def untouched(folder):
@@ -376,7 +375,7 @@ def test_what_is_signed_of_each_file_is_compared_however_many_follow(path, store
     for number in range(101):
         # Large ones are digested in another thread.
         (root / f"{number:03}").write_bytes(b"x" * (300_000 if number % 2 else 10))
-    made = create.create(store, [files.Files("many", root)])
+    made = create.create(store, [directory.Files("many", root)])
     with extract.verified(store, made.name) as (found, archive):
         lines = store.path(made.name, names.MANIFEST).read_bytes()
         wrong = re.sub(rb'(many/%s","sha256":")[0-9a-f]{64}' % path.encode(), rb"\g<1>" + b"0" * 64, lines)
@@ -417,7 +416,7 @@ def test_a_link_in_the_place_of_an_archive_is_not_followed(store, small, tmp_pat
 )
 def test_a_path_that_leads_elsewhere_is_refused(path):
     with pytest.raises(NotAuthenticError):
-        extract.check_path(path)
+        paths.check_path(path)
 
 
 def test_a_manifest_says_what_it_is_in_its_first_line(store, small):

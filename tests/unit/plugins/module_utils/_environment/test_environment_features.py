@@ -6,11 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.detect import CAPABILITIES
-from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.features import (
-    FEATURES,
-    Feature,
-    decide,
-)
+from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.features import FEATURES, Feature, decide
 from hypothesis import given
 from hypothesis import strategies as st
 

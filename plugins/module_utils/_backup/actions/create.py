@@ -1,0 +1,167 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Make a backup: all of it, signed and on the disk, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..._host import durable
+from ..archive import compression, manifest, names
+from ..archive.compression import Archive
+from ..archive.manifest import Source, Summary
+from ..archive.writer import Writer
+from ..errors import AbsentError, BackupError
+from ..progress import SILENT, Progress
+from ..sources.source import Origin
+from ..storage import info
+from ..storage.ledger import Ledger
+from ..storage.store import Store, check_room, new
+
+
+def create(
+    store: Store,
+    origins: Sequence[Origin],
+    name: str = names.FULL,
+    *,
+    wait: float = 0.0,
+    say: Progress = SILENT,
+) -> Summary:
+    """Back up.
+
+    :param name: of the set that these are.
+    :param wait: seconds to wait for another one that is at work.
+    :param say: is told what is being done.
+    :raises BackupError: something could not be backed up; there is no backup then, and those before are untouched.
+    """
+    with store.locked(wait) as ledger:
+        return create_locked(store, origins, name, ledger, say)
+
+
+def create_locked(
+    store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress = SILENT
+) -> Summary:
+    """Back up, for who holds the lock; see `create`."""
+    durable.make(store.folder)
+    store.sweep(ledger)
+    sizes = [origin.size() for origin in origins]
+    _check_room(store, origins, sizes)
+    canary = str(uuid.uuid4())
+    unmarked = _mark(origins, canary)
+    began = datetime.now(timezone.utc)
+    newest = ledger.newest
+    seq = newest.seq + 1 if newest else 1
+    name = names.name(began, seq)
+    with _temporary(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
+        archive = Archive(archive_file)
+        writer = Writer(archive, lines, say)
+        try:
+            for problem in filter(None, unmarked.values()):
+                writer.warn(f"no canary could be written, so that a drill cannot look for it: {problem}")
+            sources = tuple(
+                source if source.name in unmarked else replace(source, canary=canary)
+                for source in _add_all(zip(origins, sizes, strict=True), writer, store, say)
+            )
+            entries = writer.end()
+            digest = archive.close()
+        except BaseException:
+            archive.abort()
+            raise
+        os.fsync(archive_file)
+        summary = Summary(
+            host=store.host,
+            set=set_,
+            name=name,
+            seq=seq,
+            previous=newest.manifest if newest else "",
+            key=store.keys.signer,
+            began=names.stamp(began),
+            sources=sources,
+            members=writer.members,
+            content_size=writer.content_size,
+            size=digest.size,
+            sha256=digest.sha256,
+            warnings=tuple(writer.warnings),
+            partial=writer.partial,
+        )
+        write(store.temporary(name, names.INFO), info.render(summary, store.keys))
+        with (
+            new(store.temporary(name, names.MANIFEST)) as descriptor,
+            os.fdopen(descriptor, "wb", closefd=False) as out,
+        ):
+            sha256 = manifest.write(out, summary, entries, store.keys)
+            out.flush()
+            os.fsync(descriptor)
+        store.publish(summary, sha256, ledger)
+    return summary
+
+
+def _mark(origins: Sequence[Origin], canary: str) -> dict[str, str]:
+    """Write the canary into all of them; returns why not, by name, of those that cannot be written to."""
+    problems = {}
+    for origin in origins:
+        if not origin.in_place or (origin.optional and not origin.present()):
+            problems[origin.name] = ""
+            continue
+        try:
+            origin.mark(canary)
+        except BackupError as error:
+            problems[origin.name] = str(error)
+    return problems
+
+
+def _add_all(origins: Iterable[tuple[Origin, int]], writer: Writer, store: Store, say: Progress) -> Iterator[Source]:
+    for origin, size in origins:
+        say(f"backing up {origin.name}", size)
+        try:
+            yield origin.add(writer, store.state_dir)
+        except AbsentError as error:
+            if not origin.optional or _was_there(origin, store):
+                raise
+            writer.warn(f"{error}, and there never was")
+
+
+def _was_there(origin: Origin, store: Store) -> bool:
+    summaries = [found.summary for found in store.backups() if found.summary]
+    return any(origin.name == source.name for summary in summaries for source in summary.sources)
+
+
+def _check_room(store: Store, origins: Sequence[Origin], sizes: Sequence[int]) -> None:
+    # As if nothing could be compressed.
+    archived = sum(sizes)
+    # One at a time is written there before it goes into the archive.
+    copied = max((size for origin, size in zip(origins, sizes, strict=True) if origin.is_database), default=0)
+    if store.folder.stat().st_dev == store.state_dir.stat().st_dev:
+        archived, copied = archived + copied, 0
+    check_room(store.folder, archived, "this backup", "Prune, make room, or choose another folder.")
+    if copied:
+        check_room(store.state_dir, copied, "the copy of a database", "Make room.")
+
+
+@contextlib.contextmanager
+def _temporary(store: Store, name: str) -> Iterator[int]:
+    """Give the archive's descriptor; whatever was not published goes again."""
+    try:
+        with new(store.temporary(name, names.ARCHIVE)) as descriptor:
+            yield descriptor
+    finally:
+        for suffix in names.SUFFIXES:
+            store.temporary(name, suffix).unlink(missing_ok=True)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a new file, durably but for its name."""
+    with new(path) as descriptor:
+        compression.write_all(descriptor, data)
+        os.fsync(descriptor)

@@ -1,0 +1,411 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""Verify a backup, and only then read it: into a folder that nobody else can reach, and nothing but what is signed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..._host import durable, nofollow
+from ..._host.nofollow import OPEN_FOLDER
+from ..archive import names, tar
+from ..archive.compression import Reader, start_writeback, write_all
+from ..archive.manifest import Entry, Manifest
+from ..archive.paths import check_path
+from ..archive.sums import Sum, Sums
+from ..errors import AlteredError, BackupError, BusyError, NotAuthenticError
+from ..progress import SILENT, Progress
+from ..storage.store import ROOM, Store, check_size, no_archive, opened
+
+_CHUNK = 1 << 20  # bytes
+_LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
+_WAITING = 64  # files that may still be digested while the next ones are written
+# Text comes to thirty times its archive, zeroes to a thousand times.
+_RATIO_MAX = 200
+# What nobody has to be afraid of: the empty file of a database is such zeroes.
+_SIZE_MIN = 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive that nobody signed may come to; beyond that it is a bomb.
+
+    :param size: bytes of all members.
+    :param room: bytes that may be taken of the disk.
+    """
+
+    members: int = 1_000_000
+    size: int = 1 << 40
+    room: int = 1 << 62
+
+    @classmethod
+    def of(cls, archive: int, folder: Path) -> Limits:
+        """Return what an archive may come to in a folder.
+
+        :param archive: its descriptor.
+        :param folder: one that is there.
+        """
+        size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_MIN)
+        return cls(size=size, room=shutil.disk_usage(folder).free - ROOM)
+
+
+@contextlib.contextmanager
+def verified(store: Store, name: str, progress: Progress = SILENT) -> Iterator[tuple[Manifest, int]]:
+    """Open a backup whose every byte is what was signed; gives its manifest and the descriptor of its archive.
+
+    Nobody can exchange the archive afterwards: it is the descriptor that was digested which is read. What was found is
+    remembered, for those who only look.
+
+    :raises BackupError: there is no such backup.
+    :raises NotAuthenticError: it is not what was signed, or not where or when it belongs.
+    """
+    path = store.path(name, names.ARCHIVE)
+    with store.open(name) as found, _archive(path) as descriptor:
+        progress(f"verifying {name}", found.summary.size)
+        before = os.fstat(descriptor)
+        try:
+            _verify(path, descriptor, found, progress)
+        except AlteredError:
+            store.doubts.note(name, before)
+            raise
+        store.doubts.clear(name)
+        yield found, descriptor
+
+
+@contextlib.contextmanager
+def checked(path: Path, found: Manifest, progress: Progress = SILENT) -> Iterator[int]:
+    """Open an archive whose every byte is what was signed, wherever it is; gives its descriptor.
+
+    :raises NotAuthenticError: it is not.
+    """
+    with _archive(path) as descriptor:
+        _verify(path, descriptor, found, progress)
+        yield descriptor
+
+
+@contextlib.contextmanager
+def unproven(store: Store, name: str) -> Iterator[int]:
+    """Open an archive of the first format, of which nothing proves what it is; gives its descriptor.
+
+    :raises BackupError: there is none.
+    :raises NotAuthenticError: that name is, or was, one of a signed backup; or its own digest does not fit.
+    """
+    if not names.is_old_name(name) or store.path(name, names.MANIFEST).exists() or store.ledger().created(name):
+        raise NotAuthenticError(
+            f"{name}: this is no backup of the first format; it is restored with its proof or not at all"
+        )
+    try:
+        info = store.path(name, names.INFO).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise BackupError(f"{name}: there is no such backup: {error.strerror}") from None
+    digests = dict(re.findall(r"^(MD5|SHA256): *([0-9a-f]+)\s*$", info, re.MULTILINE))
+    path = store.path(name, names.ARCHIVE)
+    with _archive(path) as descriptor:
+        for kind, expected in digests.items():
+            # MD5 finds what broke by itself; against people nothing here helps.
+            if _digest(descriptor, kind.lower()) != expected:
+                raise NotAuthenticError(f"{path}: its {kind} is not the one that its .info has")
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[int]:
+    with opened(path, NotAuthenticError(no_archive(path))) as stream:
+        yield stream.fileno()
+
+
+def _digest(descriptor: int, algorithm: str, progress: Progress = SILENT) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    while data := os.read(descriptor, _CHUNK):
+        digest.update(data)
+        progress.advance(len(data))
+    return digest.hexdigest()
+
+
+def _verify(path: Path, descriptor: int, found: Manifest, progress: Progress) -> None:
+    check_size(path, os.fstat(descriptor), found.summary)
+    if not hmac.compare_digest(_digest(descriptor, "sha256", progress), found.summary.sha256):
+        raise AlteredError(f"{path}: its content is not what was signed")
+
+
+class Part(NamedTuple):
+    """What is wanted of a verified archive.
+
+    :param archive: its descriptor.
+    :param only: members that are wanted, with what is below them; all, where there is none.
+    """
+
+    found: Manifest
+    archive: int
+    only: Sequence[str] | None = None
+
+
+def extract(
+    found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None, progress: Progress = SILENT
+) -> None:
+    """Write the members of a verified archive below a folder that is made for that; see `extract_all`."""
+    extract_all([Part(found, archive, only)], folder, progress)
+
+
+def extract_all(parts: Sequence[Part], folder: Path, progress: Progress = SILENT) -> None:
+    """Write members of verified archives below a folder that is made for that. Root gives them their owners.
+
+    :raises BackupError: the folder is there already, or cannot be written.
+    :raises NotAuthenticError: an archive has something else than its manifest, or two have the same.
+    """
+    with _filled(folder) as place:
+        for found, archive, only in parts:
+            progress(f"extracting {found.summary.name}", found.summary.content_size)
+            with _reading(archive) as reader:
+                for entry, content in _signed(found, reader):
+                    if only is None or any(f"{entry.member.path}/".startswith(f"{path}/") for path in only):
+                        place.add(entry, content)
+                    progress.advance(entry.member.size)
+
+
+def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
+    """Write all members of an archive that nobody signed below a folder that is made for that.
+
+    :raises BackupError: the folder is there already, or cannot be written.
+    :raises NotAuthenticError: the archive has something that no backup has, or more than the limits allow.
+    """
+    members = size = 0
+    with _filled(folder) as place, _reading(archive) as reader:
+        for member, content in tar.members(reader.read):
+            members, size = members + 1, size + member.size
+            if members > limits.members or size > limits.size:
+                raise NotAuthenticError(f"the archive has more than {limits.members} members or {limits.size} bytes")
+            if size > limits.room:
+                raise BackupError(f"{folder}: there is no room for all of the archive")
+            # What people pack by hand begins with a dot.
+            path = member.path.removeprefix("./")
+            if path == ".":
+                continue
+            check_path(path)
+            place.add(Entry(replace(member, path=path)), content)
+
+
+@contextlib.contextmanager
+def _filled(folder: Path) -> Iterator[_Place]:
+    """Give what fills a fresh folder, which takes this one's place when all is in it."""
+    with _staged(folder) as staging, _Place(staging, owners=os.geteuid() == 0) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def _reading(archive: int) -> Iterator[Reader]:
+    reader, whole = Reader(archive), False
+    try:
+        yield reader
+        whole = True
+    finally:
+        reader.close(whole=whole)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[int]:
+    """Give a fresh folder that takes this one's place when all is in it: what has the name is whole."""
+    if os.path.lexists(folder):
+        raise BackupError(f"{folder}: it is there already; nothing is restored over something else")
+    staging = folder.with_name(f".restoring-{folder.name}")
+    _sweep(staging)
+    staging.mkdir(mode=0o700)
+    descriptor = os.open(staging, OPEN_FOLDER)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made = os.fstat(descriptor)
+        if made.st_uid != os.geteuid() or made.st_mode & 0o077:
+            raise NotAuthenticError(f"{staging}: somebody has put another folder into its place")
+        yield descriptor
+        if not os.path.samestat(made, staging.lstat()):
+            raise NotAuthenticError(f"{staging}: somebody has put something else into its place")
+        staging.rename(folder)
+        durable.sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(staging: Path) -> None:
+    """Remove what a restore has left that died; the kernel's lock on it fell with its process."""
+    try:
+        left = os.open(staging, OPEN_FOLDER)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(staging)
+    except BlockingIOError:
+        raise BusyError(f"{staging}: another restore is at work there") from None
+    finally:
+        os.close(left)
+
+
+def _signed(found: Manifest, reader: Reader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    """Give the members of an archive, in lockstep with those that were signed."""
+    signed = found.entries()
+    for member, content in tar.members(reader.read):
+        # What is not in the manifest is not there, and nothing can be there twice.
+        entry = next(signed, None)
+        if entry is None or entry.member != member:
+            raise NotAuthenticError(f"the archive has {member.path!r} where its manifest has something else")
+        check_path(member.path)
+        yield entry, content
+    if next(signed, None) is not None:
+        raise NotAuthenticError("the archive ends before its manifest does")
+
+
+class _Place:
+    """A folder that is being filled. Each name is made anew, in a folder that this one has made."""
+
+    def __init__(self, folder: int, *, owners: bool) -> None:
+        self._owners = owners
+        self._root = os.dup(folder)
+        # One is kept open, because files of a folder follow each other.
+        self._open: tuple[str, int] = ("", self._root)
+        self._folders: list[tar.Member] = []
+        self._sums = Sums()
+        self._unproven: deque[tuple[Entry, Sum]] = deque()
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._sums.close()
+            self._close()
+            os.close(self._root)
+
+    def add(self, entry: Entry, content: Iterator[bytes]) -> None:
+        if entry.member.kind == tar.FOLDER:
+            self._add_folder(entry.member)
+        else:
+            self._add_file(entry, content)
+
+    def _add_folder(self, member: tar.Member) -> None:
+        parent, name = self._parent(member.path)
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            # Made on the way to something that came before it.
+            os.close(self._descend(member.path))
+        self._folders.append(member)
+
+    def _add_file(self, entry: Entry, content: Iterator[bytes]) -> None:
+        member, digest = entry.member, self._sums.new() if entry.sha256 else None
+        parent, name = self._parent(member.path)
+        try:
+            descriptor = nofollow.make(name, parent)
+        except FileExistsError:
+            raise NotAuthenticError(f"{member.path!r} is in the archive twice") from None
+        try:
+            self._write(descriptor, content, digest)
+            self._dress(descriptor, member)
+        finally:
+            os.close(descriptor)
+        if digest:
+            self._unproven.append((entry, digest))
+            self._prove(_WAITING)
+
+    def _write(self, descriptor: int, content: Iterator[bytes], digest: Sum | None) -> None:
+        size = 0
+        for data in content:
+            if digest:
+                digest.update(data)
+            write_all(descriptor, data)
+            if len(data) >= _LARGE:
+                start_writeback(descriptor, size, len(data))
+            size += len(data)
+
+    def _prove(self, left: int) -> None:
+        """Compare what was written with what was signed, but for so many of the last files."""
+        while len(self._unproven) > left:
+            entry, digest = self._unproven.popleft()
+            if not hmac.compare_digest(digest.hexdigest(), entry.sha256):
+                raise NotAuthenticError(f"the content of {entry.member.path!r} is not what was signed")
+
+    def _finish(self) -> None:
+        self._prove(0)
+        # Innermost first: a folder that may not be written into is closed only when all is in it.
+        for member in sorted(self._folders, key=lambda folder: folder.path, reverse=True):
+            descriptor = self._descend(member.path)
+            try:
+                self._dress(descriptor, member)
+            finally:
+                os.close(descriptor)
+        # One call for all files instead of one for each.
+        _sync_all(self._root)
+
+    def _dress(self, descriptor: int, member: tar.Member) -> None:
+        try:
+            if self._owners:
+                os.fchown(descriptor, member.uid, member.gid)
+            os.fchmod(descriptor, member.mode & 0o777)
+            os.utime(descriptor, (member.mtime, member.mtime))
+        except OverflowError:
+            raise NotAuthenticError(f"{member.path!r} has an owner or a time that there cannot be") from None
+
+    def _parent(self, path: str) -> tuple[int, str]:
+        folder, _, name = path.rpartition("/")
+        if folder != self._open[0]:
+            self._close()
+            self._open = ("", self._root)
+            if folder:
+                self._open = (folder, self._descend(folder, make=True))
+        return self._open[1], name
+
+    def _descend(self, path: str, *, make: bool = False) -> int:
+        """Open a folder below the root, one name after the other, through no link."""
+        here = os.dup(self._root)
+        for name in path.split("/"):
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=here)
+            try:
+                deeper = os.open(name, OPEN_FOLDER, dir_fd=here)
+            except OSError as error:
+                raise NotAuthenticError(f"{path!r}: {name!r} is no folder: {error.strerror}") from None
+            finally:
+                os.close(here)
+            here = deeper
+        return here
+
+    def _close(self) -> None:
+        if self._open[1] != self._root:
+            os.close(self._open[1])
+            self._open = ("", self._root)
+
+
+def _sync_all(descriptor: int) -> None:
+    """Write all of a file system to the disk: of the one of this file, while `os.sync` waits for all that there are.
+
+    :raises OSError: not all could be written, which `os.sync` does not tell.
+    """
+    # Here, because it wants memory that can be written and executed, which a unit that only backs up is denied.
+    import ctypes  # noqa: PLC0415
+
+    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

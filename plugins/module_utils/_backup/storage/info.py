@@ -1,0 +1,62 @@
+# Copyright (c) 2026, aapanel.pipeline contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to this collection: may change in any release.
+
+"""What people and their tools read of a backup: lines, the last of which signs those before it.
+
+A restore asks the manifest, and never this. The archive is not digested a second time for its HMAC: that of a text with
+its SHA-256 says as much, as long as nobody finds two archives with one SHA-256.
+"""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+
+from ..archive import keyring, manifest, names
+from ..archive.keyring import Keyring
+from ..archive.manifest import Summary
+from ..errors import NotAuthenticError
+from .store import opened
+
+_SIGNATURE = b"HMAC-SHA256: "
+_MAX = 1 << 20  # bytes; most of them would be warnings
+
+
+def render(summary: Summary, keys: Keyring) -> bytes:
+    """Return it, signed by the key that the summary names."""
+    lines = {
+        "Format": f"v{manifest.FORMAT}",
+        "Name": summary.name,
+        "Began": summary.began,
+        "Sources": ", ".join(f"{source.kind} {source.name}" for source in summary.sources),
+        "Members": summary.members,
+        "Size": summary.size,
+        "SHA256": summary.sha256,
+        "Key": summary.key,
+        **{f"Warning {number}": names.shown(text) for number, text in enumerate(summary.warnings, 1)},
+    }
+    text = "".join(f"{key}: {value}\n" for key, value in lines.items()).encode("utf-8")
+    return text + _signature(text, summary, keys)
+
+
+def check(path: Path, summary: Summary, keys: Keyring) -> None:
+    """Refuse one that says something else than was signed of this backup.
+
+    :raises NotAuthenticError: it does, or is not there.
+    """
+    with opened(path, NotAuthenticError(f"{path}: it should be there, and is not")) as stream:
+        content = stream.read(_MAX)
+    text, _, _ = content.rpartition(_SIGNATURE)
+    # Each of them at the beginning of a line: a warning may quote somebody who wants to be believed.
+    said = all(f"\n{line}\n".encode() in text for line in (f"Name: {summary.name}", f"SHA256: {summary.sha256}"))
+    if not said or not hmac.compare_digest(content, text + _signature(text, summary, keys)):
+        raise NotAuthenticError(f"{path}: it does not say what was signed; its archive and its manifest do")
+
+
+def _signature(text: bytes, summary: Summary, keys: Keyring) -> bytes:
+    mac = keys.mac(keyring.INFO, summary.key)
+    mac.update(text)
+    return b"%s%s\n" % (_SIGNATURE, mac.hexdigest().encode("ascii"))
