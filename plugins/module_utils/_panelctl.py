@@ -29,9 +29,7 @@ def main(config_dir: str, arguments: Sequence[str] | None = None) -> int:
     if given[:1] == [_BACKUP]:
         return int(_cli(_BACKUP_CLI).main(str(config / "backup.json"), given[1:]))
     traffic = _cli("_traffic.cli")
-    others = {
-        _BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _cli(_BACKUP_CLI).words())
-    }
+    others = {_BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _cli(_BACKUP_CLI).words())}
     return int(traffic.main(str(config / "panelctl.json"), given, others))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import manifest, names
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import manifest, names, writer
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory
 from faulty_host import Host
@@ -219,7 +219,7 @@ def test_what_the_archive_refuses_is_no_trouble_of_a_file(data, store, monkeypat
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.writer.os.read", refuse)
+    monkeypatch.setattr(writer.os, "read", refuse)
     with pytest.raises(BackupError, match="Operation not permitted"):
         create.create(store, [directory.Files("data", data)])
     assert store.backups() == []

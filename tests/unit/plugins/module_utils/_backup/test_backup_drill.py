@@ -20,6 +20,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.r
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import Run, Runs
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import sqlite
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.directory import Files
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.sqlite import Sqlite
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage import pins
@@ -139,9 +140,7 @@ def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monk
         raise BackupError("the panel is not healthy on it")
 
     assert "not healthy" in drill.drill(store, origins, Panel(sick), Limits()).problem
-    monkeypatch.setattr(
-        "ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sqlite._count_rows", lambda _: {}
-    )
+    monkeypatch.setattr(sqlite, "_count_rows", lambda _: {})
     assert "has 0 rows after loading, and had 1" in drill.drill(store, origins, Panel(), Limits()).problem
     assert not (store.state_dir / "drill").exists()
 

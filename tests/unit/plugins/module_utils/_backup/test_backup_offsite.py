@@ -561,7 +561,7 @@ def test_what_is_not_adopted(host, place):
     host.panelctl("adopt", name)
     host.configure(sets=keep(1))
     host.panelctl("prune")
-    for path, content in directory.items():
+    for path, content in files.items():
         path.write_bytes(content)
     assert "pruned" in host.panelctl("adopt", name, status=4)
 

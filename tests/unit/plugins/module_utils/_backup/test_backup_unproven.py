@@ -136,7 +136,7 @@ UNDER_A_LIMIT = """
 import resource, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup import extract
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import extract
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import NotAuthenticError
 resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
 with open(sys.argv[1], "rb") as archive:
