@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 UTILS = Path(__file__).parents[4] / "plugins/module_utils"
-CLI = {"_backup": "_backup.cli.main", "_traffic": "_traffic.cli"}
+# By what is installed: its command line, and the packages that this imports.
+CLI = {
+    "_backup": ("_backup.cli.main", ("_host", "_backup")),
+    "_traffic": ("_panelctl.traffic", ("_host", "_traffic", "_rehearsal", "_panelctl")),
+}
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
@@ -26,11 +30,12 @@ def install(tmp_path):
 
     def install_package(package, settings):
         code = tmp_path / "lib" / "aapanel_host"
-        for folder in ("_host", package):
-            shutil.copytree(UTILS / folder, code / folder)
+        cli, packages = CLI[package]
+        for name in packages:
+            shutil.copytree(UTILS / name, code / name)
         config, program = tmp_path / "settings.json", tmp_path / "panelctl.py"
         config.write_text(json.dumps(settings))
-        program.write_text(PROGRAM.format(lib=str(tmp_path / "lib"), cli=CLI[package], config=str(config)))
+        program.write_text(PROGRAM.format(lib=str(tmp_path / "lib"), cli=cli, config=str(config)))
         return program
 
     return install_package

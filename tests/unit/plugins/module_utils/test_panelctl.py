@@ -18,7 +18,7 @@ UTILS = Path(__file__).parents[4] / "plugins/module_utils"
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
-from aapanel_host._panelctl import main
+from aapanel_host._panelctl.main import main
 status = main({config!r})
 print(*sorted(name for name in sys.modules if name.startswith("aapanel_host.")), file=sys.stderr)
 sys.exit(status)

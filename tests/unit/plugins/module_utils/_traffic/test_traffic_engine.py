@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves, pause, render
+from ansible_collections.aapanel.pipeline.plugins.module_utils._panelctl import render
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves, pause
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import (

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import databases, landlock, rehearsal
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.databases import Server
+from ansible_collections.aapanel.pipeline.plugins.module_utils._rehearsal import databases, landlock, rehearsal
+from ansible_collections.aapanel.pipeline.plugins.module_utils._rehearsal.databases import Server
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError, UnhealthyError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import start_time
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import Settings

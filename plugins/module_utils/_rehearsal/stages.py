@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from .._host import durable
+from .._traffic.errors import TrafficError, UnhealthyError
+from .._traffic.observe import SLOTS
+from .._traffic.services import journal, need, run
+from .._traffic.settings import Settings
 from .databases import Server
-from .errors import TrafficError, UnhealthyError
-from .observe import SLOTS
-from .services import journal, need, run
-from .settings import Settings
 
 _HOSTS = Path("/etc/hosts")
 

@@ -28,11 +28,11 @@ def main(config_dir: str, arguments: Sequence[str] | None = None) -> int:
     config = Path(config_dir)
     if given[:1] == [_BACKUP]:
         return int(_cli(_BACKUP_CLI).main(str(config / "backup.json"), given[1:]))
-    traffic = _cli("_traffic.cli")
+    traffic = _cli("_panelctl.traffic")
     others = {_BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _cli(_BACKUP_CLI).words())}
     return int(traffic.main(str(config / "panelctl.json"), given, others))
 
 
 def _cli(module: str) -> ModuleType:
     # One of them, where it is asked for: the host's own timer asks every few seconds.
-    return importlib.import_module(f".{module}", __package__)
+    return importlib.import_module(f"..{module}", __package__)

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .._host import durable
+from .._traffic.observe import read_settings
+from .._traffic.services import tail, with_settings
+from .._traffic.settings import Settings
 from . import landlock
 from .databases import Server
-from .observe import read_settings
-from .services import tail, with_settings
-from .settings import Settings
 from .stages import write_env
 
 _STOP_SECONDS = 10

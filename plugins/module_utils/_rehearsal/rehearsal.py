@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from . import databases, probe
+from .._traffic import probe
+from .._traffic.errors import TrafficError, UnhealthyError
+from .._traffic.observe import live_slot, look_at, read_settings
+from .._traffic.settings import Settings
+from . import databases
 from .databases import Databases
-from .errors import TrafficError, UnhealthyError
-from .observe import live_slot, look_at, read_settings
-from .settings import Settings
 from .stages import Stage, Unit
 
 _POLL = 0.25  # seconds between two looks

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import caretaker, moves, pause, rehearsal, render, status
-from .engine import Engine
-from .errors import BusyError, LostError, RefusedError, TrafficError, UnhealthyError
-from .ledger import Operation, Owner
-from .machine import Host
-from .settings import load
+from .._rehearsal import rehearsal
+from .._traffic import caretaker, moves, pause, status
+from .._traffic.engine import Engine
+from .._traffic.errors import BusyError, LostError, RefusedError, TrafficError, UnhealthyError
+from .._traffic.ledger import Operation, Owner
+from .._traffic.machine import Host
+from .._traffic.settings import load
+from . import render
 
 #: What panelctl's exit status says.
 EXIT = {"ok": 0, "failed": 1, "usage": 2, "unhealthy": 3, "refused": 4, "busy": 5}
