@@ -70,6 +70,11 @@ options:
         description:
           - Branch, tag, or commit (40 digits) of a repository; its default branch when left out.
         type: str
+      commit:
+        description:
+          - Commit that O(source.version) stands for, 40 hexadecimal digits, as an earlier run returned it in
+            RV(release.source). The branch or tag is not resolved again, so it may move between two runs.
+        type: str
       checksum:
         description:
           - Checksum of an archive, V(sha256:) and 64 hexadecimal digits. Required for V(http) and V(https) URLs.
@@ -388,6 +393,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "type": {"type": "str", "choices": ["auto", *source.TYPES], "default": "auto"},
             "location": {"type": "str", "required": True, "no_log": True},
             "version": {"type": "str"},
+            "commit": {"type": "str"},
             "checksum": {"type": "str"},
             "subdir": {"type": "str"},
             "exclude": {"type": "list", "elements": "str", "default": []},
@@ -435,6 +441,7 @@ def to_request(params: dict[str, Any]) -> build.Request:
             given["checksum"] or "",
             given["subdir"] or "",
             tuple(given["exclude"]),
+            given["commit"] or "",
         ),
         content=_tree(params["controller_trees"].get("source")),
         requirements=params["requirements"] or "",

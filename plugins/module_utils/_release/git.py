@@ -78,6 +78,11 @@ def check(url: str, version: str) -> None:
             raise ReleaseError(f"{name}: {shown!r} is no {'URL of a repository' if value is url else 'version'}.")
 
 
+def is_commit(version: str) -> bool:
+    """Tell whether this is a commit in full: 40 hexadecimal digits."""
+    return bool(_COMMIT.fullmatch(version))
+
+
 def resolve(runner: Runner, url: str, version: str) -> str:
     """Return the commit that a branch, a tag or ``HEAD`` stands for; tags win over branches, as in git itself.
 
@@ -85,12 +90,12 @@ def resolve(runner: Runner, url: str, version: str) -> str:
     :raises ReleaseError: git is missing, the repository does not answer, or has no such branch or tag.
     """
     check(url, version)
-    if _COMMIT.fullmatch(version):
+    if is_commit(version):
         return version
     names = {}
     for line in _run(runner, url, "ls-remote", "--quiet", "--", "{url}"):
         commit, tab, name = line.partition("\t")
-        if tab and _COMMIT.fullmatch(commit):
+        if tab and is_commit(commit):
             names[name] = commit
     wanted = version or "HEAD"
     # `^{}` is the commit that an annotated tag points at.

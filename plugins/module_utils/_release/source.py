@@ -31,6 +31,7 @@ class Source:
     checksum: str = ""
     subdir: str = ""
     exclude: tuple[str, ...] = ()
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,13 @@ def check(source: Source) -> None:
         tree.relative_path(source.subdir, "source.subdir")
     if source.type == "git":
         git.check(source.location, source.version)
+        if source.commit and not git.is_commit(source.commit):
+            raise ReleaseError(f"source.commit: {source.commit!r} must be 40 hexadecimal digits.")
         return
+    if source.commit:
+        raise ReleaseError(
+            f"source.commit: {source.commit!r} has no meaning for {shown}, taken for source.type: {source.type}."
+        )
     if source.version:
         raise ReleaseError(
             f"source.version: {source.version!r} has no meaning for {shown}, taken for source.type: {source.type}."
@@ -135,7 +142,7 @@ def identify(source: Source, content: Tree | None, runner: Runner) -> Identity:
     """
     detail = "\0".join((source.subdir, *source.exclude))
     if source.type == "git":
-        commit = git.resolve(runner, source.location, source.version)
+        commit = source.commit or git.resolve(runner, source.location, source.version)
         return Identity(f"git\0{commit}\0{detail}", label_from(source.version) or commit[:12], commit)
     if source.type == "archive":
         name = archive_name(source.location)

@@ -106,7 +106,7 @@ def test_content_that_is_not_here_is_asked_for(call, tmp_path):
 
 def test_the_type_is_told_by_the_location():
     params = {name: spec.get("default") for name, spec in release.ARGUMENT_SPEC.items()}
-    empty = {"type": "auto", "version": None, "checksum": None, "subdir": None, "exclude": []}
+    empty = {"type": "auto", "version": None, "checksum": None, "commit": None, "subdir": None, "exclude": []}
     expected = {
         "https://h/a/panel.git": "git",
         "https://h/a/panel": "git",
@@ -127,7 +127,15 @@ def test_the_type_is_told_by_the_location():
 
 def test_a_bad_runtime_is_named():
     params = {name: spec.get("default") for name, spec in release.ARGUMENT_SPEC.items()}
-    given = {"type": "path", "location": "/x", "version": None, "checksum": None, "subdir": None, "exclude": []}
+    given = {
+        "type": "path",
+        "location": "/x",
+        "version": None,
+        "checksum": None,
+        "commit": None,
+        "subdir": None,
+        "exclude": [],
+    }
     with pytest.raises(ReleaseError, match="/nowhere is not a directory"):
         release.to_request({**params, "base_dir": "/x", "source": given, "runtime": "/nowhere"})
 

@@ -240,6 +240,8 @@ def test_the_step_that_failed_is_named(app, request_for, deploy, change, expecte
         {"source": source.Source("path", "/x", subdir="../y")},
         {"source": source.Source("git", "--upload-pack=x")},
         {"source": source.Source("path", " ")},
+        {"source": source.Source("git", "https://example.com/a.git", commit="main")},
+        {"source": source.Source("path", "/x", commit="0" * 40)},
     ],
 )
 def test_what_cannot_be_meant_is_refused(app, request_for, change):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import http.server
 import json
@@ -13,9 +14,10 @@ import shutil
 import stat
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._release import git
+from ansible_collections.aapanel.pipeline.plugins.module_utils._release import build, git, source
 from ansible_collections.aapanel.pipeline.plugins.module_utils._release.command import Masker, Runner, secrets_in
 from ansible_collections.aapanel.pipeline.plugins.module_utils._release.errors import ReleaseError
 
@@ -67,6 +69,19 @@ def test_resolve(runner, repository):
     assert git.resolve(runner, url, "main") == second
     assert git.resolve(runner, str(repository), "") == second
     assert git.resolve(runner, "https://unreachable.invalid/x.git", first) == first
+
+
+def test_a_branch_that_moves_after_the_plan_is_built_as_planned(repository, request_for, deploy):
+    asked = request_for(repository, source=source.Source("git", f"file://{repository}", "main"), content=None)
+    releaser = build.Releaser(asked)
+    planned = releaser.report(releaser.decide(), done=False)["release"]
+    (repository / "version").write_text("3")
+    call(repository, "commit", "-q", "-a", "-m", "3")
+    commit = planned["source"]["commit"]
+    built = deploy(dataclasses.replace(asked, source=dataclasses.replace(asked.source, commit=commit)))["release"]
+    assert (built["id"], built["source"]) == (planned["id"], planned["source"])
+    assert Path(built["app"], "version").read_text() == "2"
+    assert deploy(asked)["release"]["id"] != built["id"]
 
 
 def test_a_tag_wins_over_a_branch_of_its_name(runner, repository):
