@@ -51,6 +51,11 @@ def test_backup_is_the_other_package_s(host):
     assert "usage: panelctl backup create" in panelctl(host, "backup", "create", "--help").stdout
 
 
+def test_a_module_of_an_older_version_is_not_in_the_way(host):
+    (host / "lib/aapanel_host/_panelctl.py").write_text("raise SystemExit('old')\n")
+    assert panelctl(host, "history").stdout == "nothing was done yet\n"
+
+
 def test_what_is_not_asked_for_is_not_even_loaded(host):
     done = panelctl(host, "history")
     assert (done.returncode, done.stdout) == (0, "nothing was done yet\n")
