@@ -65,7 +65,7 @@ def main() -> None:
         count += 1
         if count == ENOUGH:
             say("writing")
-        # Whoever is asked meanwhile needs the processor, too.
+        # Leave processor time to the backup and to the panel.
         over.wait(PAUSE)
     say(str(count))
 

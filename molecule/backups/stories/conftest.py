@@ -60,7 +60,7 @@ def server(request: pytest.FixtureRequest) -> Host:
 
 @pytest.fixture(params=[SQLITE, ELSEWHERE], ids=by_engine)
 def unlike_default(request: pytest.FixtureRequest) -> Host:
-    """Each host of a kind that scenario `default` does not have."""
+    """The hosts with cron and with a remote database server, which scenario `default` lacks."""
     found: Host = request.param
     return found
 

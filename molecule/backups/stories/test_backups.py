@@ -79,7 +79,7 @@ def stamp(backup: dict[str, Any]) -> str:
 
 
 def test_a_second_run_changes_nothing(unlike_default: Host) -> None:
-    """With cron, and with a database server elsewhere. First of all, before other stories change what is there."""
+    """With cron, and with a remote database server. Runs first: other stories change the hosts."""
     well, said = play("site", [unlike_default])
     assert well, said[-4000:]
     assert " changed=0 " in said, said[-4000:]

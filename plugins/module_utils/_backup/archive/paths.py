@@ -23,6 +23,6 @@ def check_path(path: str) -> None:
     """
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in path:
-        raise NotAuthenticError(f"the path {path!r} leads elsewhere")
+        raise NotAuthenticError(f"{path!r} is not a plain relative path: empty, '.', '..' and NUL parts are refused")
     if len(parts) > DEPTH_MAX or len(os.fsencode(path)) > _PATH_MAX:
         raise NotAuthenticError(f"the path {path[:60]!r}… is too long")

@@ -96,8 +96,8 @@ def load(path: Path) -> Settings:
     try:
         content = settings.load(path)
         given = content.pop("sources", [])
-        elsewhere = content.pop("offsite", None)
-        offsite = settings.build(Remote, elsewhere, f"{path}, offsite") if elsewhere else None
+        remote = content.pop("offsite", None)
+        offsite = settings.build(Remote, remote, f"{path}, offsite") if remote else None
         sets = {name: _set(name, given, f"{path}, set {name}") for name, given in content.pop("sets", {}).items()}
         limits = settings.build(Limits, content.pop("limits", {}), f"{path}, limits")
         paths = settings.build(Paths, content, str(path))
