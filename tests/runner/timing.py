@@ -99,10 +99,18 @@ def divide(begin: float, end: float, intervals: Iterable[Interval]) -> dict[str,
 
 @dataclass(frozen=True)
 class Test:
-    """One that pytest ran."""
+    """One that pytest ran; `problem` is the message of one that failed."""
 
     name: str
     seconds: float
+    problem: str = ""
+
+
+def _test(case: ET.Element) -> Test:
+    found = [bad for kind in ("failure", "error") for bad in case.iter(kind)]
+    name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name', '')}"
+    problem = "\n".join(bad.get("message") or bad.text or "no message" for bad in found)
+    return Test(name, float(case.get("time", "0")), problem)
 
 
 def junit(file: Path) -> tuple[Counts, list[Test]]:
@@ -113,10 +121,7 @@ def junit(file: Path) -> tuple[Counts, list[Test]]:
     attributes = suite.attrib if suite is not None else {}
     count = {key: int(attributes.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
     bad = count["failures"] + count["errors"]
-    tests = [
-        Test(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name', '')}", float(case.get("time", "0")))
-        for case in (suite.iter("testcase") if suite is not None else ())
-    ]
+    tests = [_test(case) for case in (suite.iter("testcase") if suite is not None else ())]
     return Counts(count["tests"] - bad - count["skipped"], bad), tests
 
 

@@ -142,9 +142,13 @@ def test_a_report_of_pytest(tmp_path):
     assert timing.junit(file) == (Counts(failed=1), [])
     file.write_text(
         '<testsuites><testsuite tests="5" failures="1" errors="1" skipped="1">'
-        '<testcase classname="a.test_b" name="test_c[1]" time="2.5"/></testsuite></testsuites>'
+        '<testcase classname="a.test_b" name="test_c[1]" time="2.5"/>'
+        '<testcase classname="a.test_b" name="test_d" time="1">'
+        '<failure message="assert 1 == 2">where</failure></testcase>'
+        "</testsuite></testsuites>"
     )
-    assert timing.junit(file) == (Counts(2, 2), [timing.Test("test_b::test_c[1]", 2.5)])
+    failed = timing.Test("test_b::test_d", 1.0, "assert 1 == 2")
+    assert timing.junit(file) == (Counts(2, 2), [timing.Test("test_b::test_c[1]", 2.5), failed])
 
 
 def test_a_table_is_markdown():

@@ -23,7 +23,7 @@ KILLER = """
 import json, os, signal, subprocess, sys, time
 program, state, phase, delay, *name = sys.argv[1:]
 null = subprocess.DEVNULL
-command = [program, "backup", "restore", "--yes", *name]
+command = [program, "backup", "restore", "--yes", "--wait", "60", *name]
 restore = subprocess.Popen(command, stdout=null, stderr=null, start_new_session=True)
 while restore.poll() is None:
     try:
@@ -158,7 +158,9 @@ def test_one_that_is_killed(host: Host, changed: Changed) -> None:
         put(host, changed.now[0])
         # By its name: cron makes another one each minute.
         arguments = (host.program, f"{host.data}/backup-state", phase, str(delay), changed.backup["name"])
-        killed = int(host.run("python3", "-c", KILLER, *arguments).stdout) == -9
+        status = int(host.run("python3", "-c", KILLER, *arguments).stdout)
+        assert status in {0, -9}, f"{phase} + {delay} s: the restore ended with {status}"
+        killed = status == -9
         said = host.panelctl("settle", "--wait", "60")
         where = f"{phase} + {delay} s, killed: {killed}, {said}"
         assert look(host) in {changed.before, changed.now}, where
