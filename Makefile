@@ -75,8 +75,10 @@ bench-backup: $(VENV)/.test ## What backups cost, beside tar with pigz, restic a
 	@python tests/bench/backup.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MEGABYTES),--megabytes $(MEGABYTES))
 
 .PHONY: build
-build: $(VENV)/.controller ## Build the collection's archive
-	@ansible-galaxy collection build --force
+build: $(VENV)/.controller ## Build the collection's archive from the last commit
+	@rm -rf .cache/build && mkdir -p .cache/build
+	@git archive HEAD | tar --extract --directory .cache/build
+	@ansible-galaxy collection build --force .cache/build --output-path .
 
 .PHONY: docs
 docs: $(VENV)/.controller ## Write the tables of docs/inventory.md anew
