@@ -8,6 +8,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 VENV := $(CURDIR)/.venv
+PUBLISH_VENV := $(CURDIR)/.cache/publish-venv
 export PATH := $(VENV)/bin:$(PATH)
 # uv brings its own list of authorities; the system's knows a company's proxy too.
 export UV_SYSTEM_CERTS := true
@@ -33,6 +34,12 @@ $(VENV)/.test: requirements/test.txt | $(VENV)/bin/uv
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV) --require-hashes -r requirements/test.txt
 	@touch $@ $(VENV)/.controller
 
+$(PUBLISH_VENV)/.installed: requirements/publish.txt | $(VENV)/.test
+	@echo "Installing the tools of publishing into .cache/publish-venv"
+	@uv venv --quiet --clear --python $(VENV)/bin/python $(PUBLISH_VENV)
+	@uv pip install --quiet --python $(PUBLISH_VENV) --require-hashes -r requirements/publish.txt
+	@touch $@
+
 .PHONY: up
 up: $(VENV)/.controller ## Bring the example panel up on this machine, without root (PORT=8000)
 	@ansible-playbook playbooks/site.yml -i inventories/dev
@@ -44,8 +51,8 @@ down: ## Stop it; data stays below .dev
 		--program $(CURDIR)/.dev/slots/blue/release/venv/bin/python
 
 .PHONY: test
-test: $(VENV)/.test ## Everything that CI runs (SCENARIO=name, CHANGED=1, FRESH=1: docs/testing.md)
-	@scripts/stages lint unit molecule
+test: $(VENV)/.test $(PUBLISH_VENV)/.installed ## Everything that CI runs (SCENARIO=name, CHANGED=1, FRESH=1: docs/testing.md)
+	@scripts/stages lint unit publish molecule
 
 .PHONY: lint
 lint: $(VENV)/.test ## Style, types, and defaults against argument specs
@@ -54,6 +61,10 @@ lint: $(VENV)/.test ## Style, types, and defaults against argument specs
 .PHONY: unit
 unit: $(VENV)/.test ## Python tests, without a container
 	@scripts/stages unit
+
+.PHONY: publish
+publish: $(VENV)/.test $(PUBLISH_VENV)/.installed ## The archive, Galaxy's importer, ansible-test's sanity tests, the pages
+	@scripts/stages publish
 
 .PHONY: molecule
 molecule: $(VENV)/.test ## Scenarios on real systemd hosts (SCENARIO=default for one)
@@ -88,6 +99,7 @@ docs: $(VENV)/.controller ## Write the tables of docs/inventory.md anew
 lock: $(VENV)/bin/uv ## Pin the requirements anew
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/controller.in -o requirements/controller.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade requirements/test.in -o requirements/test.txt
+	@uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --upgrade requirements/publish.in -o requirements/publish.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/supervisor.in -o roles/supervisor/files/requirements.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/mitogen.in -o requirements/mitogen.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/uv.in -o roles/app/files/tools-requirements.txt
