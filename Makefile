@@ -95,6 +95,10 @@ build: $(VENV)/.controller ## Build the collection's archive from the last commi
 docs: $(VENV)/.controller ## Write the tables of docs/inventory.md anew
 	@$(VENV)/bin/python scripts/docs
 
+.PHONY: site
+site: $(VENV)/.test $(PUBLISH_VENV)/.installed ## Build the documentation site into .cache/site/html
+	@$(VENV)/bin/python scripts/publish site
+
 .PHONY: lock
 lock: $(VENV)/bin/uv ## Pin the requirements anew
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/controller.in -o requirements/controller.txt

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -83,3 +84,10 @@ def test_variables_that_are_named_exist(page):
     # At the beginning of a code span, or of a line of YAML.
     named = set(re.findall(rf"(?:^ *|`)((?:{roles})_\w+)(?=[`:=])", by_hand, re.MULTILINE))
     assert named - known == set()
+
+
+def test_each_page_is_in_the_navigation_of_the_site():
+    config = tomllib.loads((ROOT / "docs/site.en.toml").read_text(encoding="utf-8"))
+    groups = [entry for group in config["project"]["nav"] for entry in group.values()]
+    named = [page for group in groups if isinstance(group, list) for entry in group for page in entry.values()]
+    assert sorted(named) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
