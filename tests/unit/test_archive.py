@@ -21,7 +21,7 @@ TOP_LEVEL = {"LICENSE", "README.md", "changelogs", "docs", "examples", "meta", "
 OPTIONAL = {"CHANGELOG.md"}  # written by the first release
 WRITTEN_BY_GALAXY = {"MANIFEST.json", "FILES.json"}
 # Tracked files inside of the packed folders that a user of the archive has no use for.
-LEFT_OUT = {"changelogs/config.yaml", "examples/panel/.gitignore", "playbooks/collections"}
+LEFT_OUT = {"changelogs/config.yaml", "docs/site.en.toml", "examples/panel/.gitignore", "playbooks/collections"}
 
 # Files that git tracks and a user fills in.
 EDITED = [

@@ -293,9 +293,9 @@ def test_the_playbooks(servers: list[Host]) -> None:
     for server in servers:
         put(server, "by the playbook")
     for playbook in ("backup", "drill"):
-        well, said = play(playbook, servers, **({"set": "full"} if playbook == "backup" else {}))
+        well, said = play(playbook, servers, **({"panel_backup_set": "full"} if playbook == "backup" else {}))
         assert well, said[-4000:]
-    well, said = play("backup", servers, set="full", max_age=600)
+    well, said = play("backup", servers, panel_backup_set="full", panel_backup_max_age=600)
     assert well, said[-4000:]
     assert said.count("changed=0") == len(servers), said[-1000:]
     well, said = play("restore", servers)
@@ -303,7 +303,7 @@ def test_the_playbooks(servers: list[Host]) -> None:
     assert "name one, with --limit HOST" in said
     put(servers[0], "changed")
     named = servers[0].backups("full")[-1]["name"]
-    well, said = play("restore", servers[:1], check=True, backup=named)
+    well, said = play("restore", servers[:1], check=True, panel_restore_backup=named)
     assert well, said[-4000:]
     assert "reserved name" not in said
     assert look(servers[0])[0] == "changed"

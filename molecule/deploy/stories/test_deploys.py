@@ -126,7 +126,7 @@ def test_back_and_forth(hosts: list[Host]) -> None:
     deploy(panel_source=str(copy_release("3.0.0")))
     bad = {host: host.status()["release"] for host in hosts}
     with visited(hosts):
-        back = play("rollback", reason="the login is broken")
+        back = play("rollback", panel_rollback_reason="the login is broken")
     assert back.ok, back.output
     assert back.seconds < 10
     for host in hosts:
@@ -140,7 +140,7 @@ def test_back_and_forth(hosts: list[Host]) -> None:
     refused = play("rollback")
     assert not refused.ok
     assert "marked bad" in refused.output
-    forced = play("rollback", force=True)
+    forced = play("rollback", panel_rollback_force=True)
     assert forced.ok, forced.output
     for host in hosts:
         settled(host, "confirmed", kind="rollback")
