@@ -32,7 +32,7 @@ class _UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    :returns: 0 for success, 1 for an invalid environment, 2 for wrong usage, 3 for migrations that are refused because
+    :returns: 0 for success, 1 for invalid settings, 2 for wrong usage, 3 for migrations that are refused because
         they contract the schema; otherwise the exit status of the migration command.
     """
     options = _parser().parse_args(arguments)
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "migrate", help="migrate the database of the application with AAPANEL_MIGRATE_COMMAND"
     )
     migration.add_argument(
-        "--check", action="store_true", help="only check that the pending migrations just expand the schema"
+        "--check", action="store_true", help="check that the pending migrations only expand the schema, and run nothing"
     )
     serve = commands.add_parser("serve", help="serve the application for development")
     serve.add_argument(
@@ -106,7 +106,7 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _review(settings: BaseSettings) -> int | None:
-    """Review the pending migrations. Returns the exit status, or None to continue."""
+    """Review the pending migrations; return the exit status, or None to continue."""
     if settings.aapanel_migrate_command != command.AUTO:
         sys.stdout.write("AAPANEL_MIGRATE_COMMAND is not auto: its migrations are not checked.\n")
         return None

@@ -19,7 +19,7 @@ from .source import current_environ, reading
 from .variable import ERROR_TYPE
 
 _OWN_PREFIX = "AAPANEL_"
-# Similarity from which a name is suggested, see difflib. An unknown AAPANEL_* is certainly meant for the runtime.
+# Similarity from which a name is suggested, see difflib: lower for AAPANEL_*, which is certainly for the runtime.
 _SIMILAR, _VERY_SIMILAR = 0.6, 0.85
 _MAX_SHOWN = 80
 
