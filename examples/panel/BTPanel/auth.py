@@ -67,7 +67,7 @@ def ensure_admin() -> str | None:
 
 
 @functools.lru_cache
-def _hash_of_nobody() -> str:
+def _dummy_hash() -> str:
     return generate_password_hash(secrets.token_hex(), HASH)
 
 
@@ -127,7 +127,7 @@ def login(path: str) -> ResponseReturnValue:
         users = database.users
         row = connection.execute(sa.select(users.c.id, users.c.password_hash).where(users.c.name == name)).first()
     # Also compute a hash for an unknown name, so that it takes as long as a wrong password.
-    right = check_password_hash(row.password_hash if row else _hash_of_nobody(), request.form.get("password", ""))
+    right = check_password_hash(row.password_hash if row else _dummy_hash(), request.form.get("password", ""))
     if not row or not right:
         current_app.logger.warning("login failed for %r from %s", name[:64], visitor.address())
         return _form("login.wrong"), 401
