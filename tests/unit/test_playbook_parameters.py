@@ -32,7 +32,7 @@ RENAMED = {old: new for names in PARAMETERS.values() for old, new in names.items
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a playbook against a host that does not exist; a module would fail to connect to it."""
+    """Run a playbook, which must fail, on a host that does not exist: no module can run there."""
     inventory = {"panel": {"hosts": {"nowhere.invalid": {}}, "vars": dict.fromkeys(RENAMED, "from the inventory")}}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
 
@@ -58,7 +58,6 @@ def test_old_names_fail_and_the_message_names_the_new_ones(run, playbook):
     output = run(playbook, **dict.fromkeys(PARAMETERS[playbook], "x"))
     for old, new in PARAMETERS[playbook].items():
         assert f"-e {old}=… is called {new} now." in output
-    assert "unreachable=0 " in output
     assert output.count("TASK [") == 1
 
 
@@ -69,7 +68,7 @@ def test_an_old_name_with_an_empty_value_fails_too(run):
 def test_variables_of_the_inventory_and_new_names_pass(run):
     output = run("rollback", panel_rollback_reason="x")
     assert "is called" not in output
-    assert "unreachable=1 " in output
+    assert "TASK [Switch to the previous slot]" in output
 
 
 def test_the_table_has_every_old_name():
