@@ -120,7 +120,7 @@ def test_what_is_outside_of_the_time_asked_for_does_not_count():
         ("ansible.builtin.command", "panel : Virtualenv | Make it", "builds"),
         ("aapanel.pipeline.deployment", "Start the slot", "starts"),
         ("wait", "Ask until it answers", "waits"),
-        ("ansible.builtin.command", "Run pytest, and show what it said", "stories"),
+        ("ansible.builtin.command", "Run pytest", "stories"),
         ("ansible.builtin.copy", "Write a file", "modules"),
     ],
 )
