@@ -175,8 +175,8 @@ def test_a_rollback_works_warm_and_cold_but_not_to_a_bad_release(hosts: list[Pan
 @pytest.mark.always
 def test_webhook_metrics_table_and_history_agree(hosts: list[PanelHost]) -> None:
     """After a deploy and a rollback, all of them have the same records."""
-    deploy(**changed_setting("told"))
-    on_all(hosts, lambda host: host.panelctl("rollback", "--reason", "told", "--force"))
+    deploy(**changed_setting("reports"))
+    on_all(hosts, lambda host: host.panelctl("rollback", "--reason", "reports", "--force"))
     on_all(hosts, lambda host: assert_finished(host, "confirmed", kind="rollback"))
     for host in hosts:
         records = host.history()

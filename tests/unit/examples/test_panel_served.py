@@ -53,7 +53,7 @@ def test_checks_of_nginx_fail_without_nginx(served):
     assert status == 1
     assert {name: result["ok"] for name, result in results.items()} == dict.fromkeys(checks, False)
     assert "expected 200, got 404" in results["health"]["detail"]
-    assert "max-age=31536000, came" in results["static"]["detail"]
+    assert "max-age=31536000, got" in results["static"]["detail"]
     assert "got '203.0.113.9'" in results["headers"]["detail"]
 
 
