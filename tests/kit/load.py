@@ -75,7 +75,10 @@ class Answer:
         return self.headers.get("connection", "").lower() == "close"
 
     def expect(self, status: int) -> dict[str, object]:
-        """The body as a JSON object; raises UnexpectedError for another status, no JSON, or no X-Release and X-Slot."""
+        """Return the body as a JSON object.
+
+        :raises UnexpectedError: another status, no JSON object, or no X-Release and X-Slot.
+        """
         self.expect_status(status)
         try:
             value = json.loads(self.body)

@@ -123,7 +123,7 @@ def test_a_deploy_is_undone_after_its_controller_is_killed(
 
 @pytest.fixture
 def held(hosts: list[PanelHost], tmp_path: Path) -> Iterator[HeldDeploy]:
-    """A deploy that is held before its build, with a lease of five minutes."""
+    """Start a deploy with a lease of five minutes, hold it before its build, and kill it afterwards."""
     hold = HeldDeploy(tmp_path / "hold", "before_build", **changed_setting("held"))
     hold.wait_until_held(hosts)
     yield hold
