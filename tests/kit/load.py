@@ -2,12 +2,12 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Load a deployed example panel with every kind of traffic at once, and verify each answer.
+"""Loads a deployed example panel with every kind of traffic at once, and verifies each answer.
 
-Needs Python 3.11 and only the standard library, so that it can be copied into a bare container.
-Runs for --duration seconds, or until standard input closes, or until SIGTERM; then finishes the requests in flight.
-Prints one JSON object a line: one each second while it runs, and the summary as the last one. The exit status is 1 if
-anything failed. POST and upload need the panel's token in the environment variable PANEL_API_TOKEN.
+Runs on any Python from 3.11 on with nothing but its standard library, so that it can be copied into a bare container.
+Goes on for --duration seconds, or until its standard input closes, or until SIGTERM; then finishes what is in flight.
+Prints one JSON object a line: one each second while it runs, and the summary as the last one. Exit status 1 if
+anything failed. POST and upload need the panel's token in the environment, as PANEL_API_TOKEN.
 
     load.py --url http://10.0.0.2 --host-header panel.test --duration 60 --get 16 --websocket 20
 """
@@ -36,12 +36,12 @@ from urllib.parse import urlsplit
 
 STREAM_SECONDS = 5
 STREAM_CHUNK = 1024  # bytes
-UPLOAD_SIZE = 64 * 1024  # bytes, in UPLOAD_PIECES over about half a second, so that uploads last across a switch
+UPLOAD_SIZE = 64 * 1024  # bytes, in UPLOAD_PIECES over about half a second: an upload lasts across a switch
 UPLOAD_PIECES = 5
 PIECE_PAUSE = 0.1  # seconds
 ECHO_PAUSE = 0.2  # seconds between two messages of a WebSocket
-SHORT_LIFE = 10.0  # seconds that every other WebSocket lives; the rest live as long as the load
-RETRY_PAUSE = 0.1  # seconds after a failure, or a dead server would get ten thousand requests a second
+SHORT_LIFE = 10.0  # seconds that every second WebSocket lives; the others live as long as the load
+RETRY_PAUSE = 0.1  # seconds after a failure: a dead server shall not be asked ten thousand times a second
 KEPT_REASONS = 4
 MESSAGE_LIMIT = 1024 * 1024  # bytes
 NORMAL_CLOSURE = 1000
@@ -49,21 +49,21 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
 class UnexpectedError(Exception):
-    """The server sent something unexpected, which the text names."""
+    """The server answered, but not what it should have; the text says what came."""
 
 
 class ClosedError(UnexpectedError):
     """The server sent a WebSocket's close frame."""
 
     def __init__(self, code: int | None) -> None:
-        """Keep the code, or None if the frame had no code."""
+        """Keep the code, None where the frame had none."""
         super().__init__(f"closed by the server with code {code}")
         self.code = code
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete response; header names are in lower case."""
+    """A response that was read to its end; names of headers in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -71,72 +71,64 @@ class Answer:
 
     @property
     def closes(self) -> bool:
-        """Whether the server has announced that it closes the connection."""
+        """Whether the server announced that it will close the connection."""
         return self.headers.get("connection", "").lower() == "close"
 
     def expect(self, status: int) -> dict[str, object]:
-        """Return the body as a JSON object.
-
-        :raises UnexpectedError: another status, no JSON object, or no X-Release and X-Slot.
-        """
+        """The body as a JSON object; raises UnexpectedError for another status, no JSON, or no X-Release and X-Slot."""
         self.expect_status(status)
         try:
             value = json.loads(self.body)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise UnexpectedError(f"expected a JSON object, got {self.start()}")
+            raise UnexpectedError(f"expected a JSON object, came {self.start()}")
         return value
 
     def expect_status(self, status: int) -> None:
-        """Check the status, and that X-Release and X-Slot are there.
-
-        :raises UnexpectedError: one of these is wrong.
-        """
+        """Raise UnexpectedError for another status, or if X-Release or X-Slot is missing."""
         if self.status != status:
-            raise UnexpectedError(f"expected {status}, got {self.status}: {self.start()}")
+            raise UnexpectedError(f"expected {status}, came {self.status}: {self.start()}")
         for name in ("x-release", "x-slot"):
             if not self.headers.get(name):
-                raise UnexpectedError(f"expected a header {name}, got none")
+                raise UnexpectedError(f"expected a header {name}, came none")
 
     def start(self) -> str:
-        """Return the first 60 characters of the body, on one line."""
+        """The first 60 characters of the body, on one line."""
         return " ".join(self.body[:60].decode("utf-8", "replace").split()) or "nothing"
 
 
 class Connection:
-    """An HTTP/1.1 connection for one request at a time."""
+    """An HTTP/1.1 connection: one request after the other."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Use a connected pair of streams."""
+        """Take over a connected pair of streams."""
         self.reader = reader
         self.writer = writer
-        self.requests = 0
+        self.asked = 0
 
     @classmethod
     async def open(cls, host: str, port: int) -> Connection:
-        """Connect to a server.
-
-        :raises OSError: the connection failed.
-        """
+        """Connect; raises OSError."""
         return cls(*await asyncio.open_connection(host, port))
 
     def ended(self) -> bool:
-        """Tell whether the server is known to have closed the idle connection."""
+        """Whether the server has closed the connection while it was idle, as far as it is known here."""
         return self.reader.at_eof() or self.reader.exception() is not None
 
     def close(self) -> None:
         """Close without waiting."""
         self.writer.close()
 
-    async def request(self, pieces: Sequence[bytes]) -> Answer:
-        """Send a request, with a pause between its pieces, and return the complete answer.
+    async def ask(self, pieces: Sequence[bytes]) -> Answer:
+        """Send a request, with a pause between its pieces, and read the answer to its end.
 
-        :raises OSError: the connection was reset or cannot be written to.
-        :raises EOFError: the connection ended before the answer did.
-        :raises UnexpectedError: the answer is not HTTP/1.1.
+        Raises:
+            OSError: the connection was reset or cannot be written to.
+            EOFError: it ended before the answer did.
+            UnexpectedError: what came is no HTTP/1.1.
         """
-        self.requests += 1
+        self.asked += 1
         for number, piece in enumerate(pieces):
             if number:
                 await asyncio.sleep(PIECE_PAUSE)
@@ -145,7 +137,7 @@ class Connection:
         return Answer(status, headers, await self._body(headers))
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """Read status and headers; raise the errors of `request`."""
+        """Read status and headers; raises as `ask` does."""
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError as error:
@@ -153,7 +145,7 @@ class Connection:
         first, *lines = raw[:-4].decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
         if version != "HTTP/1.1" or not rest[:3].isdigit():
-            raise UnexpectedError(f"expected an answer in HTTP/1.1, got {first[:80]!r}")
+            raise UnexpectedError(f"expected an answer in HTTP/1.1, came {first[:80]!r}")
         pairs = (line.partition(":") for line in lines)
         return int(rest[:3]), {name.lower(): value.strip() for name, _, value in pairs}
 
@@ -162,7 +154,7 @@ class Connection:
             return await self._chunks()
         length = headers.get("content-length", "")
         if not length.isdigit():
-            raise UnexpectedError(f"expected a body of a known length, got Content-Length {length!r}")
+            raise UnexpectedError(f"expected a body of a known length, came Content-Length {length!r}")
         return await self.reader.readexactly(int(length))
 
     async def _chunks(self) -> bytes:
@@ -172,10 +164,10 @@ class Connection:
             try:
                 size = int(line.partition(b";")[0], 16)
             except ValueError as error:
-                raise UnexpectedError(f"expected a chunk's size, got {line[:40]!r}") from error
+                raise UnexpectedError(f"expected a chunk's size, came {line[:40]!r}") from error
             chunk = await self.reader.readexactly(size + 2)
             if chunk[-2:] != b"\r\n":
-                raise UnexpectedError(f"a chunk of {size} bytes is longer than announced")
+                raise UnexpectedError(f"a chunk of {size} bytes is longer than it said")
             if not size:
                 return bytes(whole)
             whole += chunk[:-2]
@@ -183,7 +175,7 @@ class Connection:
 
 @dataclass
 class Tally:
-    """Counts, latencies and failures of the requests of one kind."""
+    """What became of the requests of one kind."""
 
     requests: int = 0
     failed: int = 0
@@ -191,7 +183,7 @@ class Tally:
     why: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, object]:
-        """Return counts, latencies in milliseconds, and descriptions of the first failures."""
+        """Counts, latencies in milliseconds, and the first failures in words."""
         ranked = sorted(self.seconds)
         return {
             "requests": self.requests,
@@ -204,7 +196,7 @@ class Tally:
 
 @dataclass
 class WebSockets:
-    """Counts and failures of WebSockets. `cut` does not count those that the client closed."""
+    """What became of the WebSockets. One that this side closed was not cut."""
 
     opened: int = 0
     open: int = 0
@@ -216,7 +208,7 @@ class WebSockets:
 
 
 def percentile(ranked: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile of sorted values; 0 without values."""
+    """The nearest-rank percentile of sorted values; 0 if there are none."""
     return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)] if ranked else 0.0
 
 
@@ -225,20 +217,20 @@ Check = Callable[[Answer], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of request: the function that builds the next one and its check, and the use of the connection."""
+    """One kind of request: how to make the next one and its check, and how the connection is used."""
 
     make: Callable[[], tuple[Sequence[bytes], Check]]
-    name: str
+    asked: str
     keep: bool = True
     pause: float = 0.0  # seconds between two requests
-    lasts: float = 0.0  # seconds that a correct answer takes
+    lasts: float = 0.0  # seconds that an answer takes when all is well
 
 
 class Load:
-    """All clients and their results."""
+    """All clients together, and what they saw."""
 
     def __init__(self, options: argparse.Namespace, token: str) -> None:
-        """Prepare the clients; nothing is connected yet."""
+        """Prepare; raises nothing, connects nowhere."""
         parts = urlsplit(options.url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._host_header = options.host_header or parts.netloc
@@ -257,10 +249,10 @@ class Load:
         self._began = time.monotonic()
 
     async def run(self) -> dict[str, Any]:
-        """Run all clients until `stop` is set and the last answer is complete, and return the summary."""
+        """Run all clients until `stop` is set and the last answer is in; returns the summary."""
         kinds = {
             "get": Kind(self._make_get, "GET"),
-            "fresh": Kind(self._make_fresh, "GET, a connection for each", keep=False, pause=0.01),
+            "fresh": Kind(self._make_fresh, "GET, a connection each", keep=False, pause=0.01),
             "post": Kind(self._make_post, "POST /api/items", pause=0.05),
             "upload": Kind(self._make_upload, "POST /api/upload", pause=0.2, lasts=PIECE_PAUSE * UPLOAD_PIECES),
             "stream": Kind(self._make_stream, f"GET /stream, {STREAM_SECONDS} s", lasts=STREAM_SECONDS),
@@ -276,7 +268,7 @@ class Load:
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """Return the results so far."""
+        """What was seen so far."""
         seconds = self._elapsed()
         requests = sum(tally.requests for tally in self.tallies.values())
         return {
@@ -294,7 +286,7 @@ class Load:
     async def _report(self) -> None:
         while not self.stop.is_set():
             await self._pause(1.0)
-            report(
+            say(
                 {
                     "seconds": round(self._elapsed(), 2),
                     "requests": sum(tally.requests for tally in self.tallies.values()),
@@ -307,7 +299,7 @@ class Load:
         return time.monotonic() - self._began
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep until the time is over or `stop` is set."""
+        """Sleep, but wake up when told to stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
@@ -315,12 +307,12 @@ class Load:
             pass
 
     async def _client(self, name: str, kind: Kind) -> None:
-        """Send requests until `stop` is set, on one connection as long as the server keeps it."""
+        """Ask again and again, on one connection for as long as the server lets it."""
         tally = self.tallies[name]
         connection: Connection | None = None
         while not self.stop.is_set():
             if connection is not None and connection.ended():
-                # Closed without an announcement, but noticed in time, so that any client would reconnect.
+                # Not announced, but noticed in time: any client would connect anew.
                 self.closed_idle += 1
                 connection.close()
                 connection = None
@@ -331,12 +323,12 @@ class Load:
                 async with asyncio.timeout(self._timeout + kind.lasts):
                     if connection is None:
                         connection = await Connection.open(self._host, self._port)
-                    answer = await connection.request(pieces)
+                    answer = await connection.ask(pieces)
                 check(answer)
             except (OSError, EOFError, UnexpectedError) as error:
                 tally.failed += 1
-                where = f"request {connection.requests} of its connection" if connection else "connecting"
-                self._note(tally.why, f"{kind.name}, {where}: {describe(error, self._timeout)}")
+                where = f"request {connection.asked} of its connection" if connection else "connecting"
+                self._note(tally.why, f"{kind.asked}, {where}: {in_words(error, self._timeout)}")
                 if connection is not None:
                     connection.close()
                     connection = None
@@ -373,7 +365,7 @@ class Load:
 
         def check(answer: Answer) -> None:
             if answer.expect(201).get("title") != title:
-                raise UnexpectedError(f"expected the title {title!r}, got {answer.start()}")
+                raise UnexpectedError(f"expected the title {title!r}, came {answer.start()}")
 
         return (self._write("/api/items", "application/json", len(body)) + body,), check
 
@@ -387,7 +379,7 @@ class Load:
 
         def check(answer: Answer) -> None:
             if answer.expect(201).get("sha256") != hashlib.sha256(content).hexdigest():
-                raise UnexpectedError(f"expected the digest of the upload, got {answer.start()}")
+                raise UnexpectedError(f"expected the digest of what was sent, came {answer.start()}")
 
         return pieces, check
 
@@ -400,7 +392,7 @@ class Load:
         return (self._request("GET", path),), check_stream
 
     async def _websocket(self, life: float) -> None:
-        """Keep a WebSocket open for `life` seconds at a time, and exchange messages on it."""
+        """Keep one WebSocket open for `life` seconds at a time, and echo on it."""
         while not self.stop.is_set():
             connection: Connection | None = None
             try:
@@ -409,7 +401,7 @@ class Load:
                     await self._shake_hands(connection)
             except (OSError, EOFError, UnexpectedError) as error:
                 self.websockets.refused += 1
-                self._note(self.websockets.why, f"handshake: {describe(error, self._timeout)}")
+                self._note(self.websockets.why, f"handshake: {in_words(error, self._timeout)}")
                 if connection is not None:
                     connection.close()
                 await self._pause(RETRY_PAUSE)
@@ -422,11 +414,11 @@ class Load:
                     await self._echo(connection)
                     await self._pause(ECHO_PAUSE)
                 async with asyncio.timeout(self._timeout):
-                    await close_websocket(connection)
+                    await say_goodbye(connection)
             except (OSError, EOFError, UnexpectedError) as error:
                 self.websockets.cut += 1
                 age = time.monotonic() - began
-                self._note(self.websockets.why, f"open for {age:.2f} s: {describe(error, self._timeout)}")
+                self._note(self.websockets.why, f"open for {age:.2f} s: {in_words(error, self._timeout)}")
             finally:
                 self.websockets.open -= 1
                 connection.close()
@@ -445,54 +437,54 @@ class Load:
         )
         status, headers = await connection.head()
         if status != 101:
-            raise UnexpectedError(f"expected 101, got {status}")
-        # RFC 6455, 4.2.2: proves that a WebSocket server has answered this request.
+            raise UnexpectedError(f"expected 101, came {status}")
+        # RFC 6455, 4.2.2: proof that the answer is a WebSocket server's and to this very request.
         proof = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest()).decode()
         if headers.get("sec-websocket-accept") != proof:
             raise UnexpectedError(f"wrong Sec-WebSocket-Accept {headers.get('sec-websocket-accept')!r}")
 
     async def _echo(self, connection: Connection) -> None:
-        """Send a text and wait for its echo; raise the errors of `message`."""
+        """Send a text and wait for it; raises as `Connection.ask` does if the WebSocket ended instead."""
         sent = b"echo " + os.urandom(8).hex().encode()
         async with asyncio.timeout(self._timeout):
             connection.writer.write(frame(1, sent))
-            received = await message(connection)
+            came = await message(connection)
         self.websockets.messages += 1
-        if received != sent:
+        if came != sent:
             self.websockets.mismatched += 1
-            self._note(self.websockets.why, f"sent {sent!r}, got {received[:40]!r}")
+            self._note(self.websockets.why, f"sent {sent!r}, came {came[:40]!r}")
 
 
 def check_identity(answer: Answer) -> None:
-    """Check that body and headers name the same release and slot: the answer is complete and not mixed up."""
-    body = answer.expect(200)
+    """A page that names release and slot in its body, too: the answer is whole, and nobody else's."""
+    told = answer.expect(200)
     for key in ("release", "slot"):
-        if body.get(key) != answer.headers[f"x-{key}"]:
+        if told.get(key) != answer.headers[f"x-{key}"]:
             raise UnexpectedError(f"header x-{key} is {answer.headers[f'x-{key}']!r}, the body: {answer.start()}")
 
 
 def check_stream(answer: Answer) -> None:
-    """Check that /stream has all its lines, of the requested length, and its end."""
+    """All lines of /stream, of the length that was asked for, and its end."""
     answer.expect_status(200)
     length = STREAM_SECONDS * 10 * (STREAM_CHUNK + 1) + len(b"end\n")
     if len(answer.body) != length or not answer.body.endswith(b"\nend\n"):
-        raise UnexpectedError(f"expected {length} bytes up to `end`, got {len(answer.body)}: {answer.body[-20:]!r}")
+        raise UnexpectedError(f"expected {length} bytes up to `end`, came {len(answer.body)}: {answer.body[-20:]!r}")
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """Return a complete frame of less than 126 bytes, masked as a client's must be (RFC 6455, 5.2 and 5.3)."""
+    """One whole frame of less than 126 bytes, masked as a client has to (RFC 6455, 5.2 and 5.3)."""
     mask = os.urandom(4)
     masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
     return bytes([0x80 | opcode, 0x80 | len(payload)]) + mask + masked
 
 
 async def message(connection: Connection) -> bytes:
-    """Return the payload of the next message; answer pings before it (RFC 6455, 5.4 and 5.5).
+    """The next message's payload; answers pings on the way (RFC 6455, 5.4 and 5.5).
 
-    :raises ClosedError: the server closed the WebSocket.
-    :raises UnexpectedError: the server sent an invalid frame.
-    :raises OSError: the connection was reset.
-    :raises EOFError: the connection ended.
+    Raises:
+        ClosedError: the server closed the WebSocket.
+        UnexpectedError: it sent what no server may.
+        OSError, EOFError: the connection ended.
     """
     whole = b""
     while True:
@@ -516,8 +508,8 @@ async def message(connection: Connection) -> bytes:
                 return whole
 
 
-async def close_websocket(connection: Connection) -> None:
-    """Close a WebSocket, and wait for the server's close frame; raise the errors of `message`."""
+async def say_goodbye(connection: Connection) -> None:
+    """Close a WebSocket in order; raises as `message` does unless the server answers the close frame with its own."""
     connection.writer.write(frame(8, struct.pack("!H", NORMAL_CLOSURE)))
     try:
         while True:
@@ -527,42 +519,40 @@ async def close_websocket(connection: Connection) -> None:
             raise
 
 
-def describe(error: Exception, timeout: float) -> str:
-    """Return a description of an error."""
+def in_words(error: Exception, timeout: float) -> str:
+    """What went wrong, for a person."""
     if isinstance(error, TimeoutError):
-        return f"no complete answer within {timeout:g} s"
+        return f"no whole answer within {timeout:g} s"
     if isinstance(error, asyncio.IncompleteReadError):
-        return f"the connection ended after {len(error.partial)} bytes of the expected data"
+        return f"the connection ended after {len(error.partial)} bytes of what was awaited"
     return str(error) if isinstance(error, UnexpectedError) else f"{type(error).__name__}: {error}"
 
 
-def report(value: dict[str, object]) -> None:
+def say(value: dict[str, object]) -> None:
     """Print an object on a line of its own, at once."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Parse the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--url", required=True, help="address to connect to: http://host[:port]")
-    parser.add_argument("--host-header", help="value of the Host header (default: from the URL)")
+    parser.add_argument("--url", required=True, help="where to connect: http://host[:port]")
+    parser.add_argument("--host-header", help="the Host to ask for (default: the URL's)")
     parser.add_argument("--duration", type=float, help="seconds (default: until standard input closes)")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds that an answer may take (default: 10)")
-    parser.add_argument(
-        "--path", action="append", help="path for GET; may be repeated (default: /version, /health/live)"
-    )
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds that an answer may take (10)")
+    parser.add_argument("--path", action="append", help="a page for GET; may be given again (/version, /health/live)")
     for kind, what in {
         "get": "clients that GET on kept connections, without a pause",
-        "fresh": "clients that GET on new connections",
+        "fresh": "clients that GET on a connection each",
         "post": "clients that POST items on kept connections",
         "upload": f"clients that upload files of {UPLOAD_SIZE // 1024} KiB",
         "stream": f"clients that read streams of {STREAM_SECONDS} s",
-        "websocket": "WebSockets that exchange messages",
+        "websocket": "WebSockets that echo",
     }.items():
-        parser.add_argument(f"--{kind}", type=int, default=0, metavar="N", help=f"{what} (default: 0)")
+        parser.add_argument(f"--{kind}", type=int, default=0, metavar="N", help=f"{what} (0)")
     options = parser.parse_args(arguments)
     parts = urlsplit(options.url)
     if parts.scheme != "http" or not parts.hostname:
@@ -572,7 +562,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 async def work(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the load until its end, and return the summary."""
+    """Run the load until it is told to stop; returns the summary."""
     load = Load(options, os.environ.get("PANEL_API_TOKEN", ""))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -581,21 +571,21 @@ async def work(options: argparse.Namespace) -> dict[str, Any]:
         loop.call_later(options.duration, load.stop.set)
     else:
 
-        def wait_for_end_of_input() -> None:
+        def wait_for_the_end() -> None:
             sys.stdin.buffer.read()
             loop.call_soon_threadsafe(load.stop.set)
 
-        threading.Thread(target=wait_for_end_of_input, daemon=True).start()
+        threading.Thread(target=wait_for_the_end, daemon=True).start()
     return await load.run()
 
 
 def main(arguments: list[str]) -> int:
-    """Run the load, and return the exit status."""
+    """Run the load; returns the exit status."""
     options = parse(arguments)
     if (options.post or options.upload) and not os.environ.get("PANEL_API_TOKEN"):
         sys.exit("PANEL_API_TOKEN: missing; --post and --upload need the panel's token in the environment")
     summary = asyncio.run(work(options))
-    report(summary)
+    say(summary)
     websockets = (summary["websockets"][name] for name in ("refused", "cut", "mismatched"))
     return 1 if summary["failed"] or any(websockets) else 0
 
