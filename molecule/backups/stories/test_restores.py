@@ -289,13 +289,13 @@ def test_metrics_have_the_last_runs(server: BackupHost) -> None:
 
 
 def test_playbooks_back_up_drill_and_restore(servers: list[BackupHost]) -> None:
-    """A backup that is younger than max_age is not repeated; a restore needs a single host."""
+    """A backup that is younger than panel_backup_max_age is not repeated; a restore needs a single host."""
     for server in servers:
         write_words(server, "by the playbook")
     for playbook in ("backup", "drill"):
-        ok, output = play(playbook, servers, **({"set": "full"} if playbook == "backup" else {}))
+        ok, output = play(playbook, servers, **({"panel_backup_set": "full"} if playbook == "backup" else {}))
         assert ok, output[-4000:]
-    ok, output = play("backup", servers, set="full", max_age=600)
+    ok, output = play("backup", servers, panel_backup_set="full", panel_backup_max_age=600)
     assert ok, output[-4000:]
     assert output.count("changed=0") == len(servers), output[-1000:]
     ok, output = play("restore", servers)
@@ -303,7 +303,7 @@ def test_playbooks_back_up_drill_and_restore(servers: list[BackupHost]) -> None:
     assert "name one, with --limit HOST" in output
     write_words(servers[0], "changed")
     named = servers[0].backups("full")[-1]["name"]
-    ok, output = play("restore", servers[:1], "--check", "--diff", backup=named)
+    ok, output = play("restore", servers[:1], "--check", "--diff", panel_restore_backup=named)
     assert ok, output[-4000:]
     assert "reserved name" not in output
     assert read_words(servers[0])[0] == "changed"
