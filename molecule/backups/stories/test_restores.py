@@ -289,32 +289,13 @@ def test_metrics_have_the_last_runs(server: BackupHost) -> None:
 
 
 def test_playbooks_back_up_drill_and_restore(servers: list[BackupHost]) -> None:
-    """A backup that is younger than max_age is not repeated; a restore needs a single host."""
+    """A backup that is younger than panel_backup_max_age is not repeated; a restore needs a single host."""
     for server in servers:
         write_words(server, "by the playbook")
     for playbook in ("backup", "drill"):
-<<<<<<< HEAD
-        well, said = play(playbook, servers, **({"panel_backup_set": "full"} if playbook == "backup" else {}))
-        assert well, said[-4000:]
-    well, said = play("backup", servers, panel_backup_set="full", panel_backup_max_age=600)
-    assert well, said[-4000:]
-    assert said.count("changed=0") == len(servers), said[-1000:]
-    well, said = play("restore", servers)
-    assert not well
-    assert "name one, with --limit HOST" in said
-    put(servers[0], "changed")
-    named = servers[0].backups("full")[-1]["name"]
-    well, said = play("restore", servers[:1], check=True, panel_restore_backup=named)
-    assert well, said[-4000:]
-    assert "reserved name" not in said
-    assert look(servers[0])[0] == "changed"
-    well, said = play("restore", servers[:1])
-    assert well, said[-4000:]
-    assert look(servers[0])[0] == "by the playbook"
-=======
-        ok, output = play(playbook, servers, **({"set": "full"} if playbook == "backup" else {}))
+        ok, output = play(playbook, servers, **({"panel_backup_set": "full"} if playbook == "backup" else {}))
         assert ok, output[-4000:]
-    ok, output = play("backup", servers, set="full", max_age=600)
+    ok, output = play("backup", servers, panel_backup_set="full", panel_backup_max_age=600)
     assert ok, output[-4000:]
     assert output.count("changed=0") == len(servers), output[-1000:]
     ok, output = play("restore", servers)
@@ -322,14 +303,13 @@ def test_playbooks_back_up_drill_and_restore(servers: list[BackupHost]) -> None:
     assert "name one, with --limit HOST" in output
     write_words(servers[0], "changed")
     named = servers[0].backups("full")[-1]["name"]
-    ok, output = play("restore", servers[:1], "--check", "--diff", backup=named)
+    ok, output = play("restore", servers[:1], "--check", "--diff", panel_restore_backup=named)
     assert ok, output[-4000:]
     assert "reserved name" not in output
     assert read_words(servers[0])[0] == "changed"
     ok, output = play("restore", servers[:1])
     assert ok, output[-4000:]
     assert read_words(servers[0])[0] == "by the playbook"
->>>>>>> work
     for server in servers:
         server.query("DROP TABLE words")
 

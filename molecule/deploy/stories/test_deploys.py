@@ -136,11 +136,7 @@ def test_a_rollback_works_warm_and_cold_but_not_to_a_bad_release(hosts: list[Pan
     deploy(panel_source=str(copy_release("3.0.0")))
     bad = {host: host.status()["release"] for host in hosts}
     with visited(hosts):
-<<<<<<< HEAD
-        back = play("rollback", panel_rollback_reason="the login is broken")
-=======
-        back = run_playbook("rollback", reason="the login is broken")
->>>>>>> work
+        back = run_playbook("rollback", panel_rollback_reason="the login is broken")
     assert back.ok, back.output
     assert back.seconds < 10
     for host in hosts:
@@ -154,11 +150,7 @@ def test_a_rollback_works_warm_and_cold_but_not_to_a_bad_release(hosts: list[Pan
     refused = run_playbook("rollback")
     assert not refused.ok
     assert "marked bad" in refused.output
-<<<<<<< HEAD
-    forced = play("rollback", panel_rollback_force=True)
-=======
-    forced = run_playbook("rollback", force=True)
->>>>>>> work
+    forced = run_playbook("rollback", panel_rollback_force=True)
     assert forced.ok, forced.output
     for host in hosts:
         assert_finished(host, "confirmed", kind="rollback")

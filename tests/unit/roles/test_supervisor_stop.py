@@ -99,7 +99,7 @@ def test_other_processes_are_not_stopped(place, start):
 
 
 def test_a_zombie_is_not_waited_for(place, start):
-    # In a container whose init does not reap, zombies stay for ever.
+    # In a container whose init does not reap, zombies stay.
     zombie = start(place["program"], "-c", SLEEP)
     zombie.kill()
     deadline = time.monotonic() + 10
