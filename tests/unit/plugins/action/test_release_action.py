@@ -119,9 +119,9 @@ def test_it_sends_only_what_is_needed_and_only_once(play, tmp_path):
 
 def test_what_is_wrong_is_said_and_leaves_nothing(play, tmp_path):
     wrong = [
-        ({"source": {"location": "./none"}}, "none is not a directory of the controller; correct the path"),
+        ({"source": {"location": "./none"}}, "none is not a directory on the controller; correct the path"),
         ({"source": {"location": "./app", "subdir": "../other"}}, "must be a relative path"),
-        ({"source": {"location": "./app", "version": "v1"}}, "has no meaning"),
+        ({"source": {"location": "./app", "version": "v1"}}, "is only valid for git"),
         ({"runtime": "./none"}, "runtime: "),
         ({"source": "./app"}, "source: './app' must be a dictionary"),
     ]

@@ -30,7 +30,7 @@ def test_kinds_of_values() -> None:
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A\n"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(AnsibleFilterError, match="not the name"):
+    with pytest.raises(AnsibleFilterError, match="not a valid environment variable name"):
         env_file({name: "x"})
 
 

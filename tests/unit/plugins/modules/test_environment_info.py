@@ -69,7 +69,7 @@ def test_statements_and_wishes(hetzner: Path, capsys: pytest.CaptureFixture[str]
     ("arguments", "message"),
     [
         ({"kind": "server"}, "value of kind must be one of"),
-        ({"provider": "Big Cloud"}, "argument provider is 'Big Cloud'"),
+        ({"provider": "Big Cloud"}, "argument provider: invalid name 'Big Cloud'"),
         ({"capabilities": {"sudo": True}}, "Unsupported parameters"),
     ],
 )
@@ -82,4 +82,4 @@ def test_bad_variable_on_the_target(
 ) -> None:
     monkeypatch.setenv("AAPANEL_ENVIRONMENT_KIND", "server")
     message = run(capsys, root=str(hetzner))["msg"]
-    assert message.startswith("environment AAPANEL_ENVIRONMENT_KIND is 'server'; it has to be one of replit, ci,")
+    assert message.startswith("environment AAPANEL_ENVIRONMENT_KIND: unknown kind 'server'; valid kinds: replit, ci,")

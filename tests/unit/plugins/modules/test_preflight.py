@@ -66,7 +66,7 @@ def test_one_message_with_all_problems(check_mode: bool, debian: str, capsys: py
 
 def test_demand_that_makes_no_sense(debian: str, capsys: pytest.CaptureFixture[str]) -> None:
     message = run(capsys, root=debian, ports=[{"port": 80, "address": "panel", "used_for": "nginx"}])["msg"]
-    assert message.startswith("ports: address 'panel' of port 80 is no IP address; leave it out")
+    assert message.startswith("ports: invalid address 'panel' for port 80; use an IP address")
 
 
 def test_documented_options_are_those_of_the_module(debian: str, capsys: pytest.CaptureFixture[str]) -> None:

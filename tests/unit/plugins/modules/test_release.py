@@ -87,7 +87,7 @@ def test_secrets_stay_secret(call, source):
 def test_a_failure_before_the_build_names_its_step(call):
     failed = call(python="python9.9")
     assert failed["failed"]
-    assert failed["msg"].startswith("The release failed in step virtualenv: python: there is no python9.9")
+    assert failed["msg"].startswith("The release failed in step virtualenv: python: python9.9 does not exist")
     assert failed["log"] == ""
 
 

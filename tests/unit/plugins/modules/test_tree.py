@@ -121,13 +121,13 @@ def test_what_cannot_be_is_refused_before_anything_is_touched(tmp_path, play):
         {"files": {good: "x"}, "directories": {str(tmp_path): {"mood": "0755"}}},
     )
     words = [
-        "is no file",
+        "is not a regular file",
         "must be an absolute path",
         "dictionary with text and mode",
         "octal",
         "owner",
         "not a folder",
-        "is no folder",
+        "is not a folder",
         "must be an absolute path",
         "dictionary with mode",
     ]
@@ -167,9 +167,9 @@ def test_an_owner_who_is_yet_to_be_made_is_no_problem_of_check_mode(tmp_path, pl
     arguments = {"directories": {new: {"owner": "no-such-user-here"}}}
     (result,), shown = play(arguments, options=["--check", "--diff"])
     assert result["changed"]
-    assert "owner yet to be made" in shown
+    assert "owner not created yet" in shown
     (result,), _ = play(arguments)
-    assert "there is no user no-such-user-here" in result["msg"]
+    assert "user no-such-user-here does not exist" in result["msg"]
     assert not Path(new).exists()
 
 
@@ -178,7 +178,7 @@ def test_a_reader_sees_the_old_or_the_new_text(tmp_path):
     file.write_text("old\n")
     with file.open() as reader:
         wanted = [tree.File(file, "new\n", 0o644)]
-        tree.carry_out(wanted, tree.plan(wanted, [], tree.Owner()), tree.Owner(), 0o755)
+        tree.apply(wanted, tree.plan(wanted, [], tree.Owner()), tree.Owner(), 0o755)
         assert reader.read() == "old\n"
     assert file.read_text() == "new\n"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

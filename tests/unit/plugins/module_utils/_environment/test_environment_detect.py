@@ -115,10 +115,10 @@ def test_empty_variable_is_no_override(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "env", "message"),
     [
-        (Overrides(kind="VPS"), {}, r"argument kind is 'VPS'; .*replit.*local"),
-        (Overrides(), {"AAPANEL_ENVIRONMENT_KIND": "server"}, r"AAPANEL_ENVIRONMENT_KIND is 'server'"),
-        (Overrides(provider="Big Cloud"), {}, r"argument provider is 'Big Cloud'"),
-        (Overrides(capabilities={"rooot": True}), {}, r"capabilities\.rooot: unknown capability; known are root"),
+        (Overrides(kind="VPS"), {}, r"argument kind: unknown kind 'VPS'; .*replit.*local"),
+        (Overrides(), {"AAPANEL_ENVIRONMENT_KIND": "server"}, r"AAPANEL_ENVIRONMENT_KIND: unknown kind 'server'"),
+        (Overrides(provider="Big Cloud"), {}, r"argument provider: invalid name 'Big Cloud'"),
+        (Overrides(capabilities={"rooot": True}), {}, r"capabilities\.rooot: unknown capability; valid names: root"),
     ],
 )
 def test_override_that_does_not_exist(overrides: Overrides, env: dict, message: str, tmp_path: Path) -> None:

@@ -49,12 +49,12 @@ def test_two_colours_go_with_nginx() -> None:
     assert decisions["two_colours"].reason == "needs nginx (off) to switch between them"
 
 
-@pytest.mark.parametrize("wish", [True, "true", "yes", "True", "on"])
-def test_demand_that_cannot_be_met_is_a_problem(wish: object) -> None:
-    decisions, problems = decide(NOTHING, {"nginx": wish})
+@pytest.mark.parametrize("choice", [True, "true", "yes", "True", "on"])
+def test_demand_that_cannot_be_met_is_a_problem(choice: object) -> None:
+    decisions, problems = decide(NOTHING, {"nginx": choice})
     assert not decisions["nginx"].enabled
     assert len(problems) == 1
-    assert problems[0].startswith("features.nginx is true, but this host cannot have it: needs root (become)")
+    assert problems[0].startswith("features.nginx is true, which is impossible on this host: needs root (become)")
     assert "set it to auto" in problems[0]
 
 
@@ -62,7 +62,7 @@ def test_demand_against_another_wish_is_a_problem() -> None:
     _, problems = decide(EVERYTHING, {"two_colours": True, "nginx": False})
     (problem,) = problems
     assert problem == (
-        "features.two_colours is true, but this host cannot have it: needs nginx (off) to switch between them; "
+        "features.two_colours is true, which is impossible on this host: needs nginx (off) to switch between them; "
         "set it to auto, or provide what is missing"
     )
 
@@ -76,7 +76,7 @@ def test_service_can_be_chosen() -> None:
     assert (decisions["service"].value, problems) == ("supervisor", [])
     decisions, problems = decide(NOTHING, {"service": "systemd"})
     assert decisions["service"].value == "supervisor"
-    assert problems[0].startswith("features.service is systemd, but this host cannot have it")
+    assert problems[0].startswith("features.service is systemd, which is impossible on this host")
 
 
 def test_schedule_is_cron_s_without_systemd_and_nobody_s_without_both() -> None:
@@ -87,7 +87,7 @@ def test_schedule_is_cron_s_without_systemd_and_nobody_s_without_both() -> None:
     assert (decisions["schedule"].enabled, decisions["schedule"].value, problems) == (False, None, [])
     assert decisions["schedule"].reason == (
         "needs root (become) to write its timers and systemd as pid 1 to keep the time, "
-        "or else a cron that runs to keep the time"
+        "or else a running cron daemon to keep the time"
     )
 
 
@@ -97,27 +97,27 @@ def test_schedule_can_be_chosen_where_it_can_be() -> None:
     decisions, problems = decide({**EVERYTHING, "cron": False}, {"schedule": "cron"})
     assert not decisions["schedule"].enabled
     assert problems[0].startswith(
-        "features.schedule is cron, but this host cannot have it: needs a cron that runs to keep"
+        "features.schedule is cron, which is impossible on this host: needs a running cron daemon to keep"
     )
     decisions, problems = decide({**NOTHING, "cron": True}, {"schedule": "systemd"})
     assert decisions["schedule"].value == "cron"
-    assert problems[0].startswith("features.schedule is systemd, but this host cannot have it: needs root (become)")
+    assert problems[0].startswith("features.schedule is systemd, which is impossible on this host: needs root (become)")
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("requested", "message"),
     [
         ({"ngnix": True}, "features.ngnix: unknown feature; did you mean nginx?"),
-        ({"zzz": True}, "features.zzz: unknown feature; known are service, "),
-        ({"redis": "maybe"}, "features.redis is 'maybe'; it has to be auto, true or false"),
-        ({"service": True}, "features.service is True; it has to be auto, systemd or supervisor"),
+        ({"zzz": True}, "features.zzz: unknown feature; valid names: service, "),
+        ({"redis": "maybe"}, "features.redis: invalid value 'maybe'; valid values: auto, true, false"),
+        ({"service": True}, "features.service: invalid value True; valid values: auto, systemd, supervisor"),
     ],
 )
-def test_wish_that_makes_no_sense(wishes: dict, message: str) -> None:
-    decisions, problems = decide(EVERYTHING, wishes)
+def test_wish_that_makes_no_sense(requested: dict, message: str) -> None:
+    decisions, problems = decide(EVERYTHING, requested)
     assert len(problems) == 1
     assert problems[0].startswith(message)
-    # and it is treated as no wish at all
+    # and it is treated as no choice at all
     assert decisions == decide(EVERYTHING)[0]
 
 
@@ -125,7 +125,7 @@ def test_table_only_leans_on_rows_above_and_on_known_capabilities() -> None:
     seen: set[str] = set()
     for row in FEATURES:
         assert set(row.features) <= seen
-        assert {*row.capabilities, *row.otherwise} <= set(CAPABILITIES)
+        assert {*row.capabilities, *row.fallback} <= set(CAPABILITIES)
         seen.add(row.name)
     assert len(seen) == len(FEATURES)
 
@@ -138,12 +138,12 @@ def test_a_new_feature_is_one_row() -> None:
 
 @given(
     capabilities=st.dictionaries(st.sampled_from(CAPABILITIES), st.booleans()),
-    wishes=st.dictionaries(
+    requested=st.dictionaries(
         st.sampled_from([row.name for row in FEATURES]) | st.text(), st.none() | st.booleans() | st.text()
     ),
 )
-def test_no_input_breaks_it_and_what_is_off_says_why(capabilities: dict, wishes: dict) -> None:
-    decisions, problems = decide(capabilities, wishes)
+def test_no_input_breaks_it_and_what_is_off_says_why(capabilities: dict, requested: dict) -> None:
+    decisions, problems = decide(capabilities, requested)
     assert set(decisions) == {row.name for row in FEATURES}
     for row in FEATURES:
         decision = decisions[row.name]
@@ -153,5 +153,5 @@ def test_no_input_breaks_it_and_what_is_off_says_why(capabilities: dict, wishes:
             assert all(capabilities.get(name) for name in row.capabilities)
             assert all(decisions[name].enabled for name in row.features)
         # Whoever demands gets it or hears of it.
-        if wishes.get(row.name) is True and row.values is None:
+        if requested.get(row.name) is True and row.values is None:
             assert decision.enabled or any(row.name in problem for problem in problems)

@@ -39,7 +39,7 @@ class Broken(dict):
     [
         ("panel_domian", "did you mean panel_domain?"),
         ("panel_secretkey", "did you mean panel_secret_key?"),
-        ("panel_zzz", "remove it, or name it without panel_ if it is one of your own"),
+        ("panel_zzz", "remove it, or rename it without panel_ if it is your own"),
     ],
 )
 def test_unknown_variable(name: str, cure: str) -> None:
@@ -132,14 +132,14 @@ def test_environment_defaults_to_the_one_of_the_specification() -> None:
 def test_missing_secret(value: object) -> None:
     for variables in ({}, {"panel_secret_key": value}):
         (problem,) = find_problems(variables, SPECS, ["panel_secret_key"])
-        assert problem.startswith("panel_secret_key: missing; production needs it, with at least 32 characters;")
+        assert problem.startswith("panel_secret_key: missing; required for production, with at least 32 characters;")
         assert "openssl rand" in problem
     assert find_problems({"panel_secret_key": value}, SPECS) == []
 
 
 def test_missing_secret_is_told_in_development_too() -> None:
     (problem,) = find_problems({"panel_environment": "development"}, SPECS, ["panel_secret_key"])
-    assert problem.startswith("panel_secret_key: missing; development needs it;")
+    assert problem.startswith("panel_secret_key: missing; required for development;")
 
 
 @pytest.mark.parametrize("value", [RuntimeError("'vault_x' is undefined: hunter2"), ["list"], {"a": 1}, True])

@@ -87,8 +87,8 @@ def deploy():
     """Carry a request out, and return what the module would."""
 
     def run(request):
-        releaser = build.Releaser(request)
-        plan = releaser.decide()
-        return releaser.report(releaser.carry_out(plan), done=True)
+        builder = build.ReleaseBuilder(request)
+        plan = builder.make_plan()
+        return builder.report(builder.apply(plan), done=True)
 
     return run

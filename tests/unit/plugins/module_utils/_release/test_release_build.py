@@ -121,7 +121,7 @@ def test_the_same_input_is_the_same_release(app, request_for, deploy, tmp_path):
 def test_other_input_is_another_release(app, request_for, change):
     request = request_for(app)
     changed = dataclasses.replace(request, **change)
-    ids = {build.Releaser(item).decide().release_id for item in (request, changed)}
+    ids = {build.ReleaseBuilder(item).make_plan().release_id for item in (request, changed)}
     assert len(ids) == 2
 
 
@@ -129,14 +129,14 @@ def test_other_input_is_another_release(app, request_for, change):
 def test_how_it_is_built_does_not_matter(app, request_for, change):
     request = request_for(app)
     changed = dataclasses.replace(request, **change)
-    assert build.Releaser(request).decide().release_id == build.Releaser(changed).decide().release_id
+    assert build.ReleaseBuilder(request).make_plan().release_id == build.ReleaseBuilder(changed).make_plan().release_id
 
 
 def test_check_mode_knows_and_touches_nothing(app, request_for, deploy, tmp_path):
     request = request_for(app, persistent_paths=PERSISTENT, uv="/nowhere/uv")
     before = snapshot(tmp_path)
-    releaser = build.Releaser(request)
-    foretold = releaser.report(releaser.decide(tolerant=True), done=False)
+    builder = build.ReleaseBuilder(request)
+    foretold = builder.report(builder.make_plan(tolerant=True), done=False)
     assert snapshot(tmp_path) == before
     assert foretold["seeded"] == ["data", "logs"]
     done = deploy(request_for(app, persistent_paths=PERSISTENT))
@@ -150,13 +150,13 @@ def test_check_mode_on_a_host_that_cannot_know(request_for, app, tmp_path):
     request = request_for(
         app, source=source.Source("git", str(tmp_path / "none.git")), content=None, environment={"PATH": "/nowhere"}
     )
-    releaser = build.Releaser(request)
-    foretold = releaser.report(releaser.decide(tolerant=True), done=False)
+    builder = build.ReleaseBuilder(request)
+    foretold = builder.report(builder.make_plan(tolerant=True), done=False)
     assert foretold["release"]["id"] == "unknown until built"
     assert foretold["changed"]
     assert not (tmp_path / "base").exists()
     with pytest.raises(ReleaseError, match="git is not installed on this host"):
-        releaser.decide()
+        builder.make_plan()
 
 
 def test_an_override_beats_a_pin_and_is_reported(app, request_for, deploy):
@@ -197,23 +197,25 @@ def test_a_failed_build_leaves_all_else_and_says_why(app, request_for, deploy, t
     assert error.value.output
     log = Path(error.value.log)
     assert log.stat().st_mode & 0o777 == 0o600
-    everything = log.read_text() + str(vars(error.value)) + json.dumps(build.Releaser(request).describe(plan(request)))
+    everything = (
+        log.read_text() + str(vars(error.value)) + json.dumps(build.ReleaseBuilder(request).describe(plan(request)))
+    )
     assert "hunter22" not in everything
     assert "https://***@files.invalid" in everything
 
 
 def plan(request):
-    return build.Releaser(request).decide()
+    return build.ReleaseBuilder(request).make_plan()
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"uv": "/nowhere/uv"}, ("virtualenv", "there is none at /nowhere/uv")),
-        ({"python": "python9.9"}, ("virtualenv", "there is no python9.9")),
+        ({"uv": "/nowhere/uv"}, ("virtualenv", "uv: /nowhere/uv does not exist")),
+        ({"python": "python9.9"}, ("virtualenv", "python9.9 does not exist")),
         ({"requirements": "none.txt"}, ("requirements", "the source has no file none.txt")),
         ({"persistent_paths": ("settings.json",)}, ("persist", "settings.json is neither")),
-        ({"owner": "nosuchuser"}, ("virtualenv", "there is no user 'nosuchuser'")),
+        ({"owner": "nosuchuser"}, ("virtualenv", "user 'nosuchuser' does not exist")),
         ({"content": source.Tree("0" * 64, Path("/usr/share/doc/nowhere"))}, ("fetch", "is not a directory")),
         ({"runtime": source.Tree("0" * 64)}, ("runtime", "was not sent")),
     ],
@@ -246,13 +248,13 @@ def test_the_step_that_failed_is_named(app, request_for, deploy, change, expecte
 )
 def test_what_cannot_be_meant_is_refused(app, request_for, change):
     with pytest.raises(ReleaseError):
-        build.Releaser(request_for(app, **change))
+        build.ReleaseBuilder(request_for(app, **change))
 
 
 def test_a_source_that_changes_meanwhile_is_not_published(app, request_for, deploy, tmp_path):
     request = request_for(app)
     (app / "app.py").write_text("value = 2\n")
-    with pytest.raises(ReleaseError, match="changed while it was being read"):
+    with pytest.raises(ReleaseError, match="changed while it was read"):
         deploy(request)
     assert names(tmp_path / "base" / "releases") == []
 
@@ -264,11 +266,11 @@ def test_a_packed_directory_and_runtime(app, request_for, deploy, tmp_path):
     request = request_for(app)
     digest = request.content.digest
     elsewhere = source.Source("path", "/on/the/controller")
-    releaser = build.Releaser(dataclasses.replace(request, source=elsewhere, content=source.Tree(digest)))
-    assert releaser.missing_content(releaser.decide()) == ["source"]
+    builder = build.ReleaseBuilder(dataclasses.replace(request, source=elsewhere, content=source.Tree(digest)))
+    assert builder.missing_content(builder.make_plan()) == ["source"]
     sent = dataclasses.replace(request, source=elsewhere, content=source.Tree(digest, archive=packed))
-    assert deploy(sent)["release"]["id"] == releaser.decide().release_id
-    assert releaser.missing_content(releaser.decide()) == []
+    assert deploy(sent)["release"]["id"] == builder.make_plan().release_id
+    assert builder.missing_content(builder.make_plan()) == []
 
 
 BACKEND = """
@@ -324,7 +326,7 @@ def test_an_archive(app, request_for, deploy, tmp_path):
     assert names(result["release"]["app"]) == ["__pycache__", "app.py"]
     packed.write_bytes(packed.read_bytes() + b"tampered")
     wrong = dataclasses.replace(given, exclude=())
-    with pytest.raises(ReleaseError, match=f"sha256:{tree.file_digest(packed)}, but {checksum}") as error:
+    with pytest.raises(ReleaseError, match=f"sha256:{tree.file_digest(packed)}, but source.checksum is {checksum}") as error:
         deploy(request_for(app, source=wrong, content=None))
     assert error.value.step == "fetch"
 
@@ -339,7 +341,7 @@ def test_old_releases_go_but_never_one_in_use(app, request_for, deploy, tmp_path
     (slots / "blue").symlink_to(tmp_path / "base" / "releases" / made[0])
     (tmp_path / "base" / "releases" / ".dead.partial").mkdir()
     request = request_for(app, keep=1, in_use=(f"/somewhere/{made[1]}",))
-    foretold = build.Releaser(request).decide()
+    foretold = build.ReleaseBuilder(request).make_plan()
     result = deploy(request)
     assert result["pruned"] == [*foretold.prune, *foretold.leftovers] == [made[3], made[2], ".dead.partial"]
     assert names(tmp_path / "base" / "releases") == sorted([made[0], made[1], made[4]])
@@ -396,7 +398,7 @@ def test_a_python_that_the_owner_cannot_run_is_refused(app, request_for, deploy,
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     request = request_for(app, owner="nobody", base_dir=closed / "base")
-    with pytest.raises(ReleaseError, match=r"nobody cannot run .*Use a Python that all may run") as error:
+    with pytest.raises(ReleaseError, match=r"nobody cannot run .*Use a Python that all users can run") as error:
         deploy(request)
     assert error.value.step == "virtualenv"
 
@@ -468,8 +470,8 @@ def carry_out_and_die(request, nth):
     for name in ("mkdir", "rename", "symlink", "unlink", "rmdir", "fsync", "chmod", "fchmod"):
         setattr(os, name, deadly(getattr(os, name)))
     try:
-        releaser = build.Releaser(request)
-        releaser.carry_out(releaser.decide())
+        builder = build.ReleaseBuilder(request)
+        builder.apply(builder.make_plan())
         os._exit(0)
     finally:
         os._exit(1)

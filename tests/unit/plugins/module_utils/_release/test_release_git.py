@@ -73,8 +73,8 @@ def test_resolve(runner, repository):
 
 def test_a_branch_that_moves_after_the_plan_is_built_as_planned(repository, request_for, deploy):
     asked = request_for(repository, source=source.Source("git", f"file://{repository}", "main"), content=None)
-    releaser = build.Releaser(asked)
-    planned = releaser.report(releaser.decide(), done=False)["release"]
+    builder = build.ReleaseBuilder(asked)
+    planned = builder.report(builder.make_plan(), done=False)["release"]
     (repository / "version").write_text("3")
     call(repository, "commit", "-q", "-a", "-m", "3")
     commit = planned["source"]["commit"]

@@ -154,7 +154,7 @@ def test_a_socket_is_named(app):
             server.bind("dev.sock")
         finally:
             os.chdir(previous)
-        with pytest.raises(ReleaseError, match=r"dev\.sock is a socket.*exclude"):
+        with pytest.raises(ReleaseError, match=r"dev\.sock cannot be released: it is a socket.*exclude"):
             tree.digest(app)
 
 
