@@ -28,7 +28,7 @@ REMOTE = """
 from ansible.plugins.connection.local import Connection as Local
 DOCUMENTATION = '''
 name: elsewhere
-short_description: this machine, as if it were another one
+short_description: the local machine as a remote target
 description: For tests.
 extends_documentation_fragment: [connection_pipelining]
 '''
@@ -43,7 +43,7 @@ class Connection(Local):
 
 @pytest.fixture
 def play(tmp_path):
-    """Run a task for each set of arguments; gives their results, and the files that were sent to the target."""
+    """Return a function that runs a task for each set of arguments, and returns the results and the sent files."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "app.py").write_text("value = 1\n")
     (tmp_path / "app" / "VERSION").write_text("3.1\n")
@@ -87,7 +87,7 @@ def play(tmp_path):
             check=False,
         )
         assert report.exists(), done.stdout + done.stderr
-        # Nothing of the tasks stays on the target.
+        # The tasks leave no files on the target.
         assert not remote_tmp.exists() or list(remote_tmp.iterdir()) == []
         sent = [Path(line).name for line in puts.read_text().splitlines() if line.endswith(".tar.gz")]
         return json.loads(report.read_text()), sent
@@ -95,21 +95,21 @@ def play(tmp_path):
     return run
 
 
-def test_it_sends_only_what_is_needed_and_only_once(play, tmp_path):
-    (foretold,), sent = play("elsewhere", {}, options=["--check", "--diff"])
-    assert foretold["changed"]
+def test_content_is_sent_once_and_only_if_needed(play, tmp_path):
+    (predicted,), sent = play("elsewhere", {}, options=["--check", "--diff"])
+    assert predicted["changed"]
     assert sent == []
     assert not (tmp_path / "base").exists()
     (built, rest), sent = play("elsewhere", {}, {})
     assert sent == ["source.tar.gz"]
     assert built["built"]
-    assert built["release"]["id"] == foretold["release"]["id"]
+    assert built["release"]["id"] == predicted["release"]["id"]
     assert built["release"]["id"].startswith("3.1-")
-    assert built["diff"] == foretold["diff"]
+    assert built["diff"] == predicted["diff"]
     assert "needs" not in built
     assert (Path(built["release"]["app"]) / "app.py").read_text() == "value = 1\n"
     assert not rest["changed"]
-    # On the controller itself there is nothing to send, and the release is the same.
+    # A local target needs no transfer, and gets the same release.
     (rest, other), sent = play("local", {}, {"base_dir": str(tmp_path / "other")})
     assert not rest["changed"]
     assert other["built"]
@@ -117,7 +117,7 @@ def test_it_sends_only_what_is_needed_and_only_once(play, tmp_path):
     assert sent == []
 
 
-def test_what_is_wrong_is_said_and_leaves_nothing(play, tmp_path):
+def test_invalid_arguments_fail_without_changes(play, tmp_path):
     wrong = [
         ({"source": {"location": "./none"}}, "none is not a directory on the controller; correct the path"),
         ({"source": {"location": "./app", "subdir": "../other"}}, "must be a relative path"),

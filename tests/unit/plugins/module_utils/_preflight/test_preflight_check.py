@@ -38,7 +38,7 @@ def listen(address: str, port: int, inode: int = 4711, uid: int = 0, state: str 
 
 
 class Machine:
-    """A made-up machine below *tree*."""
+    """A fake machine with its files below ``tree``."""
 
     def __init__(self, tree: Path) -> None:
         self.tree = tree
@@ -75,20 +75,20 @@ def machine(tmp_path: Path) -> Machine:
 # --- ports ------------------------------------------------------------------------------------------------------------
 
 
-def test_holder_is_named_with_the_cure(machine: Machine) -> None:
+def test_holder_is_reported_with_the_remedy(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).process(123, "apache2", 4711).process(124, "apache2", 4711)
     assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",), variable="nginx_http_port")) == [
         "port 80 (for nginx) is held by apache2 (pid 123); stop it or set nginx_http_port"
     ]
 
 
-def test_our_own_process_may_hold_it(machine: Machine) -> None:
+def test_an_allowed_process_may_hold_the_port(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).sockets(listen(ANY6, 80, 4712), version="6")
     machine.process(77, "nginx", 4711, 4712).process(78, "nginx", 4711, 4712)
     assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",))) == []
 
 
-def test_a_python_program_of_ours_is_known_by_a_word_of_its_command_line(machine: Machine) -> None:
+def test_an_allowed_python_program_is_recognized_by_its_command_line(machine: Machine) -> None:
     requirement = PortRequirement(5001, "the blue slot", allowed=("our.app:application",), variable="panel_blue_port")
     machine.sockets(listen(LOOP4, 5001)).process(7, "python3", 4711, command=("python3", "-m", "http.server"))
     assert "held by python3 (pid 7)" in machine.ports(requirement)[0]
@@ -96,24 +96,24 @@ def test_a_python_program_of_ours_is_known_by_a_word_of_its_command_line(machine
     assert machine.ports(requirement) == []
 
 
-def test_ours_on_one_address_does_not_excuse_another_on_the_next(machine: Machine) -> None:
+def test_an_allowed_holder_does_not_hide_another_on_a_second_address(machine: Machine) -> None:
     machine.sockets(listen(LOOP4, 80, 1), listen(LAN4, 80, 2)).process(77, "nginx", 1).process(90, "caddy", 2)
     assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",))) == [
         "port 80 (for nginx) is held by caddy (pid 90); stop it or choose another port"
     ]
 
 
-def test_socket_activation_by_pid_1_is_ours_when_the_server_has_it_too(machine: Machine) -> None:
+def test_socket_activation_by_pid_1_is_allowed_if_the_server_has_the_socket(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).process(1, "systemd", 4711).process(77, "nginx", 4711)
     assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",))) == []
 
 
-def test_long_names_are_cut_by_the_kernel(machine: Machine) -> None:
+def test_long_names_are_truncated_by_the_kernel(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).process(5, "a-very-long-nam", 4711)
     assert machine.ports(PortRequirement(80, "x", allowed=("a-very-long-name-indeed",))) == []
 
 
-def test_holder_of_another_user_is_told_by_its_uid(machine: Machine) -> None:
+def test_holder_of_another_user_is_reported_by_uid(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 8080, uid=33))
     (problem,) = machine.ports(PortRequirement(8080, "the panel", allowed=("supervisord",), variable="panel_port"))
     assert "a process of uid 33, whose name is only visible to root" in problem
@@ -139,28 +139,26 @@ def test_holder_of_another_user_is_told_by_its_uid(machine: Machine) -> None:
         ("::1", ANY4, "", False),
     ],
 )
-def test_addresses_that_exclude_each_other(
-    wanted: str, listening: str, version: str, taken: bool, machine: Machine
-) -> None:
+def test_overlapping_addresses(wanted: str, listening: str, version: str, taken: bool, machine: Machine) -> None:
     machine.sockets(listen(listening, 5001), version=version)
     assert bool(machine.ports(PortRequirement(5001, "the blue slot", wanted))) is taken
 
 
 @pytest.mark.parametrize("state", ["01", "06", "08"])
-def test_connections_are_no_listeners(state: str, machine: Machine) -> None:
+def test_connections_are_not_listeners(state: str, machine: Machine) -> None:
     assert machine.sockets(listen(ANY4, 80, state=state)).ports(PortRequirement(80, "nginx")) == []
 
 
-def test_other_ports_and_broken_lines_do_not_matter(machine: Machine) -> None:
+def test_other_ports_and_invalid_lines_are_ignored(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 8080), "rubbish\n", listen("XYZ", 80), listen("0000", 80))
     assert machine.ports(PortRequirement(80, "nginx")) == []
 
 
-def test_no_proc_at_all(machine: Machine) -> None:
+def test_missing_proc(machine: Machine) -> None:
     assert machine.ports(PortRequirement(80, "nginx")) == []
 
 
-def test_two_of_our_own_on_one_port(machine: Machine) -> None:
+def test_two_requirements_for_one_port(machine: Machine) -> None:
     requirements = (
         PortRequirement(8080, "nginx", variable="nginx_http_port"),
         PortRequirement(8080, "the panel", "127.0.0.1", variable="panel_port"),
@@ -172,7 +170,7 @@ def test_two_of_our_own_on_one_port(machine: Machine) -> None:
 @pytest.mark.parametrize(
     "requirement", [PortRequirement(0, "x"), PortRequirement(65536, "x"), PortRequirement(80, "x", "panel.example")]
 )
-def test_port_or_address_that_is_none(requirement: PortRequirement, machine: Machine) -> None:
+def test_invalid_port_or_address(requirement: PortRequirement, machine: Machine) -> None:
     with pytest.raises(PreflightError, match=r"ports: .*(0|65536|'panel\.example')"):
         machine.ports(requirement)
 
@@ -235,14 +233,14 @@ def test_system_from_the_vendor_file_and_any_version(machine: Machine) -> None:
     assert result.os == {"id": "nixos", "name": "", "version": "24.11"}
 
 
-def test_no_demand_on_the_system(machine: Machine) -> None:
+def test_no_requirements(machine: Machine) -> None:
     assert check(machine.host, HostRequirements()).problems == []
 
 
 # --- disk and memory --------------------------------------------------------------------------------------------------
 
 
-def test_two_folders_on_one_disk_need_room_for_both(machine: Machine) -> None:
+def test_requirements_on_one_disk_are_added(machine: Machine) -> None:
     disk = (
         DiskRequirement("/opt/aapanel", 700, "releases", "panel_base_dir"),
         DiskRequirement("/var/lib/aapanel", 500, "data", "panel_data_dir"),
@@ -256,7 +254,7 @@ def test_two_folders_on_one_disk_need_room_for_both(machine: Machine) -> None:
     assert check(machine.host, HostRequirements(disk=disk), lambda path: FileSystem(1, 1200)).problems == []
 
 
-def test_each_disk_for_itself(machine: Machine) -> None:
+def test_disks_are_checked_separately(machine: Machine) -> None:
     (machine.tree / "opt").mkdir()
     (machine.tree / "var").mkdir()
     sizes = {"opt": FileSystem(1, 700), "var": FileSystem(2, 400)}
@@ -266,7 +264,7 @@ def test_each_disk_for_itself(machine: Machine) -> None:
     assert problem.endswith("choose another path")
 
 
-def test_disk_that_cannot_be_asked(machine: Machine) -> None:
+def test_disk_that_cannot_be_measured(machine: Machine) -> None:
     def broken(path: Path) -> FileSystem:
         raise OSError(5, "Input/output error")
 
@@ -302,7 +300,7 @@ def test_unknown_memory_is_no_problem(machine: Machine) -> None:
 # --- all in one -------------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_told_at_once(machine: Machine) -> None:
+def test_all_problems_are_reported_together(machine: Machine) -> None:
     machine.file("/etc/os-release", "ID=alpine\n").file("/proc/meminfo", "MemTotal: 102400 kB\n")
     machine.sockets(listen(ANY4, 80)).process(9, "apache2", 4711)
     requirements = HostRequirements(
@@ -318,12 +316,12 @@ def test_everything_is_told_at_once(machine: Machine) -> None:
     assert [line[:5] for line in lines[1:]] == ["  1. ", "  2. ", "     ", "  3. ", "  4. ", "  5. ", "  6. "]
 
 
-def test_one_problem_is_no_plural() -> None:
+def test_one_problem_is_singular() -> None:
     assert PreflightResult(["x"]).message() == "1 problem; nothing was changed:\n  1. x"
 
 
 @given(text=st.text(), table=st.text())
-def test_no_file_content_breaks_it(text: str, table: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_file_content_is_accepted(text: str, table: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     machine = Machine(tmp_path_factory.mktemp("m"))
     safe = text.encode("utf-8", "replace").decode()
     machine.file("/etc/os-release", safe).file("/proc/net/tcp", HEADER + table.encode("utf-8", "replace").decode())

@@ -27,7 +27,7 @@ def test_satisfies_agrees_with_packaging(version, specifier):
 
 
 @pytest.mark.parametrize(("version", "specifier"), [("1.0rc1", "==1.0"), ("1.0", "==1.0+local"), ("1.0", "nonsense")])
-def test_what_is_not_understood_is_reported(version, specifier):
+def test_unsupported_versions_do_not_satisfy(version, specifier):
     assert not packages.satisfies(version, specifier)
 
 
@@ -46,7 +46,7 @@ def test_wanted_versions(tmp_path):
     }
 
 
-def test_overridden_is_what_the_app_would_have_refused():
+def test_overridden_lists_versions_that_the_app_refuses():
     wanted = {"gunicorn": "==20.1.0", "gevent": ">=20", "flask": "==2.2.5"}
     installed = {"gunicorn": "23.0.0", "gevent": "24.2", "flask": "2.2.5", "new": "1"}
     found = packages.overridden(wanted, installed, ["Gunicorn==23.0.0", "gevent>=24", "new==1", "flask==2.2.5"])
@@ -54,7 +54,7 @@ def test_overridden_is_what_the_app_would_have_refused():
 
 
 @pytest.mark.parametrize("value", ["--index-url=https://evil/", "-r /etc/passwd", "a==1\n--pre", "", "#x"])
-def test_an_option_is_no_requirement(value):
+def test_an_option_is_not_a_requirement(value):
     with pytest.raises(ReleaseError, match="is not a requirement"):
         packages.check_specifiers([value], "packages")
 

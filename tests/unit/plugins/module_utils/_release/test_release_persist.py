@@ -16,7 +16,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 
 def names(path):
-    """What a directory holds."""
+    """Return the sorted names in a directory."""
     return sorted(item.name for item in Path(path).iterdir())
 
 
@@ -31,7 +31,7 @@ def settle(app, seed, shared, paths, owner=ME):
     persist.seed_shared(shared, seed, plain, owner, 0o750)
 
 
-def test_first_content_is_seeded_and_then_left_alone(app, tmp_path, shared):
+def test_first_content_is_seeded_and_then_kept(app, tmp_path, shared):
     settle(app, tmp_path / "seed", shared, ["data", "logs", "conf/site.json/", "run.sh"])
     assert (app / "data").readlink() == shared / "data"
     assert (app / "data" / "admin.pl").read_text() == "first\n"
@@ -50,7 +50,7 @@ def test_first_content_is_seeded_and_then_left_alone(app, tmp_path, shared):
 
 
 @pytest.mark.parametrize("path", ["/etc", "../data", "a/../../b", "", ".", "data/.."])
-def test_paths_that_leave_are_refused(path):
+def test_paths_outside_of_the_source_are_refused(path):
     with pytest.raises(ReleaseError, match=r"persistent_paths: .* must be a relative path"):
         persist.check_paths([path])
 
@@ -81,8 +81,8 @@ def test_links_inside_a_seed_stay_links(app, tmp_path, shared):
     assert (shared / "data" / "link").is_symlink()
 
 
-def test_a_link_on_the_way_into_the_shared_directory_is_not_followed(app, tmp_path, shared):
-    """The app may write there; root must not be led away by it."""
+def test_a_link_in_the_shared_directory_is_not_followed(app, tmp_path, shared):
+    """The app can write there; root must not follow its links."""
     victim = tmp_path / "victim"
     victim.mkdir()
     shared.mkdir()
@@ -95,7 +95,7 @@ def test_a_link_on_the_way_into_the_shared_directory_is_not_followed(app, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_what_a_killed_seeding_left_is_replaced(app, tmp_path, shared, kind):
+def test_remains_of_a_killed_seeding_are_replaced(app, tmp_path, shared, kind):
     victim = tmp_path / "victim"
     victim.mkdir()
     shared.mkdir()
@@ -113,7 +113,7 @@ def test_what_a_killed_seeding_left_is_replaced(app, tmp_path, shared, kind):
 
 
 @needs_root
-def test_the_owner_gets_all_of_it_and_nothing_above(app, tmp_path, shared):
+def test_the_owner_gets_the_seed_but_not_its_parents(app, tmp_path, shared):
     (app / "data" / "deep").mkdir()
     (app / "data" / "deep" / "link").symlink_to("../admin.pl")
     settle(app, tmp_path / "seed", shared, ["data", "conf/x"], persist.Owner(65534, 65534))
@@ -122,7 +122,7 @@ def test_the_owner_gets_all_of_it_and_nothing_above(app, tmp_path, shared):
     assert shared.stat().st_uid == (shared / "conf").stat().st_uid == 0
 
 
-def test_unknown_owners_are_named():
+def test_unknown_owners_are_reported():
     with pytest.raises(ReleaseError, match="owner: user 'nosuchuser' does not exist"):
         persist.find_owner("nosuchuser", "")
     with pytest.raises(ReleaseError, match="group: group 'nosuchgroup' does not exist"):
