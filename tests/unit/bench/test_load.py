@@ -214,16 +214,16 @@ def test_a_connection_is_reused_except_for_fresh():
         ("resets", "get", "request 3 of its connection: ConnectionResetError"),
         ("ends", "get", "request 3 of its connection: the connection ended after 0 bytes"),
         ("ends", "post", "request 3 of its connection: the connection ended after 0 bytes"),
-        ("bad gateway", "get", "expected 200, came 502"),
-        ("bad gateway", "fresh", "expected 200, came 502"),
-        ("no slot", "get", "expected a header x-slot, came none"),
-        ("no slot", "stream", "expected a header x-slot, came none"),
-        ("no json", "get", "expected a JSON object, came <html>"),
+        ("bad gateway", "get", "expected 200, got 502"),
+        ("bad gateway", "fresh", "expected 200, got 502"),
+        ("no slot", "get", "expected a header x-slot, got none"),
+        ("no slot", "stream", "expected a header x-slot, got none"),
+        ("no json", "get", "expected a JSON object, got <html>"),
         ("another's body", "get", "header x-release is 'r1', the body"),
         ("cut body", "get", "the connection ended after "),
         ("other title", "post", "expected the title"),
         ("short upload", "upload", "expected the digest"),
-        ("short stream", "stream", "expected 51254 bytes up to `end`, came 49259"),
+        ("short stream", "stream", "expected 51254 bytes up to `end`, got 49259"),
         ("cut stream", "stream", "the connection ended after 0 bytes"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_failure_is_noticed(flaw, kind, words):
 def test_a_timeout_is_a_failure():
     summary, status, _ = load("hangs", "--get", "1", "--timeout", "0.3")
     assert status == 1
-    assert "no whole answer within 0.3 s" in summary["kinds"]["get"]["why"][0]
+    assert "no complete response within 0.3 s" in summary["kinds"]["get"]["why"][0]
 
 
 def test_an_unreachable_server_is_a_failure():
@@ -272,7 +272,7 @@ def test_a_close_between_two_requests_is_counted_separately():
         ("closes", "cut", "closed by the server with code 1012"),
         ("no goodbye", "cut", "the connection ended after 0 bytes"),
         ("wrong echo", "mismatched", "sent b'echo "),
-        ("no upgrade", "refused", "handshake: expected 101, came 400"),
+        ("no upgrade", "refused", "handshake: expected 101, got 400"),
         ("wrong proof", "refused", "handshake: wrong Sec-WebSocket-Accept 'wrong'"),
     ],
 )

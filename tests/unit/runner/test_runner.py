@@ -92,7 +92,7 @@ def test_the_end_of_a_failed_job_is_shown(capsys, monkeypatch, tmp_path):
     assert said.startswith("FAIL x")
     assert "| 200\n" in said
     assert "| 100\n" not in said
-    assert "whole output: logs/x.log" in said
+    assert "complete output: logs/x.log" in said
 
 
 # --- where the time went ----------------------------------------------------------------------------------------------
