@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare backup, verification and restore with tar and pigz, restic, and borg on the same data.
 
-The programs run in turns, in several rounds, with the data in the page cache. Each measurement includes writing to disk:
-if a program does not sync its output, `sync` does. Memory is measured in a separate first round, because that takes
-time.
+The programs run in turns, in several rounds, with the data in the page cache. Each measurement includes the sync to
+disk: if a program does not sync its output, `sync` does. Memory is measured in a separate first round, because that
+takes time.
 
 restic and borg encrypt and deduplicate; panelctl does not, but writes one file that `tar xzf` can read. So second
 backups are measured, too, after one percent of the data has changed: panelctl writes everything again, the others do

@@ -35,7 +35,7 @@ def split_credentials(url: str) -> tuple[str, str, str]:
     match = _USERINFO.match(url)
     if not match or (match["scheme"].startswith("ssh") and ":" not in match["userinfo"]):
         return url, "", ""
-    user, _, password = match["userinfo"].partition(":")
+    user, _colon, password = match["userinfo"].partition(":")
     bare = match["scheme"] + url[match.end() :]
     return bare, urllib.parse.unquote(user), urllib.parse.unquote(password)
 
