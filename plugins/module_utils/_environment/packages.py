@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Read the state of Debian packages without starting apt."""
+
 from __future__ import annotations
 
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.host import Host

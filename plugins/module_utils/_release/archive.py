@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Download and extract archives safely."""
+
 from __future__ import annotations
 
 import base64

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Plan, build and report a release."""
+
 from __future__ import annotations
 
 import contextlib
@@ -325,6 +327,7 @@ class _Build:
         self.overridden: list[dict[str, str]] = []
 
     def run(self) -> None:
+        """Run all steps."""
         self.scratch.mkdir(0o700)
         steps = ("fetch", "virtualenv", "runtime", "requirements", "compile", "persist", "publish")
         with _step("virtualenv"):

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Run the commands of a build, and mask credentials in their output."""
+
 from __future__ import annotations
 
 import os
@@ -70,6 +72,7 @@ class Masker:
         self._secrets = sorted({value for value in secrets if len(value) >= _MIN_SECRET_LENGTH}, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
+        """Return the text with masked credentials."""
         masked = _USERINFO.sub(self._userinfo, text)
         for secret in self._secrets:
             masked = masked.replace(secret, MASK)

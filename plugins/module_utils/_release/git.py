@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Resolve and export commits of git repositories."""
+
 from __future__ import annotations
 
 import base64

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Python interpreters, uv, and package requirements."""
+
 from __future__ import annotations
 
 import json

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Link persistent paths of a release into the shared directory, and seed them."""
+
 from __future__ import annotations
 
 import grp

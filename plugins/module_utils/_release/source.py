@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Sources of an app: git repositories, archives, and directories of the controller."""
+
 from __future__ import annotations
 
 import re

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""The releases of an app on disk, and the build lock."""
+
 from __future__ import annotations
 
 import contextlib

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Walk, digest, pack and copy directory trees."""
+
 from __future__ import annotations
 
 import fnmatch
