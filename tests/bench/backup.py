@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import panel_data
-from lab_host import ROOT, judge
+from lab_host import ROOT, print_goals
 
 PACKAGES = {"igzip": "isal", "pigz": "pigz", "restic": "restic", "borg": "borgbackup", "openssl": "openssl"}
 UTILS = ROOT / "plugins/module_utils"
@@ -389,7 +389,7 @@ def main() -> int:
         "\nrestic and borg encrypt and deduplicate; panelctl does neither. In the second backup, they write only the "
         "changes, panelctl writes everything.\n"
     )
-    return judge(goals(rounds, memory))
+    return print_goals(goals(rounds, memory))
 
 
 if __name__ == "__main__":

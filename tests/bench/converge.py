@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab_host import ROOT, Run, judge, play, remove, serves, start_host, write_inventory
+from lab_host import ROOT, Run, play, print_goals, remove, serves, start_host, write_inventory
 
 HOST = "bench-converge"
 BARE_TASKS = 100
@@ -35,7 +35,7 @@ def mitogen_strategies() -> Path | None:
     return Path(spec.origin).parent / "plugins/strategy" if spec and spec.origin else None
 
 
-def say(what: str, run: Run, note: str) -> None:
+def print_figure(what: str, run: Run, note: str) -> None:
     print(f"{what:28} {run.seconds:6.1f} s  {note}", flush=True)
 
 
@@ -46,24 +46,26 @@ def measure(scratch: Path) -> int:
     first = play(site, inventory)
     if not serves(address):
         sys.exit(f"site.yml succeeded, but http://{address}/health/ready is not ready: see the journal of {HOST}")
-    say("site.yml, empty host", first, f"{first.tasks} tasks, {first.changed} changed")
+    print_figure("site.yml, empty host", first, f"{first.tasks} tasks, {first.changed} changed")
     again = play(site, inventory)
-    say("site.yml, no changes", again, f"{again.tasks} tasks, {again.changed} changed")
+    print_figure("site.yml, no changes", again, f"{again.tasks} tasks, {again.changed} changed")
     hundred = play(bare, inventory)
-    say(f"{BARE_TASKS} bare no-op tasks", hundred, f"site.yml takes {again.seconds / hundred.seconds:.2f} times that")
+    print_figure(
+        f"{BARE_TASKS} bare no-op tasks", hundred, f"site.yml takes {again.seconds / hundred.seconds:.2f} times that"
+    )
     met = {f"no changes in under {GOAL_SECONDS:.0f} s": again.changed == 0 and again.seconds < GOAL_SECONDS}
     if strategies := mitogen_strategies():
         fast = play(site, inventory, strategies)
         times = again.seconds / fast.seconds
-        say("site.yml with Mitogen", fast, f"{times:.1f} times as fast, {fast.changed} changed")
+        print_figure("site.yml with Mitogen", fast, f"{times:.1f} times as fast, {fast.changed} changed")
         fast_hundred = play(bare, inventory, strategies)
-        say(
+        print_figure(
             f"{BARE_TASKS} bare tasks with Mitogen",
             fast_hundred,
             f"{hundred.seconds / fast_hundred.seconds:.1f} times as fast",
         )
         met[f"Mitogen at least {GOAL_MITOGEN:.0f} times as fast"] = times >= GOAL_MITOGEN
-    return judge(met)
+    return print_goals(met)
 
 
 def main() -> int:

@@ -116,7 +116,7 @@ def serves(address: str) -> bool:
     return '"ready"' in answer.stdout
 
 
-def judge(goals: dict[str, bool]) -> int:
+def print_goals(goals: dict[str, bool]) -> int:
     """Print whether each goal was met; returns the exit status."""
     for goal, reached in goals.items():
         print(f"{'met   ' if reached else 'MISSED'} {goal}")

@@ -111,7 +111,7 @@ class Connection:
         """Wrap a connected pair of streams."""
         self.reader = reader
         self.writer = writer
-        self.asked = 0
+        self.requests_sent = 0
 
     @classmethod
     async def open(cls, host: str, port: int) -> Connection:
@@ -129,14 +129,14 @@ class Connection:
         """Close the connection without waiting."""
         self.writer.close()
 
-    async def ask(self, pieces: Sequence[bytes]) -> Answer:
+    async def send(self, pieces: Sequence[bytes]) -> Answer:
         """Send a request, with a pause between its pieces, and read the complete response.
 
         :raises OSError: the connection was reset or cannot be written to.
         :raises EOFError: the connection ended before the response.
         :raises UnexpectedError: the response is not valid HTTP/1.1.
         """
-        self.asked += 1
+        self.requests_sent += 1
         for number, piece in enumerate(pieces):
             if number:
                 await asyncio.sleep(PIECE_PAUSE)
@@ -145,7 +145,7 @@ class Connection:
         return Answer(status, headers, await self._body(headers))
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """Read status and headers; raises the errors of `ask`."""
+        """Read status and headers; raises the errors of `send`."""
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError as error:
@@ -228,7 +228,7 @@ class Kind:
     """A kind of request: a function that returns the next request and its check, and the use of the connection."""
 
     make: Callable[[], tuple[Sequence[bytes], Check]]
-    asked: str
+    description: str
     keep: bool = True
     pause: float = 0.0  # seconds between two requests
     lasts: float = 0.0  # normal duration of a response in seconds
@@ -294,7 +294,7 @@ class Load:
     async def _report(self) -> None:
         while not self.stop.is_set():
             await self._pause(1.0)
-            say(
+            print_json(
                 {
                     "seconds": round(self._elapsed(), 2),
                     "requests": sum(tally.requests for tally in self.tallies.values()),
@@ -331,12 +331,12 @@ class Load:
                 async with asyncio.timeout(self._timeout + kind.lasts):
                     if connection is None:
                         connection = await Connection.open(self._host, self._port)
-                    answer = await connection.ask(pieces)
+                    answer = await connection.send(pieces)
                 check(answer)
             except (OSError, EOFError, UnexpectedError) as error:
                 tally.failed += 1
-                where = f"request {connection.asked} of its connection" if connection else "connecting"
-                self._note(tally.why, f"{kind.asked}, {where}: {in_words(error, self._timeout)}")
+                where = f"request {connection.requests_sent} of its connection" if connection else "connecting"
+                self._note(tally.why, f"{kind.description}, {where}: {describe_error(error, self._timeout)}")
                 if connection is not None:
                     connection.close()
                     connection = None
@@ -409,7 +409,7 @@ class Load:
                     await self._shake_hands(connection)
             except (OSError, EOFError, UnexpectedError) as error:
                 self.websockets.refused += 1
-                self._note(self.websockets.why, f"handshake: {in_words(error, self._timeout)}")
+                self._note(self.websockets.why, f"handshake: {describe_error(error, self._timeout)}")
                 if connection is not None:
                     connection.close()
                 await self._pause(RETRY_PAUSE)
@@ -426,7 +426,7 @@ class Load:
             except (OSError, EOFError, UnexpectedError) as error:
                 self.websockets.cut += 1
                 age = time.monotonic() - began
-                self._note(self.websockets.why, f"open for {age:.2f} s: {in_words(error, self._timeout)}")
+                self._note(self.websockets.why, f"open for {age:.2f} s: {describe_error(error, self._timeout)}")
             finally:
                 self.websockets.open -= 1
                 connection.close()
@@ -452,7 +452,7 @@ class Load:
             raise UnexpectedError(f"wrong Sec-WebSocket-Accept {headers.get('sec-websocket-accept')!r}")
 
     async def _echo(self, connection: Connection) -> None:
-        """Send a text and wait for its echo; raises the errors of `Connection.ask` if the WebSocket ends."""
+        """Send a text and wait for its echo; raises the errors of `Connection.send` if the WebSocket ends."""
         sent = b"echo " + os.urandom(8).hex().encode()
         async with asyncio.timeout(self._timeout):
             connection.writer.write(frame(1, sent))
@@ -527,7 +527,7 @@ async def close_websocket(connection: Connection) -> None:
             raise
 
 
-def in_words(error: Exception, timeout: float) -> str:
+def describe_error(error: Exception, timeout: float) -> str:
     """Return a readable description of an error."""
     if isinstance(error, TimeoutError):
         return f"no complete response within {timeout:g} s"
@@ -536,7 +536,7 @@ def in_words(error: Exception, timeout: float) -> str:
     return str(error) if isinstance(error, UnexpectedError) else f"{type(error).__name__}: {error}"
 
 
-def say(value: dict[str, object]) -> None:
+def print_json(value: dict[str, object]) -> None:
     """Print an object as a line of JSON, and flush."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
@@ -593,7 +593,7 @@ def main(arguments: list[str]) -> int:
     if (options.post or options.upload) and not os.environ.get("PANEL_API_TOKEN"):
         sys.exit("PANEL_API_TOKEN: missing; --post and --upload need the panel's token in the environment")
     summary = asyncio.run(work(options))
-    say(summary)
+    print_json(summary)
     websockets = (summary["websockets"][name] for name in ("refused", "cut", "mismatched"))
     return 1 if summary["failed"] or any(websockets) else 0
 

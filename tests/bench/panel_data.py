@@ -19,7 +19,7 @@ DATABASE, DATABASE_SHARE = "panel.db", 0.1
 _PER_FOLDER = 40  # files
 _LARGE = 4_000_000  # bytes; a change replaces a part of a large file, and all of a small one
 _SYLLABLES = [a + b for a in "bcdfghjklmnprstvwz" for b in ("a", "e", "i", "o", "u", "an", "er", "is", "ol", "um")]
-# By Zipf's law, as in what people write: the second word is half as frequent as the first, and so on.
+# Zipf's law, as in natural language: the second word is half as frequent as the first, and so on.
 _WEIGHTS = list(itertools.accumulate(1 / rank for rank in range(1, 6001)))
 
 #: Returns a line of a file by its number.

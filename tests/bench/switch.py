@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab_host import DOMAIN, ROOT, docker, judge, play, remove, serves, start_host, write_inventory
+from lab_host import DOMAIN, ROOT, docker, play, print_goals, remove, serves, start_host, write_inventory
 from load import percentile
 
 HOST, CLIENT = "bench-switch", "bench-client"
@@ -36,7 +36,7 @@ REQUESTS = 100_000
 RELOADS = 40
 PACE = 0.8  # seconds from one switch to the next, unless the switch takes longer
 LONGEST = 280.0  # maximum seconds of a load
-# As many as two cores that also run nginx, both colours and this load can carry without a queue of seconds.
+# The largest load without queues of seconds on two cores that also run nginx, both slots and the load client.
 TRAFFIC = {"get": 12, "fresh": 2, "post": 2, "upload": 2, "stream": 6, "websocket": 20}
 THROUGHPUT_PAIRS, THROUGHPUT_SECONDS, THROUGHPUT_CLIENTS = 15, 1.5, 16
 ROLLBACKS = 5
@@ -51,7 +51,7 @@ GOAL_ROLLBACK_PLAY = 10.0
 GOAL_DEPLOY = 30.0
 GOAL_THROUGHPUT = 5.0  # percent below a plain proxy_pass
 
-# Runs on the host: give the second nginx the configuration for a colour, reload it, and wait until that colour answers.
+# Runs on the host: activates the second nginx's configuration for a slot, reloads it, and waits until the slot answers.
 RELOAD = """
 import http.client, json, os, shutil, subprocess, sys, time
 conf, colour, port, domain = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -187,7 +187,7 @@ def start_edge(scratch: Path, name: str, port: int, sockets: dict[str, str]) -> 
     `sockets` are the sockets by name; nginx starts with the first one. Returns the path of its configuration.
     """
     text = on_host("cat", "/etc/nginx/nginx.conf")
-    place = f"/etc/nginx/{name}.conf"
+    path = f"/etc/nginx/{name}.conf"
     changes = {
         "listen 80": f"listen {port}",
         "listen [::]:80": f"listen [::]:{port}",
@@ -201,11 +201,11 @@ def start_edge(scratch: Path, name: str, port: int, sockets: dict[str, str]) -> 
     for key, socket in sockets.items():
         local = scratch / f"{name}.{key}"
         local.write_text(text.replace(f"{LIVE}/sock", socket))
-        docker("cp", str(local), f"{HOST}:{place}.{key}")
-    on_host("cp", f"{place}.{next(iter(sockets))}", place)
+        docker("cp", str(local), f"{HOST}:{path}.{key}")
+    on_host("cp", f"{path}.{next(iter(sockets))}", path)
     # Run it as a unit, like the product's nginx: other processes would get another share of a busy processor.
-    on_host("systemd-run", "--quiet", f"--unit={name}", "--property=Type=forking", "nginx", "-q", "-c", place)
-    return place
+    on_host("systemd-run", "--quiet", f"--unit={name}", "--property=Type=forking", "nginx", "-q", "-c", path)
+    return path
 
 
 def switch_under_load(
@@ -303,26 +303,30 @@ def measure_rollback_play(inventory: Path) -> float:
     return seconds
 
 
-def say(what: str, *values: object) -> None:
+def print_figure(what: str, *values: object) -> None:
     print(f"{what:34}" + "".join(f"{value!s:>22}" for value in values), flush=True)
 
 
 def report(link: Switching, reload: Switching) -> None:
     """Print a line for each figure, with both ways to switch in columns."""
     both = (link, reload)
-    say("", "symlink", "nginx -s reload")
-    say("switches, seconds apart", *(f"{len(each.seconds)}, {each.pace:.1f}" for each in both))
-    say("requests", *(each.load["requests"] for each in both))
-    say("failed", *(each.load["failed"] for each in both))
-    say("closed while idle, unannounced", *(each.load["closed_idle"] for each in both))
-    say("WebSockets opened", *(each.load["websockets"]["opened"] for each in both))
-    say("WebSockets cut", *(each.load["websockets"]["cut"] for each in both))
-    say("WebSocket messages", *(each.load["websockets"]["messages"] for each in both))
-    say("switch p50 / p99, ms", *(f"{each.milliseconds(50):.3f} / {each.milliseconds(99):.3f}" for each in both))
-    say("requests per second", *(each.load["per_second"] for each in both))
+    print_figure("", "symlink", "nginx -s reload")
+    print_figure("switches, seconds apart", *(f"{len(each.seconds)}, {each.pace:.1f}" for each in both))
+    print_figure("requests", *(each.load["requests"] for each in both))
+    print_figure("failed", *(each.load["failed"] for each in both))
+    print_figure("closed while idle, unannounced", *(each.load["closed_idle"] for each in both))
+    print_figure("WebSockets opened", *(each.load["websockets"]["opened"] for each in both))
+    print_figure("WebSockets cut", *(each.load["websockets"]["cut"] for each in both))
+    print_figure("WebSocket messages", *(each.load["websockets"]["messages"] for each in both))
+    print_figure(
+        "switch p50 / p99, ms", *(f"{each.milliseconds(50):.3f} / {each.milliseconds(99):.3f}" for each in both)
+    )
+    print_figure("requests per second", *(each.load["per_second"] for each in both))
     for kind in link.load["kinds"]:
         tallies = (each.load["kinds"][kind] for each in both)
-        say(f"  {kind}: failed, p50 / p99, ms", *(f"{t['failed']}, {t['p50_ms']} / {t['p99_ms']}" for t in tallies))
+        print_figure(
+            f"  {kind}: failed, p50 / p99, ms", *(f"{t['failed']}, {t['p50_ms']} / {t['p99_ms']}" for t in tallies)
+        )
     for each in both:
         for why in [*each.load["websockets"]["why"], *(why for t in each.load["kinds"].values() for why in t["why"])]:
             print(f"  {'symlink' if each is link else 'reload'}, after {why}")
@@ -354,7 +358,7 @@ def measure(scratch: Path) -> int:
     goals: dict[str, bool] = {}
 
     deployed = deploy(source, inventory)
-    say("deploy.yml, same requirements, s", f"{deployed:.1f}")
+    print_figure("deploy.yml, same requirements, s", f"{deployed:.1f}")
     goals[f"warm deploy.yml in under {GOAL_DEPLOY:g} s"] = deployed < GOAL_DEPLOY
 
     reloading = Reloading(scratch)
@@ -366,7 +370,7 @@ def measure(scratch: Path) -> int:
         f"http://{address}:{RELOAD_PORT}", token, reloading.switch, pace=link.pace, times=RELOADS
     )
     report(link, reload)
-    say("workers of that nginx, at most", "", reloading.workers)
+    print_figure("workers of that nginx, at most", "", reloading.workers)
     enough = link.load["requests"] >= REQUESTS and len(link.seconds) >= SWITCHES
     goals[f"0 failed of at least {REQUESTS} requests and 0 WebSockets cut by {SWITCHES} switches"] = (
         link.without_failures and enough
@@ -374,18 +378,18 @@ def measure(scratch: Path) -> int:
     goals[f"switch p99 under {GOAL_SWITCH_MS:g} ms"] = link.milliseconds(99) < GOAL_SWITCH_MS
 
     rollback = measure_rollback()
-    say("panelctl rollback, slowest, s", f"{rollback:.2f}")
+    print_figure("panelctl rollback, slowest, s", f"{rollback:.2f}")
     goals[f"panelctl rollback in under {GOAL_ROLLBACK:g} s"] = rollback < GOAL_ROLLBACK
     rollback = measure_rollback_play(inventory)
-    say("rollback.yml, s", f"{rollback:.1f}")
+    print_figure("rollback.yml, s", f"{rollback:.1f}")
     goals[f"rollback.yml in under {GOAL_ROLLBACK_PLAY:g} s"] = rollback < GOAL_ROLLBACK_PLAY
 
     through_link, plain, (lower, percent, upper) = measure_throughput(scratch, address, token)
-    say("requests per second, live link", f"{through_link:.0f}")
-    say("requests per second, plain", f"{plain:.0f}")
-    say("live link slower by, %", f"{percent:+.1f}", f"({lower:+.1f} to {upper:+.1f})")
+    print_figure("requests per second, live link", f"{through_link:.0f}")
+    print_figure("requests per second, plain", f"{plain:.0f}")
+    print_figure("live link slower by, %", f"{percent:+.1f}", f"({lower:+.1f} to {upper:+.1f})")
     goals[f"through the live link at most {GOAL_THROUGHPUT:g} % slower than plain"] = percent < GOAL_THROUGHPUT
-    return judge(goals)
+    return print_goals(goals)
 
 
 def main() -> int:

@@ -35,15 +35,15 @@ class Budget:
 
     def excess(self, name: str, seconds: float) -> str:
         """Return an error with the line to change if a job took too long or has no budget; empty otherwise."""
-        place = FILE.relative_to(ROOT)
+        budget_file = FILE.relative_to(ROOT)
         allowed = self.seconds.get(name)
         if allowed is None:
-            return f"{name} has no budget in {place}: add `{name}: {seconds:.0f}`"
+            return f"{name} has no budget in {budget_file}: add `{name}: {seconds:.0f}`"
         if seconds <= allowed * TOLERANCE:
             return ""
         return (
             f"{name} took {seconds:.0f} s, more than {TOLERANCE:g} times its budget of {allowed:g} s: make it faster, "
-            f"or change `{name}: {allowed:g}` to `{name}: {seconds:.0f}` in {place} and explain why"
+            f"or change `{name}: {allowed:g}` to `{name}: {seconds:.0f}` in {budget_file} and explain why"
         )
 
     def scenarios(self, changed: Iterable[str]) -> set[str]:

@@ -132,12 +132,12 @@ def run_all(
                 yield outcome
 
 
-def tell_start(job: Job) -> None:
+def print_start(job: Job) -> None:
     """Print that a job starts."""
     print(f"     {job.name} …", flush=True)
 
 
-def tell(outcome: Outcome) -> None:
+def print_outcome(outcome: Outcome) -> None:
     """Print the result of a job: messages of the lab if it passed, or the end of its output if it failed."""
     verdict = "ok  " if outcome.ok else "skip" if outcome.skipped else "FAIL"
     print(f"{verdict} {outcome.job.name:28} {outcome.seconds:7.1f} s", flush=True)

@@ -18,7 +18,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.host
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.resources import usable_memory_mb
 
 _LISTEN = "0A"  # TCP_LISTEN of the kernel's tcp_states.h, as /proc/net/tcp prints it
-_COMM_LENGTH = 15  # proc_pid_comm(5): longer names are cut
+_COMM_LENGTH = 15  # proc_pid_comm(5): longer names are truncated
 _MAX_PORT = 65535
 _MIB = 1 << 20
 

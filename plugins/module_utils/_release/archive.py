@@ -79,10 +79,10 @@ def extract(archive: Path, destination: Path) -> None:
         for member in _members(archive):
             _write_member(member, destination, links)
         for path, target in links.items():
-            place = destination / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _remove_existing(place)
-            place.symlink_to(target)
+            output = destination / path
+            output.parent.mkdir(parents=True, exist_ok=True)
+            _remove_existing(output)
+            output.symlink_to(target)
     except _READ_ERRORS as exc:
         raise ReleaseError(
             f"{archive} is damaged, or not a tar or zip archive: {exc}. Replace it with an intact archive."
@@ -151,13 +151,13 @@ def _write_member(member: _Member, destination: Path, links: dict[str, str]) -> 
     path = _member_path(member.path)
     if path == ".":
         return
-    place = destination / path
+    output = destination / path
     links.pop(path, None)
     if member.kind == "l":
         links[path] = member.target
         return
     if member.kind == "d":
-        place.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         return
     free = shutil.disk_usage(destination).free
     if member.size > free - MIN_FREE_BYTES:
@@ -165,8 +165,8 @@ def _write_member(member: _Member, destination: Path, links: dict[str, str]) -> 
             f"{member.path} needs {member.size >> 20} MiB, but {destination.parent} has {free >> 20} MiB free. "
             "Free disk space."
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _remove_existing(place)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _remove_existing(output)
     if member.kind == "h":
         original = destination / _member_path(member.target)
         if not original.is_file():
@@ -174,17 +174,17 @@ def _write_member(member: _Member, destination: Path, links: dict[str, str]) -> 
                 f"{member.path!r} is a hard link to {member.target!r}, which is missing from the archive. "
                 "Create the archive again."
             )
-        shutil.copyfile(original, place)
-        shutil.copymode(original, place)
+        shutil.copyfile(original, output)
+        shutil.copymode(original, output)
         return
-    with member.open() as source, place.open("xb") as handle:
+    with member.open() as source, output.open("xb") as handle:
         shutil.copyfileobj(source, handle, 1 << 20)
-    place.chmod(0o755 if member.kind == "x" else 0o644)
+    output.chmod(0o755 if member.kind == "x" else 0o644)
 
 
-def _remove_existing(place: Path) -> None:
+def _remove_existing(output: Path) -> None:
     """Remove an earlier member of the same path: the last one wins, as in tar."""
-    place.unlink(missing_ok=True)
+    output.unlink(missing_ok=True)
 
 
 def _member_path(path: str) -> str:

@@ -25,7 +25,7 @@ from . import packages, persist, tree
 from . import source as sources
 from .command import Masker, Runner, secrets_in, secrets_of
 from .errors import ReleaseError
-from .store import Store, remove_tree, to_prune, write_manifest
+from .store import Store, releases_to_prune, remove_tree, write_manifest
 
 UNKNOWN_ID = "unknown until built"
 # Increase when the layout of a release changes: all releases are then rebuilt.
@@ -163,7 +163,7 @@ class ReleaseBuilder:
             build=build,
             seed=persist.missing(self.shared_dir, self.paths),
             existing=existing,
-            prune=to_prune(after, self.request.keep, {*protected, release_id or UNKNOWN_ID}),
+            prune=releases_to_prune(after, self.request.keep, {*protected, release_id or UNKNOWN_ID}),
             leftovers=self.store.leftovers(),
         )
 
@@ -370,7 +370,7 @@ class _Build:
         self.wheel = store.wheel(runtime.digest)
         if self.wheel is None:
             # Keep the wheel for later releases: building it takes longer than the rest of a build with a warm cache.
-            sources, made = self.scratch / "runtime", self.scratch / "wheel"
+            sources, wheels = self.scratch / "runtime", self.scratch / "wheel"
             runtime.unpack(sources, self.scratch, tree.DEFAULT_EXCLUDE)
             self._uv(
                 "build",
@@ -379,10 +379,10 @@ class _Build:
                 "--python",
                 self._python,
                 "--out-dir",
-                os.fspath(made),
+                os.fspath(wheels),
                 os.fspath(sources),
             )
-            self.wheel = store.keep_wheel(runtime.digest, next(made.glob("*.whl")))
+            self.wheel = store.keep_wheel(runtime.digest, next(wheels.glob("*.whl")))
 
     def _requirements(self) -> None:
         requirements = self._requirements_file()

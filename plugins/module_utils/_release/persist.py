@@ -102,13 +102,13 @@ def link(app: Path, seed: Path, shared_dir: Path, paths: Sequence[str]) -> None:
     seed.mkdir(0o755)
     for value in paths:
         path = value.rstrip("/")
-        place, kept = app / path, seed / path
+        original, seeded = app / path, seed / path
         _check_parent(app, path)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if place.is_symlink():
+        seeded.parent.mkdir(parents=True, exist_ok=True)
+        if original.is_symlink():
             raise ReleaseError(f"persistent_paths: {path} is a symbolic link in the source; use its target instead.")
-        if place.exists():
-            place.rename(kept)
+        if original.exists():
+            original.rename(seeded)
         elif not os.path.lexists(shared_dir / path):
             # Refuse to guess: a shared path is never replaced, so a wrong guess would persist.
             if "." in posixpath.basename(path) and not value.endswith("/"):
@@ -116,9 +116,9 @@ def link(app: Path, seed: Path, shared_dir: Path, paths: Sequence[str]) -> None:
                     f"persistent_paths: {path} is neither in the source nor in {shared_dir}. Write {path}/ for an "
                     f"empty directory, or create the file {shared_dir / path}."
                 )
-            kept.mkdir()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(shared_dir / path)
+            seeded.mkdir()
+        original.parent.mkdir(parents=True, exist_ok=True)
+        original.symlink_to(shared_dir / path)
 
 
 def _check_parent(app: Path, path: str) -> None:

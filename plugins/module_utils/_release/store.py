@@ -126,14 +126,14 @@ class Store:
         """Return the cached wheel of the runtime whose sources have this digest, or None."""
         return next((path for path in _listing(self._wheels / digest) if path.suffix == ".whl"), None)
 
-    def keep_wheel(self, digest: str, made: Path) -> Path:
+    def keep_wheel(self, digest: str, wheel: Path) -> Path:
         """Move the runtime's wheel into the cache, replace older ones, and flush to disk; returns its path."""
         remove_tree(self._wheels)
-        kept = self._wheels / digest / made.name
+        kept = self._wheels / digest / wheel.name
         kept.parent.mkdir(parents=True)
-        with made.open("rb") as handle:
+        with wheel.open("rb") as handle:
             os.fsync(handle.fileno())
-        made.rename(kept)
+        wheel.rename(kept)
         durable.sync(kept.parent)
         return kept
 
@@ -197,7 +197,7 @@ class Store:
         return f"pid {os.pread(descriptor, 32, 0).decode('ascii', 'replace').strip() or 'unknown'}"
 
 
-def to_prune(newest_first: Sequence[str], keep: int, protected: Collection[str]) -> list[str]:
+def releases_to_prune(newest_first: Sequence[str], keep: int, protected: Collection[str]) -> list[str]:
     """Return the releases to remove: all except the newest and the protected ones.
 
     :param keep: number of the newest releases to keep.

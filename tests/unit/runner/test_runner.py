@@ -87,12 +87,12 @@ def test_a_job_reports_its_cpu_time():
 def test_the_end_of_a_failed_job_is_shown(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(jobs, "ROOT", tmp_path)
     (outcome,) = run_all([shell("x", "seq 200; false")], {}, 1)
-    jobs.tell(outcome)
-    said = capsys.readouterr().out
-    assert said.startswith("FAIL x")
-    assert "| 200\n" in said
-    assert "| 100\n" not in said
-    assert "complete output: logs/x.log" in said
+    jobs.print_outcome(outcome)
+    output = capsys.readouterr().out
+    assert output.startswith("FAIL x")
+    assert "| 200\n" in output
+    assert "| 100\n" not in output
+    assert "complete output: logs/x.log" in output
 
 
 # --- where the time went ----------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_time_outside_of_the_range_does_not_count():
         ("ansible.builtin.command", "panel : Virtualenv | Make it", "builds"),
         ("aapanel.pipeline.deployment", "Start the slot", "starts"),
         ("wait", "Ask until it answers", "waits"),
-        ("ansible.builtin.command", "Run pytest, and show what it said", "stories"),
+        ("ansible.builtin.command", "Run pytest, and show what it output", "stories"),
         ("ansible.builtin.copy", "Write a file", "modules"),
     ],
 )
@@ -166,9 +166,9 @@ LIMITS = budget.Budget({"unit": 100.0}, {"deploy": ["roles/nginx/*"], "dev": ["M
 
 def test_the_error_for_a_slow_job_contains_the_line_to_change():
     assert LIMITS.excess("unit", 200.0) == ""
-    said = LIMITS.excess("unit", 201.0)
-    assert "tests/budget.yml" in said
-    assert "change `unit: 100` to `unit: 201`" in said
+    output = LIMITS.excess("unit", 201.0)
+    assert "tests/budget.yml" in output
+    assert "change `unit: 100` to `unit: 201`" in output
 
 
 def test_the_error_for_a_job_without_a_budget_contains_the_line_to_add():

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# The plugin against a real ansible-playbook; the target is this machine, as if it were another one.
+# Tests of the plugin with a real ansible-playbook; the target is this machine, like a remote one.
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
     not (BIN / "ansible-playbook").exists() or not (BIN / "uv").exists(), reason="ansible or uv is not installed"
 )
 
-# A connection that is local and does not say so: the plugin has to send its files.
+# A local connection with another name, so that the plugin must send files.
 REMOTE = """
 from ansible.plugins.connection.local import Connection as Local
 DOCUMENTATION = '''

@@ -12,7 +12,7 @@ from ansible_collections.aapanel.pipeline.plugins.filter.env_file import env_fil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-# What an environment variable can hold on one line.
+# Values of an environment variable without line breaks and NUL.
 values = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=60)
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# The module as a real ansible-playbook runs it, its action plugin included.
+# Tests of the module and its action plugin with a real ansible-playbook.
 
 from __future__ import annotations
 

@@ -72,16 +72,18 @@ def test_resolve(runner, repository):
 
 
 def test_a_branch_that_moves_after_the_plan_is_built_as_planned(repository, request_for, deploy):
-    asked = request_for(repository, source=source.Source("git", f"file://{repository}", "main"), content=None)
-    builder = build.ReleaseBuilder(asked)
+    requested = request_for(repository, source=source.Source("git", f"file://{repository}", "main"), content=None)
+    builder = build.ReleaseBuilder(requested)
     planned = builder.report(builder.make_plan(), done=False)["release"]
     (repository / "version").write_text("3")
     call(repository, "commit", "-q", "-a", "-m", "3")
     commit = planned["source"]["commit"]
-    built = deploy(dataclasses.replace(asked, source=dataclasses.replace(asked.source, commit=commit)))["release"]
+    built = deploy(dataclasses.replace(requested, source=dataclasses.replace(requested.source, commit=commit)))[
+        "release"
+    ]
     assert (built["id"], built["source"]) == (planned["id"], planned["source"])
     assert Path(built["app"], "version").read_text() == "2"
-    assert deploy(asked)["release"]["id"] != built["id"]
+    assert deploy(requested)["release"]["id"] != built["id"]
 
 
 def test_a_tag_wins_over_a_branch_of_its_name(runner, repository):

@@ -21,7 +21,7 @@ ids = st.lists(st.integers(0, 20).map(str), unique=True, max_size=12)
 
 @given(ids, st.integers(-1, 8), st.sets(st.integers(0, 20).map(str)))
 def test_prune(newest_first, keep, protected):
-    gone = store.to_prune(newest_first, keep, protected)
+    gone = store.releases_to_prune(newest_first, keep, protected)
     stay = [name for name in newest_first if name not in gone]
     assert not set(gone) & protected
     assert set(newest_first[: max(keep, 0)]) <= set(stay)

@@ -15,7 +15,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._release.errors i
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-# Any name that a file system takes, bytes that are no UTF-8 included.
+# All valid file names, including names that are not UTF-8.
 names = (
     st.binary(min_size=1, max_size=12)
     .filter(lambda raw: b"/" not in raw and b"\0" not in raw and raw not in (b".", b".."))
