@@ -27,13 +27,13 @@ pytestmark = pytest.mark.skipif(
 REMOTE = """
 from ansible.plugins.connection.local import Connection as Local
 DOCUMENTATION = '''
-name: elsewhere
+name: other_host
 short_description: the local machine as a remote target
 description: For tests.
 extends_documentation_fragment: [connection_pipelining]
 '''
 class Connection(Local):
-    transport = "elsewhere"
+    transport = "other_host"
     def put_file(self, source, destination):
         with open(PUTS, "a") as handle:
             handle.write(destination + "\\n")
@@ -50,7 +50,7 @@ def play(tmp_path):
     puts = tmp_path / "puts"
     plugins = tmp_path / "connection_plugins"
     plugins.mkdir()
-    (plugins / "elsewhere.py").write_text(REMOTE.replace("PUTS", repr(str(puts))))
+    (plugins / "other_host.py").write_text(REMOTE.replace("PUTS", repr(str(puts))))
     remote_tmp, report = tmp_path / "remote-tmp", tmp_path / "report.json"
 
     def run(connection, *changes, options=()):
@@ -96,11 +96,11 @@ def play(tmp_path):
 
 
 def test_content_is_sent_once_and_only_if_needed(play, tmp_path):
-    (predicted,), sent = play("elsewhere", {}, options=["--check", "--diff"])
+    (predicted,), sent = play("other_host", {}, options=["--check", "--diff"])
     assert predicted["changed"]
     assert sent == []
     assert not (tmp_path / "base").exists()
-    (built, rest), sent = play("elsewhere", {}, {})
+    (built, rest), sent = play("other_host", {}, {})
     assert sent == ["source.tar.gz"]
     assert built["built"]
     assert built["release"]["id"] == predicted["release"]["id"]
@@ -125,7 +125,7 @@ def test_invalid_arguments_fail_without_changes(play, tmp_path):
         ({"runtime": "./none"}, "runtime: "),
         ({"source": "./app"}, "source: './app' must be a dictionary"),
     ]
-    results, sent = play("elsewhere", *(change for change, _ in wrong))
+    results, sent = play("other_host", *(change for change, _ in wrong))
     for result, (_, message) in zip(results, wrong, strict=True):
         assert result["failed"]
         assert message in result["msg"]
@@ -135,7 +135,7 @@ def test_invalid_arguments_fail_without_changes(play, tmp_path):
 
 def test_a_failed_build_leaves_nothing_on_the_target(play, tmp_path):
     (tmp_path / "app" / "requirements.txt").write_text("nowhere-to-be-found==1\n")
-    (failed,), sent = play("elsewhere", {})
+    (failed,), sent = play("other_host", {})
     assert failed["failed"]
     assert failed["step"] == "requirements"
     assert sent == ["source.tar.gz"]
