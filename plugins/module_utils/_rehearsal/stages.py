@@ -48,7 +48,7 @@ class Stage(Protocol):
         """Stop it, and leave nothing of it."""
 
     def logs(self) -> str:
-        """The last lines that it said."""
+        """Return the last lines of the log."""
 
 
 def write_env(folder: Path, given: Mapping[str, str]) -> Path:

@@ -41,13 +41,13 @@ class Machine(Protocol):
         """Seconds since boot, suspended time included; no clock that somebody sets changes it."""
 
     def today(self) -> str:
-        """The time of day, ISO 8601 in UTC, for people."""
+        """Return the current time in UTC, in ISO 8601."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
 
     def boot_id(self) -> str:
-        """What tells this boot of the machine, or of the container, from the one before; random(4)."""
+        """Return an ID of this boot of the machine or container; random(4)."""
 
     def process(self) -> tuple[int, int]:
         """Pid and start time of this process."""
@@ -83,7 +83,7 @@ class Machine(Protocol):
         """Whether the slot's service gave up, or dies again and again."""
 
     def logs(self, slot: str) -> str:
-        """The last lines that the slot said."""
+        """Return the last lines that the slot has logged."""
 
     def watch(self, on: bool) -> None:
         """Look every few seconds for an operation whose owner died, or stop looking."""
@@ -152,7 +152,7 @@ class Host:
         return start_time(pid) == started
 
     def building(self) -> bool:
-        """The module `release` holds this lock for as long as it builds, and its commands hold it with it."""
+        """Return whether the module `release`, or a command of it, holds the build lock."""
         try:
             descriptor = os.open(self._settings.base_dir / ".build.lock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
