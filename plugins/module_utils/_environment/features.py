@@ -32,14 +32,14 @@ class Feature:
     :param features: needed features; only rows above this one.
     :param values: preferred value and fallback value. The feature takes the fallback value if its needs are not met,
         and is off only if the needs of the fallback value are not met either.
-    :param fallback: capabilities that the fallback value needs.
+    :param otherwise: capabilities that the fallback value needs.
     """
 
     name: str
     capabilities: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
     values: tuple[str, str] | None = None
-    fallback: Mapping[str, str] = field(default_factory=dict)
+    otherwise: Mapping[str, str] = field(default_factory=dict)
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -79,7 +79,7 @@ FEATURES: tuple[Feature, ...] = (
         "schedule",
         capabilities={"root": "to write its timers", "systemd": "to keep the time"},
         values=("systemd", "cron"),
-        fallback={"cron": "to keep the time"},
+        otherwise={"cron": "to keep the time"},
     ),
 )
 
@@ -140,7 +140,7 @@ def decide(
             problems.append(f"{variable}.{row.name}: invalid value {raw!r}; valid values: {allowed}")
             choice = "auto"
         missing = _missing(row, capabilities, decisions)
-        fallback_missing = _describe_missing(row.fallback, capabilities)
+        fallback_missing = _describe_missing(row.otherwise, capabilities)
         decisions[row.name] = _decide_row(row, choice, missing, fallback_missing)
         best, other = row.values or ("true", "")
         if lacking := {best: missing, other: fallback_missing}.get(choice):

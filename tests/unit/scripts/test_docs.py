@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Consistency of docs/: generated tables are up to date; links, make targets and variables exist."""
+"""The pages in docs/ say what is so: generated tables are up to date, links and make targets exist."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def by_name(page: Path) -> str:
     return page.name
 
 
-def test_tables_are_up_to_date():
+def test_the_tables_are_up_to_date():
     page = GENERATOR.PAGE.read_text(encoding="utf-8")
     assert GENERATOR.render(page) == page, "run: make docs"
 
@@ -43,7 +43,7 @@ def test_every_role_and_every_panel_variable_is_in_a_table():
     assert {name for name in names if f"| `{name}` |" not in page} == set()
 
 
-def test_a_stale_table_is_replaced_and_other_text_is_kept():
+def test_a_stale_table_is_replaced_and_text_by_hand_is_kept():
     page = "before\n<!-- begin panel -->\nold | stuff\n<!-- end panel -->\nafter\n"
     new = GENERATOR.render(page)
     assert new.startswith("before\n")
@@ -52,12 +52,12 @@ def test_a_stale_table_is_replaced_and_other_text_is_kept():
     assert "| `panel_domain` | `localhost` |" in new
 
 
-def test_an_unknown_table_is_an_error():
+def test_a_mark_that_names_no_table_is_an_error():
     with pytest.raises(KeyError, match="pannel"):
         GENERATOR.render("<!-- begin pannel --><!-- end pannel -->")
 
 
-def test_a_bar_in_a_cell_is_escaped():
+def test_a_bar_in_a_cell_does_not_make_a_column():
     assert GENERATOR.table(("a",), [("`x | y`",)]).splitlines()[-1] == r"| `x \| y` |"
 
 
@@ -75,11 +75,11 @@ def test_make_targets_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_mentioned_variables_exist(page):
+def test_variables_that_are_named_exist(page):
     known = {name for path in ROOT.glob("roles/*/defaults/main.yml") for name in yaml.safe_load(path.read_text())}
     known |= {row.name for row in GENERATOR.FEATURES}
     roles = "|".join(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
     by_hand = re.sub(r"<!-- begin .*?<!-- end", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    # At the start of a code span or of a line of YAML.
+    # At the beginning of a code span, or of a line of YAML.
     named = set(re.findall(rf"(?:^ *|`)((?:{roles})_\w+)(?=[`:=])", by_hand, re.MULTILINE))
     assert named - known == set()

@@ -83,10 +83,7 @@ class Runs:
 
 
 def textfile(runs: Mapping[str, Run], last_drill: Report | None) -> str:
-    """Render the figures as text for Prometheus.
-
-    Source: https://prometheus.io/docs/instrumenting/exposition_formats/
-    """
+    """Render the figures. https://prometheus.io/docs/instrumenting/exposition_formats/"""
     lines: list[str] = []
     for name, kind, text in (
         ("last_success_timestamp_seconds", "gauge", "When the last good run ended; 0 for never."),

@@ -114,13 +114,13 @@ def line(backup: Backup) -> str:
 
 
 def plain(backup: Backup) -> dict[str, Any]:
-    """Return a backup as plain data for JSON."""
+    """A backup, for JSON."""
     summary = None if backup.summary is None else asdict(backup.summary)
     return {"name": backup.name, "state": backup.state.value, "problem": backup.problem, "summary": summary}
 
 
 def warnings(texts: Sequence[str]) -> list[str]:
-    """Return the lines of warnings."""
+    """What is not as one would expect."""
     return [f"warning: {names.shown(text)}" for text in texts]
 
 
@@ -153,7 +153,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: int) -> str:
-    """Return a readable duration."""
+    """A time, for a person."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

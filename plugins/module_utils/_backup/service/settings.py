@@ -4,8 +4,6 @@
 
 # Private to this collection: may change in any release.
 
-"""The settings of a host's backups."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -125,7 +125,7 @@ def test_table_refers_only_to_rows_above_and_known_capabilities() -> None:
     seen: set[str] = set()
     for row in FEATURES:
         assert set(row.features) <= seen
-        assert {*row.capabilities, *row.fallback} <= set(CAPABILITIES)
+        assert {*row.capabilities, *row.otherwise} <= set(CAPABILITIES)
         seen.add(row.name)
     assert len(seen) == len(FEATURES)
 
