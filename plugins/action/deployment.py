@@ -43,7 +43,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
 
 
 def controller(pid: int) -> dict[str, Any]:
-    """Return the identity of a process, unique across controllers; empty if the system does not provide it."""
+    """What tells a process from every other one, on any controller; empty where the system cannot say."""
     started = start_time(pid)
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -168,7 +168,7 @@ def _begins(params: dict[str, Any]) -> bool:
 
 
 def foresee(known: settings.Settings, params: dict[str, Any]) -> dict[str, Any]:
-    """Return the results of a real run, for check mode."""
+    """What a real run would do, in check mode."""
     traffic = observe(known.base_dir, known.config_dir)
     slot = traffic.idle if known.two_colours else "blue"
     before = f"{traffic.live}: {traffic.slots[traffic.live].release}" if traffic.live else "nothing"

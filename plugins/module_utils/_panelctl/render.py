@@ -33,7 +33,7 @@ complete -F _panelctl panelctl
 
 
 def status(found: Mapping[str, Any]) -> str:
-    """Return the status page: live release, slots, pending operation, last operations, and figures."""
+    """A page: what serves, both slots, what is pending, the last operations, the figures."""
     if found["live"] is None:
         lines = ["nothing is live: deploy first"]
     else:
@@ -72,7 +72,7 @@ def status(found: Mapping[str, Any]) -> str:
 
 
 def history(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the history as a table."""
+    """A table of the journal."""
     if not records:
         return "nothing was done yet\n"
     rows = [("WHEN", "WHAT", "FROM", "TO", "RESULT", "TOOK", "BY")]
@@ -87,14 +87,14 @@ def history(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def plain(operation: Operation) -> dict[str, Any]:
-    """Return an operation as plain data, without its fencing token."""
+    """An operation as plain data, without the token that proves whose it is."""
     data = dataclasses.asdict(operation)
     del data["token"]
     return data
 
 
 def completion(words: Mapping[str, Sequence[str]]) -> str:
-    """Return the completion script for bash."""
+    """The completion for bash."""
     cases = "\n".join(
         f'    {name}) COMPREPLY=($(compgen -W "{" ".join(listing)}" -- "$word")) ;;' for name, listing in words.items()
     )

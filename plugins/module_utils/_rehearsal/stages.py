@@ -48,7 +48,7 @@ class Stage(Protocol):
         """Stop it, and leave nothing of it."""
 
     def logs(self) -> str:
-        """Return the last lines of the log."""
+        """The last lines that it said."""
 
 
 def write_env(folder: Path, given: Mapping[str, str]) -> Path:

@@ -104,7 +104,7 @@ class Deploy:
         return True
 
     def _held(self, *states: str) -> Operation:
-        """Return the operation, which now belongs to this process until it ends.
+        """The operation, which is now this process' for as long as it lives.
 
         :param states: those that the step may follow; empty for any.
         :raises LostError: it is not ours any more.

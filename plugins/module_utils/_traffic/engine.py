@@ -218,7 +218,7 @@ class Engine:
         self.finish(operation, CONFIRMED, operation.reason, restore=restore)
 
     def _put_live(self, operation: Operation, slot: str) -> float:
-        """Rename the live link; returns the duration in seconds."""
+        """The rename itself, and how long it took, in seconds."""
         with self.ledger.holding(operation):
             begin = self.machine.now()
             durable.replace_link(self.settings.live_link, f"slots/{slot}")
@@ -332,11 +332,11 @@ class Engine:
         return observe(self.settings.base_dir, self.settings.config_dir)
 
     def edge(self) -> Answer:
-        """Return the response of the live slot's health check through nginx; no answer without nginx."""
+        """What nginx says of the live slot's health; no answer where there is no nginx."""
         return self.machine.edge(probe.READY) if self.settings.two_colours else Answer(0, text="there is no nginx")
 
     def edge_problem(self) -> str:
-        """Return the problem with the live release, as seen by a visitor; empty if there is none."""
+        """What a visitor would find wrong with the live release; empty where all is well."""
         if not self.settings.two_colours:
             return ""
         live = live_slot(self.settings.base_dir)
@@ -370,10 +370,7 @@ class Engine:
 
 
 def named(place: Place) -> str:
-    """Return the slot of a place.
-
-    :raises TrafficError: the place has no slot.
-    """
+    """The slot of a place that has to have one."""
     if place.slot is None:
         raise TrafficError("the operation names no slot")
     return place.slot

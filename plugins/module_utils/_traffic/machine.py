@@ -41,13 +41,13 @@ class Machine(Protocol):
         """Seconds since boot, suspended time included; no clock that somebody sets changes it."""
 
     def today(self) -> str:
-        """Return the current time in UTC, in ISO 8601."""
+        """The time of day, ISO 8601 in UTC, for people."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
 
     def boot_id(self) -> str:
-        """Return an ID of this boot of the machine or container; random(4)."""
+        """What tells this boot of the machine, or of the container, from the one before; random(4)."""
 
     def process(self) -> tuple[int, int]:
         """Pid and start time of this process."""
@@ -83,7 +83,7 @@ class Machine(Protocol):
         """Whether the slot's service gave up, or dies again and again."""
 
     def logs(self, slot: str) -> str:
-        """Return the last lines that the slot has logged."""
+        """The last lines that the slot said."""
 
     def watch(self, on: bool) -> None:
         """Look every few seconds for an operation whose owner died, or stop looking."""
@@ -152,7 +152,7 @@ class Host:
         return start_time(pid) == started
 
     def building(self) -> bool:
-        """Return whether the module `release`, or a command of it, holds the build lock."""
+        """The module `release` holds this lock for as long as it builds, and its commands hold it with it."""
         try:
             descriptor = os.open(self._settings.base_dir / ".build.lock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

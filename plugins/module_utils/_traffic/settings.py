@@ -100,11 +100,11 @@ class Settings:
         return self.run_dir.with_name(f"{self.run_dir.name}-drill")
 
     def slot_dir(self, slot: str) -> Path:
-        """Return the folder of a slot, with the links to its release and its socket."""
+        """The folder of a slot, with the links to its release and its socket."""
         return self.base_dir / "slots" / slot
 
     def slot_env(self, slot: str) -> Path:
-        """Return the settings file of a slot."""
+        """The settings file of a slot."""
         return self.config_dir / f"{slot}.env"
 
     def slot_socket(self, slot: str) -> Path:

@@ -69,7 +69,7 @@ def undo(path: Path, other: Path) -> bool:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names atomically with renameat2(2); returns False if that is not supported."""
+    """Exchange two names in one step; False where that cannot be. renameat2(2)"""
     # Here, because it wants memory that can be written and executed, which a unit that only backs up is denied.
     import ctypes  # noqa: PLC0415
 

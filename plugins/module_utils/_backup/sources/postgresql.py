@@ -281,7 +281,7 @@ class Postgresql:
         return bool(self._ask(_SERVER, f"SELECT 1 FROM pg_database WHERE datname = {_text(name)};"))  # noqa: S608 (quoted)
 
     def _like(self) -> str:
-        """Return the encoding and the locale of the live database, so that restored data sorts as before."""
+        """Encoding and locale of the present one, so that what is loaded sorts as it did."""
         found = self._ask(_SERVER, _DESCRIBE.format(_text(self.database)))
         if not found:
             return "ENCODING 'UTF8'"
