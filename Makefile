@@ -8,6 +8,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 VENV := $(CURDIR)/.venv
+PUBLISH_VENV := $(CURDIR)/.cache/publish-venv
 export PATH := $(VENV)/bin:$(PATH)
 # Trust the system's CA certificates, which may include those of a company proxy, instead of uv's own list.
 export UV_SYSTEM_CERTS := true
@@ -33,6 +34,12 @@ $(VENV)/.test: requirements/test.txt | $(VENV)/bin/uv
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV) --require-hashes -r requirements/test.txt
 	@touch $@ $(VENV)/.controller
 
+$(PUBLISH_VENV)/.installed: requirements/publish.txt | $(VENV)/.test
+	@echo "Installing the tools of publishing into .cache/publish-venv"
+	@uv venv --quiet --clear --python $(VENV)/bin/python $(PUBLISH_VENV)
+	@uv pip install --quiet --python $(PUBLISH_VENV) --require-hashes -r requirements/publish.txt
+	@touch $@
+
 .PHONY: up
 up: $(VENV)/.controller ## Start the example panel on this machine, without root (PORT=8000)
 	@ansible-playbook playbooks/site.yml -i inventories/dev
@@ -44,16 +51,20 @@ down: ## Stop the example panel; its data stays in .dev
 		--program $(CURDIR)/.dev/slots/blue/release/venv/bin/python
 
 .PHONY: test
-test: $(VENV)/.test ## Run all tests of CI (SCENARIO=name, CHANGED=1, FRESH=1: docs/testing.md)
-	@scripts/stages lint unit molecule
+test: $(VENV)/.test $(PUBLISH_VENV)/.installed ## Run all tests of CI (SCENARIO=name, CHANGED=1, FRESH=1: docs/testing.md)
+	@scripts/stages lint unit publish molecule
 
 .PHONY: lint
-lint: $(VENV)/.test ## Check style, types, imports and changelog fragments
+lint: $(VENV)/.test ## Check style, types, imports, links, changelog fragments and the workflow
 	@scripts/stages lint
 
 .PHONY: unit
 unit: $(VENV)/.test ## Run the unit tests, without a container
 	@scripts/stages unit
+
+.PHONY: publish
+publish: $(VENV)/.test $(PUBLISH_VENV)/.installed ## Check that the collection and its pages can be published
+	@scripts/stages publish
 
 .PHONY: molecule
 molecule: $(VENV)/.test ## Run the scenarios on systemd hosts (SCENARIO=name for one)
@@ -80,17 +91,24 @@ recording: $(VENV)/.test ## Record a deploy and a rollback for the README: docs/
 	@DOCKER_HOST="$$(tests/lab/lab socket)" python tests/bench/recording.py
 
 .PHONY: build
-build: $(VENV)/.controller ## Build the collection's archive
-	@ansible-galaxy collection build --force
+build: $(VENV)/.controller ## Build the collection's archive from the last commit
+	@rm -rf .cache/build && mkdir -p .cache/build
+	@git archive HEAD | tar --extract --directory .cache/build
+	@ansible-galaxy collection build --force .cache/build --output-path .
 
 .PHONY: docs
 docs: $(VENV)/.controller ## Generate the tables of docs/inventory.md and the roles' README.md
 	@$(VENV)/bin/python scripts/docs
 
+.PHONY: site
+site: $(VENV)/.test $(PUBLISH_VENV)/.installed ## Build the documentation site into .cache/site/html
+	@$(VENV)/bin/python scripts/publish site
+
 .PHONY: lock
 lock: $(VENV)/bin/uv ## Update the pinned requirements
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/controller.in -o requirements/controller.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade requirements/test.in -o requirements/test.txt
+	@uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --upgrade requirements/publish.in -o requirements/publish.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/supervisor.in -o roles/supervisor/files/requirements.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/mitogen.in -o requirements/mitogen.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --upgrade requirements/uv.in -o roles/app/files/tools-requirements.txt

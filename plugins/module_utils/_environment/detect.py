@@ -126,7 +126,8 @@ _VOLATILE_FILE_SYSTEMS = ("tmpfs", "ramfs", "rootfs", "overlay", "aufs")
 # Used if PATH is not set.
 _DEFAULT_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
-_KindFinding = tuple[str, str | None, str, str] | None  # kind, flavor, source, value
+# Kind, flavor, source, value. ansible-test tells pylint to expect Python 3.9.
+_KindFinding = tuple[str, str | None, str, str] | None  # pylint: disable=unsupported-binary-operation
 _CapabilityFinding = tuple[bool, str, str]  # verdict, source, value
 
 

@@ -22,7 +22,8 @@ _COMM_LENGTH = 15  # proc_pid_comm(5): longer names are truncated
 _MAX_PORT = 65535
 _MIB = 1 << 20
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# ansible-test tells pylint to expect Python 3.9.
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address  # pylint: disable=unsupported-binary-operation
 
 
 class PreflightError(Exception):

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Private to this collection: may change in any release.
+# pylint: disable=ansible-bad-function  # run_command has no time limit and no other user
 
 """Run the commands of a build, and mask credentials in their output."""
 

@@ -12,10 +12,11 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
+import tomllib
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("roles/*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("roles/*/README.md")])
 
 
 def load_generator():
@@ -103,3 +104,10 @@ def test_named_variables_exist(page):
     # At the beginning of a code span or of a line of YAML.
     named = set(re.findall(rf"(?:^ *|`)((?:{roles})_\w+)(?=[`:=])", by_hand, re.MULTILINE))
     assert named - known == set()
+
+
+def test_each_page_is_in_the_navigation_of_the_site():
+    config = tomllib.loads((ROOT / "docs/site.en.toml").read_text(encoding="utf-8"))
+    groups = [entry for group in config["project"]["nav"] for entry in group.values()]
+    named = [page for group in groups if isinstance(group, list) for entry in group for page in entry.values()]
+    assert sorted(named) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))

@@ -116,7 +116,7 @@ def parse(text: str) -> Database:
     :raises DatabaseURLError: *text* is not a PostgreSQL, MySQL or SQLite URL.
     """
     scheme, separator, rest = text.partition("://")
-    dialect, _, driver = scheme.lower().partition("+")
+    dialect, _separator, driver = scheme.lower().partition("+")
     if not separator or dialect not in KINDS:
         raise DatabaseURLError("is not a PostgreSQL, MySQL or SQLite URL.", _EXAMPLE)
     if any(character.isspace() or not character.isprintable() for character in text):
@@ -128,7 +128,7 @@ def parse(text: str) -> Database:
 
 
 def _parse_sqlite(rest: str, driver: str) -> Database:
-    location, _, query = rest.partition("?")
+    location, _separator, query = rest.partition("?")
     if location and not location.startswith("/"):
         raise DatabaseURLError(
             "has a host, but SQLite uses a file.",

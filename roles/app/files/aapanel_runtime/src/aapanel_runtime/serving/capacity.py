@@ -58,8 +58,8 @@ def memory_limit(root: Path = _ROOT) -> int | None:
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the control group of this process and its parents, because each may set a limit (see cgroups(7))."""
     for line in _lines(root / "proc/self/cgroup"):
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+        number, _separator, rest = line.partition(":")
+        controllers, _separator, path = rest.partition(":")
         if number != "0" and controller not in controllers.split(","):
             continue
         mount = root / "sys/fs/cgroup" / ("" if number == "0" else controller)

@@ -27,7 +27,7 @@ def load(settings: BaseSettings) -> WSGIApplication:
     """
     if settings.aapanel_home:
         _change_to(settings.aapanel_home)
-    module_name, _, attribute = settings.aapanel_app.partition(":")
+    module_name, _separator, attribute = settings.aapanel_app.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -141,7 +141,7 @@ class Metrics:
     def _read(self) -> list[Metric]:
         if not self._shared:
             return [*self._registry.collect(), *REGISTRY.collect()]
-        for _ in range(_READ_ATTEMPTS - 1):
+        for _attempt in range(_READ_ATTEMPTS - 1):
             with suppress(*_CONCURRENT_CHANGE):
                 return self._read_shared()
             time.sleep(0.01)

@@ -105,7 +105,7 @@ class Runtime:
         return _Body(body, request)
 
     def _with_own_headers(self, headers: Headers) -> Headers:
-        ours = {name.lower() for name, _ in self._own_headers}
+        ours = {name.lower() for name, _value in self._own_headers}
         return [*(header for header in headers if header[0].lower() not in ours), *self._own_headers]
 
     def _answer(self, route: Callable[[], Response], method: str, start_response: StartResponse) -> list[bytes]:
