@@ -69,7 +69,7 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.manifest import Summary
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
 
 
 def main() -> None:
@@ -83,14 +83,14 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    of_set = module.params["set"]
-    with backups_of(module) as backups:
+    set_name = module.params["set"]
+    with backup_service(module) as service:
         # Named wrongly, it is said before anything else.
-        backups.settings.of(of_set)
-        newest = backups.newest(of_set)
+        service.settings.sources_of(set_name)
+        newest = service.newest(set_name)
         if newest is not None and _is_young(newest, module.params["max_age"]):
             module.exit_json(changed=False, backup=asdict(newest))
-        made = None if module.check_mode else backups.create(of_set)
+        made = None if module.check_mode else service.create(set_name)
         for warning in made.warnings if made else ():
             module.warn(warning)
         diff = {"before": _line(newest), "after": _line(made) if made else "newest: one that is made now\n"}

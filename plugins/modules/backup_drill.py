@@ -55,17 +55,17 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli.commands import FAILED
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={**CONFIG, **WAIT}, supports_check_mode=True)
-    with backups_of(module) as backups:
+    with backup_service(module) as service:
         if module.check_mode:
-            backups.plan()
+            service.plan()
             module.exit_json(changed=True, report=None)
-        report = backups.drill()
+        report = service.drill()
         if report.problem:
             module.fail_json(msg=f"the drill failed: {report.problem}", report=asdict(report), status=FAILED)
         module.exit_json(changed=True, report=asdict(report))

@@ -61,15 +61,15 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli.render import plain
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backup_service
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=dict(CONFIG), supports_check_mode=True)
-    with backups_of(module) as backups:
-        found = [plain(backup) for backup in backups.all()]
-        module.exit_json(changed=False, backups=found, status=asdict(backups.status()))
+    with backup_service(module) as service:
+        found = [plain(backup) for backup in service.all()]
+        module.exit_json(changed=False, backups=found, status=asdict(service.status()))
 
 
 if __name__ == "__main__":

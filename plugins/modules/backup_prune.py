@@ -44,14 +44,14 @@ status:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={**CONFIG, **WAIT}, supports_check_mode=True)
-    with backups_of(module) as backups:
-        decision = backups.prune(dry_run=module.check_mode)
+    with backup_service(module) as service:
+        decision = service.prune(dry_run=module.check_mode)
         there = sorted([*decision.keep, *decision.remove])
         module.exit_json(
             changed=bool(decision.remove),

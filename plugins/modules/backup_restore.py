@@ -82,7 +82,7 @@ status:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
 
 
 def main() -> None:
@@ -99,23 +99,23 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    with backups_of(module) as backups:
+    with backup_service(module) as service:
         if params["to"]:
             to = Path(params["to"])
             if to.exists():
                 module.exit_json(changed=False, sources={}, snapshot="", partial=None)
             if module.check_mode:
-                done, members = None, backups.members(params["name"], params["only"])
+                done, members = None, service.select_members(params["name"], params["only"])
                 sources = {source: name for name, found in members.items() for source in found}
             else:
-                done = backups.restored(backups.extract(params["name"], to, params["only"]))
+                done = service.restore_result(service.extract(params["name"], to, params["only"]))
                 sources = done.sources
             before = f"{to}: absent\n"
             after = "".join(f"{to}: {source} of {name}\n" for source, name in sources.items())
         else:
-            wanted = backups.plan(params["name"], params["only"])
+            wanted = service.plan(params["name"], params["only"])
             sources = {origin.name: name for name, group in wanted.items() for origin in group}
-            done = None if module.check_mode else backups.restore(wanted, snapshot=params["snapshot"])
+            done = None if module.check_mode else service.restore(wanted, snapshot=params["snapshot"])
             before = "".join(f"{source}: the present\n" for source in sources)
             after = "".join(f"{source}: {name}\n" for source, name in sources.items())
         for warning in done.warnings if done else ():

@@ -59,7 +59,7 @@ status:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backup_service
 
 
 def main() -> None:
@@ -74,8 +74,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     name = module.params["name"]
-    with backups_of(module) as backups:
-        found, old = backups.verify_all() if module.params["all"] else ([backups.verify(name)], [])
+    with backup_service(module) as service:
+        found, old = service.verify_all() if module.params["all"] else ([service.verify(name)], [])
         left_out = [backup.name for backup in old]
         verified = [{"name": verdict.name, "problem": verdict.problem} for verdict in found]
         if bad := [verdict for verdict in found if verdict.problem]:

@@ -31,14 +31,14 @@ class App:
 
         :raises BackupError: it cannot be stopped.
         """
-        return bool(self._ask("stop")["stopped"])
+        return bool(self._run("stop")["stopped"])
 
     def start(self) -> None:
         """Start it, and wait until it is healthy.
 
         :raises BackupError: it does not become so; visitors see the maintenance page still.
         """
-        self._ask("start")
+        self._run("start")
 
     def rehearse(self, databases: Mapping[str, str]) -> str:
         """Start the live release beside itself, on what a drill has loaded, ask for its health, and stop it again.
@@ -47,21 +47,21 @@ class App:
         :returns: why it was not asked, where it cannot be on this host; empty where it is healthy.
         :raises BackupError: it does not become healthy; with its last lines.
         """
-        return str(self._ask("rehearse", *(f"--database={old}={new}" for old, new in databases.items()))["reason"])
+        return str(self._run("rehearse", *(f"--database={old}={new}" for old, new in databases.items()))["reason"])
 
-    def _ask(self, *arguments: str) -> dict[str, Any]:
+    def _run(self, *arguments: str) -> dict[str, Any]:
         if self._panelctl is None:
             return {"stopped": False, "reason": "no panel runs on this host"}
         try:
             answer = run([str(self._panelctl), *arguments, "--json"], {})
             return dict(json.loads(answer))
         except ProgramError as error:
-            raise BackupError(_told(error.printed) or str(error)) from None
+            raise BackupError(_reported_error(error.printed) or str(error)) from None
         except ValueError:
             raise BackupError(f"{self._panelctl} {arguments[0]} answered with no JSON: {answer[:200]}") from None
 
 
-def _told(printed: str) -> str:
+def _reported_error(printed: str) -> str:
     """Return what panelctl tells as JSON of why it failed; empty where it tells nothing."""
     try:
         return str(json.loads(printed)["error"])

@@ -36,21 +36,21 @@ def create(
     name: str = names.FULL,
     *,
     wait: float = 0.0,
-    say: Progress = SILENT,
+    report_progress: Progress = SILENT,
 ) -> Summary:
     """Back up.
 
     :param name: of the set that these are.
     :param wait: seconds to wait for another one that is at work.
-    :param say: is told what is being done.
+    :param report_progress: is told what is being done.
     :raises BackupError: something could not be backed up; there is no backup then, and those before are untouched.
     """
     with store.locked(wait) as ledger:
-        return create_locked(store, origins, name, ledger, say)
+        return create_locked(store, origins, name, ledger, report_progress)
 
 
 def create_locked(
-    store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress = SILENT
+    store: Store, origins: Sequence[Origin], set_name: str, ledger: Ledger, report_progress: Progress = SILENT
 ) -> Summary:
     """Back up, for who holds the lock; see `create`."""
     durable.make(store.folder)
@@ -58,20 +58,20 @@ def create_locked(
     sizes = [origin.size() for origin in origins]
     _check_room(store, origins, sizes)
     canary = str(uuid.uuid4())
-    unmarked = _mark(origins, canary)
+    unmarked = _write_canaries(origins, canary)
     began = datetime.now(timezone.utc)
     newest = ledger.newest
     seq = newest.seq + 1 if newest else 1
     name = names.name(began, seq)
-    with _temporary(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
+    with _temporary_files(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
         archive = Archive(archive_file)
-        writer = Writer(archive, lines, say)
+        writer = Writer(archive, lines, report_progress)
         try:
             for problem in filter(None, unmarked.values()):
                 writer.warn(f"no canary could be written, so that a drill cannot look for it: {problem}")
             sources = tuple(
                 source if source.name in unmarked else replace(source, canary=canary)
-                for source in _add_all(zip(origins, sizes, strict=True), writer, store, say)
+                for source in _add_all(zip(origins, sizes, strict=True), writer, store, report_progress)
             )
             entries = writer.end()
             digest = archive.close()
@@ -81,7 +81,7 @@ def create_locked(
         os.fsync(archive_file)
         summary = Summary(
             host=store.host,
-            set=set_,
+            set=set_name,
             name=name,
             seq=seq,
             previous=newest.manifest if newest else "",
@@ -95,7 +95,7 @@ def create_locked(
             warnings=tuple(writer.warnings),
             partial=writer.partial,
         )
-        write(store.temporary(name, names.INFO), info.render(summary, store.keys))
+        write_file(store.temporary(name, names.INFO), info.render(summary, store.keys))
         with (
             new(store.temporary(name, names.MANIFEST)) as descriptor,
             os.fdopen(descriptor, "wb", closefd=False) as out,
@@ -107,7 +107,7 @@ def create_locked(
     return summary
 
 
-def _mark(origins: Sequence[Origin], canary: str) -> dict[str, str]:
+def _write_canaries(origins: Sequence[Origin], canary: str) -> dict[str, str]:
     """Write the canary into all of them; returns why not, by name, of those that cannot be written to."""
     problems = {}
     for origin in origins:
@@ -121,18 +121,20 @@ def _mark(origins: Sequence[Origin], canary: str) -> dict[str, str]:
     return problems
 
 
-def _add_all(origins: Iterable[tuple[Origin, int]], writer: Writer, store: Store, say: Progress) -> Iterator[Source]:
+def _add_all(
+    origins: Iterable[tuple[Origin, int]], writer: Writer, store: Store, report_progress: Progress
+) -> Iterator[Source]:
     for origin, size in origins:
-        say(f"backing up {origin.name}", size)
+        report_progress(f"backing up {origin.name}", size)
         try:
             yield origin.add(writer, store.state_dir)
         except AbsentError as error:
-            if not origin.optional or _was_there(origin, store):
+            if not origin.optional or _was_backed_up(origin, store):
                 raise
             writer.warn(f"{error}, and there never was")
 
 
-def _was_there(origin: Origin, store: Store) -> bool:
+def _was_backed_up(origin: Origin, store: Store) -> bool:
     summaries = [found.summary for found in store.backups() if found.summary]
     return any(origin.name == source.name for summary in summaries for source in summary.sources)
 
@@ -150,7 +152,7 @@ def _check_room(store: Store, origins: Sequence[Origin], sizes: Sequence[int]) -
 
 
 @contextlib.contextmanager
-def _temporary(store: Store, name: str) -> Iterator[int]:
+def _temporary_files(store: Store, name: str) -> Iterator[int]:
     """Give the archive's descriptor; whatever was not published goes again."""
     try:
         with new(store.temporary(name, names.ARCHIVE)) as descriptor:
@@ -160,7 +162,7 @@ def _temporary(store: Store, name: str) -> Iterator[int]:
             store.temporary(name, suffix).unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write a new file, durably but for its name."""
     with new(path) as descriptor:
         compression.write_all(descriptor, data)

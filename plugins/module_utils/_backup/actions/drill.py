@@ -34,7 +34,7 @@ from ..sources.sqlite import Sqlite
 from ..storage.store import Store
 from . import restore
 from .app import App
-from .restore import Brought
+from .restore import Extracted
 
 _STAGING = "drill"
 _REPORTS = "drills"
@@ -42,7 +42,7 @@ PASSED, FAILED = "passed", "failed"
 
 
 @dataclass(frozen=True)
-class Limits:
+class RecoveryObjectives:
     """What a drill may come to, in seconds.
 
     :param rto_max: from its beginning until the panel is healthy on what was restored.
@@ -58,7 +58,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Proven:
+class SourceResult:
     """What was found of a source.
 
     :param age: seconds from its backup to the drill.
@@ -100,24 +100,24 @@ def drill(
     store: Store,
     origins: Sequence[Origin],
     app: App,
-    limits: Limits,
+    objectives: RecoveryObjectives,
     *,
-    say: Progress = SILENT,
+    report_progress: Progress = SILENT,
 ) -> Report:
     """Drill, and write the report down, for who keeps others away; see `restore.scratch`.
 
     :raises BackupError: there is nothing to drill with, or the report cannot be written. What a drill finds is in the
         report.
     """
-    if restore.unfinished(store):
+    if restore.is_interrupted(store):
         raise BackupError("a restore died, and what it left is not settled: `panelctl backup settle` first")
-    report = _drill(store, origins, app, say)
-    report = replace(report, problem=report.problem or _verdict(report, limits))
-    _append(store, report)
+    report = _drill(store, origins, app, report_progress)
+    report = replace(report, problem=report.problem or _missed_objectives(report, objectives))
+    _append_report(store, report)
     return report
 
 
-def reports(store: Store) -> list[Report]:
+def read_reports(store: Store) -> list[Report]:
     """Return the reports that there are, oldest first.
 
     :raises NotAuthenticError: one is not what was signed.
@@ -127,10 +127,10 @@ def reports(store: Store) -> list[Report]:
         return []
     # What is behind the last end of a line was never finished.
     lines = file.read_bytes().split(b"\n")[:-1]
-    return [_parse(line, store.keys, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
+    return [_parse_report(line, store.keys, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 
-def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> Report:
+def _drill(store: Store, origins: Sequence[Origin], app: App, report_progress: Progress) -> Report:
     now, started = datetime.now(timezone.utc), time.monotonic()
     report = Report(store.host, names.stamp(now))
     sources: dict[str, Any] = {}
@@ -138,37 +138,37 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
         wanted = restore.plan(store, origins)
         known = [origin.name for group in wanted.values() for origin in group]
         chosen = [origin for origin in origins if origin.name in known]
-        with _place(store, chosen) as staging:
-            found = restore.bring(store, wanted, dict.fromkeys(known, staging), say)
+        with _staging_folder(store, chosen) as staging:
+            found = restore.verify_and_extract(store, wanted, dict.fromkeys(known, staging), report_progress)
             for origin in chosen:
-                say(f"loading {origin.name}")
+                report_progress(f"loading {origin.name}")
                 began = time.monotonic()
                 origin.load(found[origin.name].source, staging)
-                sources[origin.name] = asdict(_proven(found[origin.name], now, began))
-            _furnish(chosen, found, staging)
-            say("asking the panel for its health on it")
+                sources[origin.name] = asdict(_source_result(found[origin.name], now, began))
+            _place_sqlite_files(chosen, found, staging)
+            report_progress("asking the panel for its health on it")
             health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
         if future := {found[o.name].backup.name for o in chosen if names.is_ahead(sources[o.name]["age"])}:
             raise BackupError(f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or it was then")
         missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.present())]
     except BackupError as error:
-        return replace(report, sources=sources, rto=_since(started), problem=str(error))
+        return replace(report, sources=sources, rto=_elapsed(started), problem=str(error))
     except OSError as error:
         problem = f"{error.filename or store.state_dir}: {error.strerror}"
-        return replace(report, sources=sources, rto=_since(started), problem=problem)
+        return replace(report, sources=sources, rto=_elapsed(started), problem=problem)
     ages = {kind: [sources[o.name]["age"] for o in chosen if o.is_database is kind] for kind in (True, False)}
     return replace(
         report,
-        rto=_since(started),
+        rto=_elapsed(started),
         rpo=max([0, *ages[True]]),
         files_age=max([0, *ages[False]]),
         sources=sources,
         health=health,
-        problem="; ".join(_lacking(sources, missing)),
+        problem="; ".join(_unproven(sources, missing)),
     )
 
 
-def _lacking(sources: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
+def _unproven(sources: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
     """Give what a drill should have proven, and had nothing to."""
     if missing:
         yield f"no good backup has {', '.join(missing)}"
@@ -179,7 +179,7 @@ def _lacking(sources: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -
 
 
 @contextmanager
-def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
+def _staging_folder(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
     """Give a fresh folder, and leave nothing behind."""
     staging = store.state_dir / _STAGING
     if staging.exists():
@@ -196,7 +196,7 @@ def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
                 origin.drop()
 
 
-def _furnish(chosen: Sequence[Origin], found: dict[str, Brought], staging: Path) -> None:
+def _place_sqlite_files(chosen: Sequence[Origin], found: dict[str, Extracted], staging: Path) -> None:
     """Put databases that are files where the panel looks for them: into the folder that they were backed up beside."""
     folders = [origin for origin in chosen if isinstance(origin, Files)]
     for database in chosen:
@@ -210,28 +210,28 @@ def _furnish(chosen: Sequence[Origin], found: dict[str, Brought], staging: Path)
                 break
 
 
-def _verdict(report: Report, limits: Limits) -> str:
+def _missed_objectives(report: Report, objectives: RecoveryObjectives) -> str:
     checks = (
-        ("RTO", report.rto, limits.rto_max),
-        ("RPO", report.rpo, limits.rpo_max),
-        ("the age of the files", report.files_age, limits.files_max),
+        ("RTO", report.rto, objectives.rto_max),
+        ("RPO", report.rpo, objectives.rpo_max),
+        ("the age of the files", report.files_age, objectives.files_max),
     )
     return "; ".join(
         f"{what} is {value} s, and has to be below {most}" for what, value, most in checks if value >= most
     )
 
 
-def _proven(found: Brought, now: datetime, began: float) -> Proven:
+def _source_result(found: Extracted, now: datetime, began: float) -> SourceResult:
     source, backup = found
     age = math.ceil((now - names.moment_of(backup.began)).total_seconds())
-    return Proven(backup.name, age, _since(began), len(source.rows), sum(source.rows.values()), source.canary)
+    return SourceResult(backup.name, age, _elapsed(began), len(source.rows), sum(source.rows.values()), source.canary)
 
 
-def _since(started: float) -> int:
+def _elapsed(started: float) -> int:
     return math.ceil(time.monotonic() - started)
 
 
-def _append(store: Store, report: Report) -> None:
+def _append_report(store: Store, report: Report) -> None:
     text = canonical.encode({"format": 1, **asdict(report)})
     line = b"%s %s %s\n" % (text, store.keys.signer.encode("ascii"), _sign(text, store.keys, store.keys.signer))
     path = store.state_dir / _REPORTS
@@ -249,7 +249,7 @@ def _append(store: Store, report: Report) -> None:
         raise BackupError(f"{path}: the report cannot be written: {error.strerror}") from error
 
 
-def _parse(line: bytes, keys: Keyring, where: str) -> Report:
+def _parse_report(line: bytes, keys: Keyring, where: str) -> Report:
     try:
         text, key, signature = line.rsplit(b" ", 2)
     except ValueError:

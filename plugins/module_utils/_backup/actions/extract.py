@@ -33,16 +33,16 @@ from ..progress import SILENT, Progress
 from ..storage.store import ROOM, Store, check_size, no_archive, opened
 
 _CHUNK = 1 << 20  # bytes
-_LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
-_WAITING = 64  # files that may still be digested while the next ones are written
+_WRITEBACK_MIN = 64 << 10  # bytes; below that the disk is better left to gather them
+_PENDING_DIGESTS_MAX = 64  # files that may still be digested while the next ones are written
 # Text comes to thirty times its archive, zeroes to a thousand times.
 _RATIO_MAX = 200
 # What nobody has to be afraid of: the empty file of a database is such zeroes.
-_SIZE_MIN = 1 << 30
+_SIZE_ALLOWED = 1 << 30
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """What an archive that nobody signed may come to; beyond that it is a bomb.
 
     :param size: bytes of all members.
@@ -54,18 +54,18 @@ class Limits:
     room: int = 1 << 62
 
     @classmethod
-    def of(cls, archive: int, folder: Path) -> Limits:
+    def for_archive(cls, archive: int, folder: Path) -> ArchiveLimits:
         """Return what an archive may come to in a folder.
 
         :param archive: its descriptor.
         :param folder: one that is there.
         """
-        size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_MIN)
+        size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_ALLOWED)
         return cls(size=size, room=shutil.disk_usage(folder).free - ROOM)
 
 
 @contextlib.contextmanager
-def verified(store: Store, name: str, progress: Progress = SILENT) -> Iterator[tuple[Manifest, int]]:
+def verified_backup(store: Store, name: str, report_progress: Progress = SILENT) -> Iterator[tuple[Manifest, int]]:
     """Open a backup whose every byte is what was signed; gives its manifest and the descriptor of its archive.
 
     Nobody can exchange the archive afterwards: it is the descriptor that was digested which is read. What was found is
@@ -75,11 +75,11 @@ def verified(store: Store, name: str, progress: Progress = SILENT) -> Iterator[t
     :raises NotAuthenticError: it is not what was signed, or not where or when it belongs.
     """
     path = store.path(name, names.ARCHIVE)
-    with store.open(name) as found, _archive(path) as descriptor:
-        progress(f"verifying {name}", found.summary.size)
+    with store.open(name) as found, _open_archive(path) as descriptor:
+        report_progress(f"verifying {name}", found.summary.size)
         before = os.fstat(descriptor)
         try:
-            _verify(path, descriptor, found, progress)
+            _verify(path, descriptor, found, report_progress)
         except AlteredError:
             store.doubts.note(name, before)
             raise
@@ -88,18 +88,18 @@ def verified(store: Store, name: str, progress: Progress = SILENT) -> Iterator[t
 
 
 @contextlib.contextmanager
-def checked(path: Path, found: Manifest, progress: Progress = SILENT) -> Iterator[int]:
+def verified_archive(path: Path, found: Manifest, report_progress: Progress = SILENT) -> Iterator[int]:
     """Open an archive whose every byte is what was signed, wherever it is; gives its descriptor.
 
     :raises NotAuthenticError: it is not.
     """
-    with _archive(path) as descriptor:
-        _verify(path, descriptor, found, progress)
+    with _open_archive(path) as descriptor:
+        _verify(path, descriptor, found, report_progress)
         yield descriptor
 
 
 @contextlib.contextmanager
-def unproven(store: Store, name: str) -> Iterator[int]:
+def unproven_archive(store: Store, name: str) -> Iterator[int]:
     """Open an archive of the first format, of which nothing proves what it is; gives its descriptor.
 
     :raises BackupError: there is none.
@@ -115,7 +115,7 @@ def unproven(store: Store, name: str) -> Iterator[int]:
         raise BackupError(f"{name}: there is no such backup: {error.strerror}") from None
     digests = dict(re.findall(r"^(MD5|SHA256): *([0-9a-f]+)\s*$", info, re.MULTILINE))
     path = store.path(name, names.ARCHIVE)
-    with _archive(path) as descriptor:
+    with _open_archive(path) as descriptor:
         for kind, expected in digests.items():
             # MD5 finds what broke by itself; against people nothing here helps.
             if _digest(descriptor, kind.lower()) != expected:
@@ -124,24 +124,24 @@ def unproven(store: Store, name: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _archive(path: Path) -> Iterator[int]:
+def _open_archive(path: Path) -> Iterator[int]:
     with opened(path, NotAuthenticError(no_archive(path))) as stream:
         yield stream.fileno()
 
 
-def _digest(descriptor: int, algorithm: str, progress: Progress = SILENT) -> str:
+def _digest(descriptor: int, algorithm: str, report_progress: Progress = SILENT) -> str:
     digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     while data := os.read(descriptor, _CHUNK):
         digest.update(data)
-        progress.advance(len(data))
+        report_progress.advance(len(data))
     return digest.hexdigest()
 
 
-def _verify(path: Path, descriptor: int, found: Manifest, progress: Progress) -> None:
+def _verify(path: Path, descriptor: int, found: Manifest, report_progress: Progress) -> None:
     check_size(path, os.fstat(descriptor), found.summary)
-    if not hmac.compare_digest(_digest(descriptor, "sha256", progress), found.summary.sha256):
+    if not hmac.compare_digest(_digest(descriptor, "sha256", report_progress), found.summary.sha256):
         raise AlteredError(f"{path}: its content is not what was signed")
 
 
@@ -158,36 +158,36 @@ class Part(NamedTuple):
 
 
 def extract(
-    found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None, progress: Progress = SILENT
+    found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None, report_progress: Progress = SILENT
 ) -> None:
     """Write the members of a verified archive below a folder that is made for that; see `extract_all`."""
-    extract_all([Part(found, archive, only)], folder, progress)
+    extract_all([Part(found, archive, only)], folder, report_progress)
 
 
-def extract_all(parts: Sequence[Part], folder: Path, progress: Progress = SILENT) -> None:
+def extract_all(parts: Sequence[Part], folder: Path, report_progress: Progress = SILENT) -> None:
     """Write members of verified archives below a folder that is made for that. Root gives them their owners.
 
     :raises BackupError: the folder is there already, or cannot be written.
     :raises NotAuthenticError: an archive has something else than its manifest, or two have the same.
     """
-    with _filled(folder) as place:
+    with _extraction_root(folder) as root:
         for found, archive, only in parts:
-            progress(f"extracting {found.summary.name}", found.summary.content_size)
-            with _reading(archive) as reader:
-                for entry, content in _signed(found, reader):
+            report_progress(f"extracting {found.summary.name}", found.summary.content_size)
+            with _open_reader(archive) as reader:
+                for entry, content in _signed_members(found, reader):
                     if only is None or any(f"{entry.member.path}/".startswith(f"{path}/") for path in only):
-                        place.add(entry, content)
-                    progress.advance(entry.member.size)
+                        root.add(entry, content)
+                    report_progress.advance(entry.member.size)
 
 
-def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
+def extract_unproven(archive: int, folder: Path, limits: ArchiveLimits) -> None:
     """Write all members of an archive that nobody signed below a folder that is made for that.
 
     :raises BackupError: the folder is there already, or cannot be written.
     :raises NotAuthenticError: the archive has something that no backup has, or more than the limits allow.
     """
     members = size = 0
-    with _filled(folder) as place, _reading(archive) as reader:
+    with _extraction_root(folder) as root, _open_reader(archive) as reader:
         for member, content in tar.members(reader.read):
             members, size = members + 1, size + member.size
             if members > limits.members or size > limits.size:
@@ -199,18 +199,18 @@ def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
             if path == ".":
                 continue
             check_path(path)
-            place.add(Entry(replace(member, path=path)), content)
+            root.add(Entry(replace(member, path=path)), content)
 
 
 @contextlib.contextmanager
-def _filled(folder: Path) -> Iterator[_Place]:
+def _extraction_root(folder: Path) -> Iterator[_ExtractionRoot]:
     """Give what fills a fresh folder, which takes this one's place when all is in it."""
-    with _staged(folder) as staging, _Place(staging, owners=os.geteuid() == 0) as place:
-        yield place
+    with _staging_folder(folder) as staging, _ExtractionRoot(staging, owners=os.geteuid() == 0) as root:
+        yield root
 
 
 @contextlib.contextmanager
-def _reading(archive: int) -> Iterator[Reader]:
+def _open_reader(archive: int) -> Iterator[Reader]:
     reader, whole = Reader(archive), False
     try:
         yield reader
@@ -220,7 +220,7 @@ def _reading(archive: int) -> Iterator[Reader]:
 
 
 @contextlib.contextmanager
-def _staged(folder: Path) -> Iterator[int]:
+def _staging_folder(folder: Path) -> Iterator[int]:
     """Give a fresh folder that takes this one's place when all is in it: what has the name is whole."""
     if os.path.lexists(folder):
         raise BackupError(f"{folder}: it is there already; nothing is restored over something else")
@@ -260,7 +260,7 @@ def _sweep(staging: Path) -> None:
         os.close(left)
 
 
-def _signed(found: Manifest, reader: Reader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+def _signed_members(found: Manifest, reader: Reader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
     """Give the members of an archive, in lockstep with those that were signed."""
     signed = found.entries()
     for member, content in tar.members(reader.read):
@@ -274,25 +274,25 @@ def _signed(found: Manifest, reader: Reader) -> Iterator[tuple[Entry, Iterator[b
         raise NotAuthenticError("the archive ends before its manifest does")
 
 
-class _Place:
+class _ExtractionRoot:
     """A folder that is being filled. Each name is made anew, in a folder that this one has made."""
 
     def __init__(self, folder: int, *, owners: bool) -> None:
         self._owners = owners
         self._root = os.dup(folder)
         # One is kept open, because files of a folder follow each other.
-        self._open: tuple[str, int] = ("", self._root)
+        self._open_folder: tuple[str, int] = ("", self._root)
         self._folders: list[tar.Member] = []
         self._sums = Sums()
         self._unproven: deque[tuple[Entry, Sum]] = deque()
 
-    def __enter__(self) -> _Place:
+    def __enter__(self) -> _ExtractionRoot:
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
         try:
             if kind is None:
-                self._finish()
+                self._complete()
         finally:
             self._sums.close()
             self._close()
@@ -322,12 +322,12 @@ class _Place:
             raise NotAuthenticError(f"{member.path!r} is in the archive twice") from None
         try:
             self._write(descriptor, content, digest)
-            self._dress(descriptor, member)
+            self._set_metadata(descriptor, member)
         finally:
             os.close(descriptor)
         if digest:
             self._unproven.append((entry, digest))
-            self._prove(_WAITING)
+            self._check_digests(_PENDING_DIGESTS_MAX)
 
     def _write(self, descriptor: int, content: Iterator[bytes], digest: Sum | None) -> None:
         size = 0
@@ -335,30 +335,30 @@ class _Place:
             if digest:
                 digest.update(data)
             write_all(descriptor, data)
-            if len(data) >= _LARGE:
+            if len(data) >= _WRITEBACK_MIN:
                 start_writeback(descriptor, size, len(data))
             size += len(data)
 
-    def _prove(self, left: int) -> None:
+    def _check_digests(self, left: int) -> None:
         """Compare what was written with what was signed, but for so many of the last files."""
         while len(self._unproven) > left:
             entry, digest = self._unproven.popleft()
             if not hmac.compare_digest(digest.hexdigest(), entry.sha256):
                 raise NotAuthenticError(f"the content of {entry.member.path!r} is not what was signed")
 
-    def _finish(self) -> None:
-        self._prove(0)
+    def _complete(self) -> None:
+        self._check_digests(0)
         # Innermost first: a folder that may not be written into is closed only when all is in it.
         for member in sorted(self._folders, key=lambda folder: folder.path, reverse=True):
             descriptor = self._descend(member.path)
             try:
-                self._dress(descriptor, member)
+                self._set_metadata(descriptor, member)
             finally:
                 os.close(descriptor)
         # One call for all files instead of one for each.
         _sync_all(self._root)
 
-    def _dress(self, descriptor: int, member: tar.Member) -> None:
+    def _set_metadata(self, descriptor: int, member: tar.Member) -> None:
         try:
             if self._owners:
                 os.fchown(descriptor, member.uid, member.gid)
@@ -369,12 +369,12 @@ class _Place:
 
     def _parent(self, path: str) -> tuple[int, str]:
         folder, _, name = path.rpartition("/")
-        if folder != self._open[0]:
+        if folder != self._open_folder[0]:
             self._close()
-            self._open = ("", self._root)
+            self._open_folder = ("", self._root)
             if folder:
-                self._open = (folder, self._descend(folder, make=True))
-        return self._open[1], name
+                self._open_folder = (folder, self._descend(folder, make=True))
+        return self._open_folder[1], name
 
     def _descend(self, path: str, *, make: bool = False) -> int:
         """Open a folder below the root, one name after the other, through no link."""
@@ -393,9 +393,9 @@ class _Place:
         return here
 
     def _close(self) -> None:
-        if self._open[1] != self._root:
-            os.close(self._open[1])
-            self._open = ("", self._root)
+        if self._open_folder[1] != self._root:
+            os.close(self._open_folder[1])
+            self._open_folder = ("", self._root)
 
 
 def _sync_all(descriptor: int) -> None:

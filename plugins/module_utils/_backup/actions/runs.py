@@ -21,11 +21,11 @@ from .drill import Report
 
 _FILE = "runs.json"
 _TEXTFILE = "aapanel_backup.prom"
-_WAIT = 10.0  # seconds for who writes it down too, which takes milliseconds
+_LOCK_WAIT = 10.0  # seconds for who writes it down too, which takes milliseconds
 
 
 @dataclass(frozen=True)
-class Run:
+class LastRuns:
     """The last ones of a kind. Times are seconds since the epoch; 0 for never.
 
     :param size: bytes of what was made, by the last one that was good.
@@ -40,34 +40,34 @@ class Run:
     problem: str = ""
 
 
-class Runs:
+class RunHistory:
     """The file in which they are noted."""
 
     def __init__(self, state_dir: Path, textfile_dir: Path | None = None) -> None:
         self._state_dir = state_dir
         self._textfile_dir = textfile_dir
 
-    def read(self) -> dict[str, Run]:
+    def read(self) -> dict[str, LastRuns]:
         """Return the last runs by their kinds, such as `create full` and `drill`."""
         try:
             content = json.loads((self._state_dir / _FILE).read_text(encoding="utf-8"))
-            return {kind: Run(**run) for kind, run in content.items()}
+            return {kind: LastRuns(**run) for kind, run in content.items()}
         except (OSError, ValueError, TypeError):
             # It tells of runs, and is not what anything is decided by.
             return {}
 
-    def note(self, kind: str, problem: str = "", *, seconds: float = 0.0, size: int = 0) -> None:
+    def record(self, kind: str, problem: str = "", *, seconds: float = 0.0, size: int = 0) -> None:
         """Write down how a run went; nothing that goes wrong here makes it another one.
 
         :param problem: why it failed; empty where it did not.
         """
         now = int(time.time())
-        with contextlib.suppress(OSError), locks.held(self._state_dir / "runs.lock", _WAIT, "run"):
+        with contextlib.suppress(OSError), locks.held(self._state_dir / "runs.lock", _LOCK_WAIT, "run"):
             # Of one that was killed at this; nobody else is at it now.
             for left in self._state_dir.glob(f".{_FILE}.*"):
                 left.unlink()
             runs = self.read()
-            last = runs.get(kind, Run())
+            last = runs.get(kind, LastRuns())
             if problem:
                 runs[kind] = replace(last, last_failure=now, failures=last.failures + 1, problem=problem)
             else:
@@ -82,7 +82,7 @@ class Runs:
                 durable.write(self._textfile_dir / _TEXTFILE, textfile(self.read(), last_drill), 0o644)
 
 
-def textfile(runs: Mapping[str, Run], last_drill: Report | None) -> str:
+def textfile(runs: Mapping[str, LastRuns], last_drill: Report | None) -> str:
     """Render the figures. https://prometheus.io/docs/instrumenting/exposition_formats/"""
     lines: list[str] = []
     for name, kind, text in (
@@ -110,7 +110,7 @@ def _labels(run: str) -> str:
     return f'{{run="{kind}",set="{of_set}"}}'
 
 
-def _value(run: Run, name: str) -> float:
+def _value(run: LastRuns, name: str) -> float:
     return {
         "last_success_timestamp_seconds": run.last_success,
         "last_failure_timestamp_seconds": run.last_failure,

@@ -18,7 +18,7 @@ from ..archive.manifest import Summary
 from ..sources.source import Origin
 from ..storage.store import State, Store
 from . import drill, restore, runs
-from .drill import Limits
+from .drill import RecoveryObjectives
 
 _CLOCK = "the clock is wrong now, or it was then"
 
@@ -39,7 +39,9 @@ class Status:
     problems: list[str] = field(default_factory=list)
 
 
-def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str, runs.Run]) -> Status:
+def collect(
+    store: Store, origins: Sequence[Origin], objectives: RecoveryObjectives, last: dict[str, runs.LastRuns]
+) -> Status:
     """Look at all of it; changes nothing.
 
     :raises BackupError: the books cannot be read.
@@ -53,7 +55,7 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     ]
     sources = {origin.name: _newest(origin, good, now) for origin in origins}
     for origin in origins:
-        most = limits.rpo_max if origin.is_database else limits.files_max
+        most = objectives.rpo_max if origin.is_database else objectives.files_max
         age = sources[origin.name]["age"]
         if age is None:
             problems += [] if origin.optional else [f"{origin.name}: it was never backed up"]
@@ -61,21 +63,22 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
             problems.append(f"{origin.name}: {sources[origin.name]['newest']} is from the future: {_CLOCK}")
         elif age >= most:
             problems.append(f"{origin.name}: its newest backup is {age} s old, and should be younger than {most} s")
-    reports = drill.reports(store)
+    reports = drill.read_reports(store)
     if reports and reports[-1].problem:
         problems.append(f"the last drill failed: {reports[-1].problem}")
     # Whatever there is to prove, and since when nobody has.
     proven = reports[-1].began if reports else good[0].began if good else names.stamp(now)
-    if (unproven := _age(proven, now)) > limits.drill_max:
+    if (unproven := _age(proven, now)) > objectives.drill_max:
         problems.append(f"for {unproven} s no drill has proven that they restore")
     if reports and names.is_ahead(unproven):
         problems.append(f"the last drill is from the future: {_CLOCK}")
-    if restore.unfinished(store):
+    if restore.is_interrupted(store):
         problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
     problems += [
-        f"{folder} is left over of a restore, and could not be removed: remove it" for folder in restore.left(store)
+        f"{folder} is left over of a restore, and could not be removed: remove it"
+        for folder in restore.leftovers(store)
     ]
-    proven_at = last.get("drill", runs.Run()).last_success
+    proven_at = last.get("drill", runs.LastRuns()).last_success
     problems += [
         f"the last `{kind}` failed: {run.problem}"
         for kind, run in last.items()

@@ -16,10 +16,10 @@ from typing import Any
 
 from ..errors import BackupError
 from ..offsite import fetch, upload
-from ..offsite.fetch import NEWEST, Fetched, Wish
+from ..offsite.fetch import NEWEST, FetchRequest, FetchResult
 from ..offsite.remote import Remote
 from ..offsite.upload import Problem
-from ..service.backups import Backups
+from ..service.backups import BackupService
 from ..storage.store import SIGNED
 from .commands import Command
 from .render import Screen
@@ -42,8 +42,8 @@ def add_parsers(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> No
     adopt.add_argument("--all", action="store_true", help="all that are here and that the ledger does not know")
 
 
-def _push(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
-    done = backups.push(_remote(backups))
+def _push(service: BackupService, _options: argparse.Namespace, screen: Screen) -> int:
+    done = service.push(_remote(service))
     lines = [
         *(f"{name}  sent" for name in done.sent),
         *(f"{name}  removed from the remote" for name in done.removed),
@@ -54,32 +54,32 @@ def _push(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int
     return _status(done.problems)
 
 
-def _compare(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
-    found = upload.compare(backups.store, _remote(backups))
+def _compare(service: BackupService, _options: argparse.Namespace, screen: Screen) -> int:
+    found = upload.compare(service.store, _remote(service))
     lines = [f"{one.name}  there: {one.there or 'no'}  here: {one.here or 'no'}" for one in found]
     screen.show([asdict(one) for one in found], lines or ["there are none"])
     signed = [state.value for state in SIGNED]
     return 1 if any(one.here in signed and one.there != "whole" for one in found) else 0
 
 
-def _fetch(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
-    remote = _remote(backups)
+def _fetch(service: BackupService, options: argparse.Namespace, screen: Screen) -> int:
+    remote = _remote(service)
     if options.identity is not None:
         remote = replace(remote, identity=options.identity)
-    wish = Wish("" if options.all else options.name, options.adopt, options.again, options.wait)
-    return _fetched(fetch.fetch(backups.store, remote, wish, screen.progress), screen)
+    request = FetchRequest("" if options.all else options.name, options.adopt, options.again, options.wait)
+    return _show_result(fetch.fetch(service.store, remote, request, screen.progress), screen)
 
 
-def _adopt(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
+def _adopt(service: BackupService, options: argparse.Namespace, screen: Screen) -> int:
     if options.all == bool(options.names):
         raise BackupError("say which: names, or --all")
-    return _fetched(fetch.adopt(backups.store, options.names, wait=options.wait), screen)
+    return _show_result(fetch.adopt(service.store, options.names, wait=options.wait), screen)
 
 
 COMMANDS: dict[str, Command] = {"push": _push, "remote": _compare, "fetch": _fetch, "adopt": _adopt}
 
 
-def _fetched(done: Fetched, screen: Screen) -> int:
+def _show_result(done: FetchResult, screen: Screen) -> int:
     lines = [
         *(f"{name}  fetched" for name in done.fetched),
         *(f"{name}  is here already" for name in done.here),
@@ -92,10 +92,10 @@ def _fetched(done: Fetched, screen: Screen) -> int:
     return _status(done.problems)
 
 
-def _remote(backups: Backups) -> Remote:
-    if backups.settings.offsite is None:
+def _remote(service: BackupService) -> Remote:
+    if service.settings.offsite is None:
         raise BackupError("there is no remote: the settings have no `offsite`; set panel_backup_offsite")
-    return backups.settings.offsite
+    return service.settings.offsite
 
 
 def _problems(problems: Sequence[Problem]) -> list[str]:

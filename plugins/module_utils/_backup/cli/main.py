@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..archive import names
 from ..errors import BackupError
-from ..service.backups import Backups
+from ..service.backups import BackupService
 from ..service.settings import load
 from . import commands, commands_offsite
 from .render import Screen
@@ -38,8 +38,8 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        backups = Backups(load(Path(config)), screen.progress, getattr(options, "wait", 0.0))
-        return {**commands.COMMANDS, **commands_offsite.COMMANDS}[options.command](backups, options, screen)
+        service = BackupService(load(Path(config)), screen.progress, getattr(options, "wait", 0.0))
+        return {**commands.COMMANDS, **commands_offsite.COMMANDS}[options.command](service, options, screen)
     except BackupError as error:
         return screen.failed(str(error), error.status)
     except OSError as error:

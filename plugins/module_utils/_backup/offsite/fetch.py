@@ -31,16 +31,16 @@ from ..storage.ledger import Ledger, order
 from ..storage.store import ROOM, SIGNED, State, Store, new, opened
 from . import upload
 from .remote import Meter, Remote
-from .upload import Journal, Problem, Sent
+from .upload import Problem, RemoteFile, UploadState
 
 _TEMPORARY = ".fetched-"  # another one than that of backups that are being made, which `create` sweeps away
-_PATIENCE = 3600.0  # seconds to wait for a backup that is being made, once hours of fetching are at stake
+_LOCK_WAIT = 3600.0  # seconds to wait for a backup that is being made, once hours of fetching are at stake
 #: For the name of a backup.
 NEWEST = "newest"
 
 
 @dataclass(frozen=True)
-class Wish:
+class FetchRequest:
     """What is to be fetched.
 
     :param name: of one, or NEWEST; empty for all. What was pruned is neither the newest nor one of all.
@@ -56,7 +56,7 @@ class Wish:
 
 
 @dataclass
-class Fetched:
+class FetchResult:
     """What was done.
 
     :param here: those that were here already.
@@ -70,27 +70,27 @@ class Fetched:
     problems: list[Problem] = field(default_factory=list)
 
 
-def fetch(store: Store, remote: Remote, wish: Wish, say: Progress = SILENT) -> Fetched:
+def fetch(store: Store, remote: Remote, request: FetchRequest, report_progress: Progress = SILENT) -> FetchResult:
     """Bring backups back.
 
-    :param say: is told what is being fetched.
+    :param report_progress: is told what is being fetched.
     :raises BackupError: the remote does not answer, or has no such backup.
     """
-    with upload.working(store, wish.wait) as journal:
-        return _Fetch(store, remote, journal, wish, say).run()
+    with upload.transfer_lock(store, request.wait) as state:
+        return _Fetcher(store, remote, state, request, report_progress).run()
 
 
-def adopt(store: Store, wanted: Sequence[str] = (), *, wait: float = 0.0) -> Fetched:
+def adopt(store: Store, wanted: Sequence[str] = (), *, wait: float = 0.0) -> FetchResult:
     """Take backups in that are here, and that the ledger does not know: those of a machine of which this has the place.
 
     :param wanted: names; empty for all that it does not know.
     :raises BusyError: another one is at work.
     """
-    done = Fetched()
+    done = FetchResult()
     known = store.ledger()
     proven: list[tuple[Summary, str]] = []
-    for name in wanted or _unknown(store, known):
-        with _noted(done, name), _authentic(store, name) as found:
+    for name in wanted or _unknown_backups(store, known):
+        with _collecting_problem(done, name), _open_authentic(store, name) as found:
             proven.append((found.summary, found.sha256))
     with store.locked(wait) as ledger:
         for summary, sha256 in sorted(proven, key=lambda one: order(one[0].began, one[0].seq, adopted=True)):
@@ -99,32 +99,34 @@ def adopt(store: Store, wanted: Sequence[str] = (), *, wait: float = 0.0) -> Fet
     return done
 
 
-class _Fetch:
-    def __init__(self, store: Store, remote: Remote, journal: Journal, wish: Wish, say: Progress) -> None:
+class _Fetcher:
+    def __init__(
+        self, store: Store, remote: Remote, state: UploadState, request: FetchRequest, report_progress: Progress
+    ) -> None:
         self._store = store
         self._remote = remote
-        self._journal = journal
-        self._wish = wish
-        self._say = say
+        self._state = state
+        self._request = request
+        self._report_progress = report_progress
         self._there: dict[str, int] = {}
-        self._done = Fetched()
+        self._done = FetchResult()
 
-    def run(self) -> Fetched:
+    def run(self) -> FetchResult:
         self._there = self._remote.files()
-        wanted = self._wanted()
+        wanted = self._select()
         self._store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep()
         for name in wanted:
-            with _noted(self._done, name):
+            with _collecting_problem(self._done, name):
                 try:
-                    self._one(name)
+                    self._fetch(name)
                 finally:
                     self._sweep()
         return self._done
 
-    def _wanted(self) -> list[str]:
-        name = self._wish.name
-        whole = {found for found in upload.named(self._there) if self._ending(found) is not None}
+    def _select(self) -> list[str]:
+        name = self._request.name
+        whole = {found for found in upload.backup_names(self._there) if self._extension(found) is not None}
         # By name is by time; that the name is right, each manifest says.
         found = sorted(whole - set(self._store.ledger().pruned()))
         if name:
@@ -134,28 +136,28 @@ class _Fetch:
             raise BackupError(f"{self._remote.remote} has no {what}; `panelctl backup remote` says what it has")
         return found
 
-    def _one(self, name: str) -> None:
-        if self._is_here(name):
+    def _fetch(self, name: str) -> None:
+        if self._is_present(name):
             self._done.here.append(name)
             return
-        with self._manifest(name) as found:
-            self._store.check_known(found, self._store.ledger(), again=self._wish.again)
-            self._archive(found)
-            with self._store.locked(max(self._wish.wait, _PATIENCE)) as ledger:
+        with self._fetch_manifest(name) as found:
+            self._store.check_known(found, self._store.ledger(), again=self._request.again)
+            self._fetch_archive(found)
+            with self._store.locked(max(self._request.wait, _LOCK_WAIT)) as ledger:
                 # It may have been pruned meanwhile.
-                self._store.check_known(found, ledger, again=self._wish.again)
+                self._store.check_known(found, ledger, again=self._request.again)
                 self._store.name(name, self._temporary)
                 self._done.fetched.append(name)
                 if name not in ledger.present():
-                    self._take(found, ledger)
+                    self._register(found, ledger)
 
-    def _is_here(self, name: str) -> bool:
+    def _is_present(self, name: str) -> bool:
         """Tell whether it is here already, every byte; what is here and broken is fetched anew."""
         try:
-            with _authentic(self._store, name) as found:
+            with _open_authentic(self._store, name) as found:
                 if self._store.ledger().created(name) is None:
-                    with self._store.locked(self._wish.wait) as ledger:
-                        self._take(found, ledger)
+                    with self._store.locked(self._request.wait) as ledger:
+                        self._register(found, ledger)
         except NotAuthenticError:
             return False
         except BackupError:
@@ -164,40 +166,40 @@ class _Fetch:
             return False
         return True
 
-    def _take(self, found: Manifest, ledger: Ledger) -> None:
+    def _register(self, found: Manifest, ledger: Ledger) -> None:
         """Deal with one that is not among those that should be here."""
-        if self._wish.adopt or self._wish.again:
+        if self._request.adopt or self._request.again:
             self._store.adopt(found.summary, found.sha256, ledger)
             self._done.adopted.append(found.summary.name)
         else:
             self._done.unknown.append(found.summary.name)
 
     @contextlib.contextmanager
-    def _manifest(self, name: str) -> Iterator[Manifest]:
+    def _fetch_manifest(self, name: str) -> Iterator[Manifest]:
         path = self._temporary(name, names.MANIFEST)
-        sent = self._bring(name, names.MANIFEST, self._room())
+        sent = self._download(name, names.MANIFEST, self._free_space())
         with opened(path, BackupError(f"{path}: it is gone")) as stream:
             found = self._store.signed(name, stream)
             self._note(name, names.MANIFEST, sent)
             yield found
 
-    def _archive(self, found: Manifest) -> None:
+    def _fetch_archive(self, found: Manifest) -> None:
         summary = found.summary
-        if self._room() < summary.size:
+        if self._free_space() < summary.size:
             raise BackupError(
                 f"{self._store.folder}: there is no room for the {summary.size >> 20} MiB of {summary.name}"
             )
-        self._say(f"fetching {summary.name}")
+        self._report_progress(f"fetching {summary.name}")
 
-        sent = self._bring(summary.name, names.ARCHIVE, summary.size)
-        with extract.checked(self._temporary(summary.name, names.ARCHIVE), found):
+        sent = self._download(summary.name, names.ARCHIVE, summary.size)
+        with extract.verified_archive(self._temporary(summary.name, names.ARCHIVE), found):
             self._note(summary.name, names.ARCHIVE, sent)
         # What the remote has of it is signed by nobody: it is made anew.
-        create.write(self._temporary(summary.name, names.INFO), info.render(summary, self._store.keys))
+        create.write_file(self._temporary(summary.name, names.INFO), info.render(summary, self._store.keys))
 
-    def _bring(self, name: str, suffix: str, limit: int) -> Meter:
+    def _download(self, name: str, suffix: str, limit: int) -> Meter:
         """Fetch a file; gives what it is there. Who sends more than the limit fills no disk."""
-        file, path = upload.file_of(name, suffix, self._ending(name) or ""), self._temporary(name, suffix)
+        file, path = upload.remote_name(name, suffix, self._extension(name) or ""), self._temporary(name, suffix)
 
         def take(content: Stream) -> None:
             path.unlink(missing_ok=True)
@@ -210,16 +212,16 @@ class _Fetch:
             raise NotAuthenticError(f"{file}: {self._remote.remote} has the manifest of this backup, and not this")
         return self._remote.read(file, take)
 
-    def _room(self) -> int:
+    def _free_space(self) -> int:
         return shutil.disk_usage(self._store.folder).free - ROOM
 
-    def _ending(self, name: str) -> str | None:
-        return upload.ending_of(name, self._there, (names.MANIFEST,))
+    def _extension(self, name: str) -> str | None:
+        return upload.find_extension(name, self._there, (names.MANIFEST,))
 
     def _note(self, name: str, suffix: str, sent: Meter) -> None:
         # That is what it is there, so that a push from here has nothing to ask.
-        file = upload.file_of(name, suffix, self._ending(name) or "")
-        self._journal.note(file, Sent(sent.size, sent.sha256))
+        file = upload.remote_name(name, suffix, self._extension(name) or "")
+        self._state.record(file, RemoteFile(sent.size, sent.sha256))
 
     def _temporary(self, name: str, suffix: str) -> Path:
         return self._store.folder / f"{_TEMPORARY}{name}{suffix}"
@@ -231,18 +233,18 @@ class _Fetch:
 
 
 @contextlib.contextmanager
-def _authentic(store: Store, name: str) -> Iterator[Manifest]:
+def _open_authentic(store: Store, name: str) -> Iterator[Manifest]:
     """Open a backup that is here and what was signed, every byte, and of which the ledger knows nothing else."""
     path = store.path(name, names.MANIFEST)
     with opened(path, BackupError(f"{name}: there is no such backup")) as stream:
         found = store.signed(name, stream)
         store.check_known(found, store.ledger())
-        with extract.checked(store.path(name, names.ARCHIVE), found):
+        with extract.verified_archive(store.path(name, names.ARCHIVE), found):
             yield found
 
 
 @contextlib.contextmanager
-def _noted(done: Fetched, name: str) -> Iterator[None]:
+def _collecting_problem(done: FetchResult, name: str) -> Iterator[None]:
     """Let one that fails not keep the others."""
     try:
         yield
@@ -250,7 +252,7 @@ def _noted(done: Fetched, name: str) -> Iterator[None]:
         done.problems.append(Problem(name, str(error), error.status))
 
 
-def _unknown(store: Store, ledger: Ledger) -> list[str]:
+def _unknown_backups(store: Store, ledger: Ledger) -> list[str]:
     # One that seems to continue what is written down is good, and may be a machine's before this one all the same.
     proven = (*SIGNED, State.REPLAYED)
     return [found.name for found in store.backups() if found.state in proven and ledger.created(found.name) is None]

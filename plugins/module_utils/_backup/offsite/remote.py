@@ -31,16 +31,16 @@ from ..programs import ProgramError, Stream
 AGE = ".age"
 _RCLONE, _AGE = "rclone", "age"
 _REMOTE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.+@ -]*):[^\0\n]*")
-_NO_FOLDER = 3  # rclone's exit status
-_TRIES = 3
-_PAUSE = 2.0  # seconds
-_PART = 5  # MiB; S3 takes 10,000 parts, and rclone cannot know how many a stream will have
-_PARTS = 9_000
+_EXIT_NO_FOLDER = 3  # rclone's exit status
+_ATTEMPTS = 3
+_RETRY_DELAY = 2.0  # seconds
+_S3_PART_MIN = 5  # MiB; S3 takes 10,000 parts, and rclone cannot know how many a stream will have
+_S3_PARTS_MAX = 9_000
 
-_PATIENCE = ("--contimeout=20s", "--timeout=2m", "--retries=3", "--low-level-retries=3")
+_RCLONE_RETRY_FLAGS = ("--contimeout=20s", "--timeout=2m", "--retries=3", "--low-level-retries=3")
 # In the environment, because not every release knows every one of them as an argument. A remote that lets nobody
 # change or rename what is there has to do, and rclone is not to write what it found out into its configuration.
-_ENVIRONMENT = {
+_RCLONE_ENVIRONMENT = {
     "RCLONE_ASK_PASSWORD": "false",
     "RCLONE_INPLACE": "true",
     "RCLONE_S3_NO_CHECK_BUCKET": "true",
@@ -112,7 +112,7 @@ class Remote:
             raise BackupError("offsite: `remote` has to be name:path, where the name is a section of rclone's config")
 
     @property
-    def ending(self) -> str:
+    def extension(self) -> str:
         """What the names of files that go there end with."""
         return AGE if self.recipients else ""
 
@@ -146,10 +146,11 @@ class Remote:
         self.check()
         try:
             told = programs.run(
-                self._command("lsjson", self.remote, "--files-only", "--no-modtime", "--no-mimetype"), _ENVIRONMENT
+                self._command("lsjson", self.remote, "--files-only", "--no-modtime", "--no-mimetype"),
+                _RCLONE_ENVIRONMENT,
             )
         except ProgramError as error:
-            if error.code == _NO_FOLDER:
+            if error.code == _EXIT_NO_FOLDER:
                 return {}
             raise
         return {entry["Name"]: entry["Size"] for entry in json.loads(told)}
@@ -161,21 +162,21 @@ class Remote:
         :param size: about how many bytes.
         :raises BackupError: it could not be written, or what came back is something else.
         """
-        part = math.ceil(size / _PARTS / (1 << 20))
-        large = () if part <= _PART else (f"--s3-chunk-size={part}Mi",)
-        command = self._command("rcat", self._path(file), *large)
+        part = math.ceil(size / _S3_PARTS_MAX / (1 << 20))
+        large = () if part <= _S3_PART_MIN else (f"--s3-chunk-size={part}Mi",)
+        command = self._command("rcat", self._address(file), *large)
 
         def send() -> Meter:
             meter = Meter()
-            _drain(programs.stream(command, _ENVIRONMENT, meter.over(self._sealed(file, content()))))
+            _discard(programs.stream(command, _RCLONE_ENVIRONMENT, meter.over(self._encrypted(file, content()))))
             return meter
 
-        sent, back = _try(send), self.look(file)
+        sent, back = _retry(send), self.measure(file)
         if (sent.size, sent.sha256) != (back.size, back.sha256):
             raise BackupError(f"{file}: what {self.remote} gives back of it is not what was sent")
         return back
 
-    def look(self, file: str) -> Meter:
+    def measure(self, file: str) -> Meter:
         """Read a file as it is there, and say what it is.
 
         :raises BackupError: it could not be read.
@@ -183,10 +184,10 @@ class Remote:
 
         def read() -> Meter:
             meter = Meter()
-            _drain(meter.over(self._get(file)))
+            _discard(meter.over(self._download(file)))
             return meter
 
-        return _try(read)
+        return _retry(read)
 
     def read(self, file: str, take: Callable[[Stream], None]) -> Meter:
         """Read a file, decrypted; gives what it is there.
@@ -198,11 +199,11 @@ class Remote:
 
         def attempt() -> Meter:
             meter = Meter()
-            take(self._opened(file, meter.over(self._get(file))))
+            take(self._decrypted(file, meter.over(self._download(file))))
             return meter
 
         try:
-            return _try(attempt)
+            return _retry(attempt)
         except ProgramError as error:
             # It authenticates what it reads, and complains of all but that in terms of the identity.
             if error.program != _AGE or "identity" in str(error):
@@ -214,17 +215,17 @@ class Remote:
 
         :raises BackupError: it could not be removed.
         """
-        programs.run(self._command("deletefile", self._path(file)), _ENVIRONMENT)
+        programs.run(self._command("deletefile", self._address(file)), _RCLONE_ENVIRONMENT)
 
-    def _get(self, file: str) -> Stream:
-        return programs.stream(self._command("cat", self._path(file)), _ENVIRONMENT)
+    def _download(self, file: str) -> Stream:
+        return programs.stream(self._command("cat", self._address(file)), _RCLONE_ENVIRONMENT)
 
-    def _sealed(self, file: str, content: Stream) -> Stream:
+    def _encrypted(self, file: str, content: Stream) -> Stream:
         if not file.endswith(AGE):
             return content
         return programs.stream([_AGE, "--encrypt", "--recipients-file", str(self.recipients)], {}, content)
 
-    def _opened(self, file: str, content: Stream) -> Stream:
+    def _decrypted(self, file: str, content: Stream) -> Stream:
         if not file.endswith(AGE):
             return content
         if self.identity is None:
@@ -232,26 +233,26 @@ class Remote:
         _check_secret(self.identity)
         return programs.stream([_AGE, "--decrypt", "--identity", str(self.identity)], {}, content)
 
-    def _path(self, file: str) -> str:
+    def _address(self, file: str) -> str:
         return self.remote + file if self.remote.endswith((":", "/")) else f"{self.remote}/{file}"
 
     def _command(self, *words: str) -> list[str]:
         limit = (f"--bwlimit={self.bandwidth}",) if self.bandwidth else ()
-        return [_RCLONE, *words, f"--config={self.config}", "--quiet", *_PATIENCE, *limit]
+        return [_RCLONE, *words, f"--config={self.config}", "--quiet", *_RCLONE_RETRY_FLAGS, *limit]
 
 
-def _try(action: Callable[[], _Result], left: int = _TRIES) -> _Result:
+def _retry(action: Callable[[], _Result], left: int = _ATTEMPTS) -> _Result:
     """Do something, and again where the line broke: rclone itself cannot, because it has seen the stream once."""
     try:
         return action()
     except ProgramError as error:
         if error.program != _RCLONE or left == 1:
             raise
-    time.sleep(_PAUSE)
-    return _try(action, left - 1)
+    time.sleep(_RETRY_DELAY)
+    return _retry(action, left - 1)
 
 
-def _drain(content: Stream) -> None:
+def _discard(content: Stream) -> None:
     for _ in content:
         pass
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from ..actions import create, drill, extract, restore, status
 from ..actions.app import App
 from ..actions.drill import Report
-from ..actions.restore import Plan, Restored, Restorer
-from ..actions.runs import Runs
+from ..actions.restore import Plan, Restorer, RestoreResult
+from ..actions.runs import RunHistory
 from ..actions.status import Status
 from ..archive import keyring, names
 from ..archive.manifest import Summary
 from ..errors import BackupError, BusyError, NotAuthenticError, UnhealthyError
 from ..offsite import upload
 from ..offsite.remote import Remote
-from ..offsite.upload import Pushed
+from ..offsite.upload import PushResult
 from ..progress import SILENT, Progress
 from ..storage import info, pins, retention
 from ..storage.store import Backup, State, Store, lock
@@ -42,18 +42,18 @@ class Verdict:
     status: int = 0
 
 
-class Backups:
+class BackupService:
     """The backups of a host.
 
-    :param say: is told what is being done.
+    :param report_progress: is told what is being done.
     :param wait: seconds to wait for another run.
     """
 
-    def __init__(self, settings: Settings, say: Progress = SILENT, wait: float = 0.0) -> None:
+    def __init__(self, settings: Settings, report_progress: Progress = SILENT, wait: float = 0.0) -> None:
         self.settings = settings
-        self._say = say
+        self._report_progress = report_progress
         self._wait = wait
-        self._runs = Runs(settings.paths.state_dir, settings.paths.textfile_dir)
+        self._runs = RunHistory(settings.paths.state_dir, settings.paths.textfile_dir)
 
     @property
     def store(self) -> Store:
@@ -63,22 +63,24 @@ class Backups:
         """
         return self.settings.store()
 
-    def create(self, of_set: str) -> Summary:
+    def create(self, set_name: str) -> Summary:
         """Make a backup of a set.
 
         :raises BackupError: it cannot be made; those before are untouched.
         """
-        origins = self.settings.of(of_set)
-        with self._noted(f"create {of_set}") as note:
-            self._settled()
-            summary = create.create(self.store, origins, of_set, wait=self._wait, say=self._say)
+        origins = self.settings.sources_of(set_name)
+        with self._recorded_run(f"create {set_name}") as note:
+            self._settle_interrupted()
+            summary = create.create(
+                self.store, origins, set_name, wait=self._wait, report_progress=self._report_progress
+            )
             note(summary.size)
         return summary
 
-    def newest(self, of_set: str = "") -> Summary | None:
+    def newest(self, set_name: str = "") -> Summary | None:
         """Return the newest good backup, of a set where one is named."""
         good = [found.summary for found in self.store.backups() if found.state is State.GOOD and found.summary]
-        return next((summary for summary in reversed(good) if of_set in ("", summary.set)), None)
+        return next((summary for summary in reversed(good) if set_name in ("", summary.set)), None)
 
     def all(self) -> list[Backup]:
         """Return all that are there or should be, oldest first."""
@@ -86,7 +88,7 @@ class Backups:
 
     def status(self) -> Status:
         """Look at all of it."""
-        return status.look(self.store, self.settings.origins, self.settings.limits, self._runs.read())
+        return status.collect(self.store, self.settings.origins, self.settings.objectives, self._runs.read())
 
     def verify(self, name: str = "") -> Verdict:
         """Read every byte of a backup.
@@ -95,9 +97,9 @@ class Backups:
         :raises BackupError: there is none.
         """
         store, found = self.store, Verdict("")
-        with contextlib.suppress(_FoundError), self._noted("verify"):
+        with contextlib.suppress(_FindingError), self._recorded_run("verify"):
             found = self._verify(store, name or store.good(or_broken=True)[-1].name)
-            _report([found])
+            _raise_first_problem([found])
         return found
 
     def verify_all(self) -> tuple[list[Verdict], list[Backup]]:
@@ -109,18 +111,18 @@ class Backups:
         found: list[Verdict] = []
         if len(old) == len(there):
             return found, old
-        with contextlib.suppress(_FoundError), self._noted("verify"):
+        with contextlib.suppress(_FindingError), self._recorded_run("verify"):
             for name in (backup.name for backup in there if backup not in old):
                 verdict = self._verify(store, name)
                 # Of what is pruned meanwhile no word is said.
                 if not verdict.problem or name not in before or name in store.ledger().present():
                     found.append(verdict)
-            _report(found)
+            _raise_first_problem(found)
         return found, old
 
     def _verify(self, store: Store, name: str) -> Verdict:
         try:
-            with extract.verified(store, name, self._say) as (found, _):
+            with extract.verified_backup(store, name, self._report_progress) as (found, _):
                 info.check(store.path(name, names.INFO), found.summary, store.keys)
                 return Verdict(name)
         except BackupError as error:
@@ -131,12 +133,12 @@ class Backups:
         self._refuse_old(name)
         return restore.plan(self.store, self.settings.origins, name, only)
 
-    def restore(self, wanted: Plan, *, snapshot: bool = True) -> Restored:
+    def restore(self, wanted: Plan, *, snapshot: bool = True) -> RestoreResult:
         """Bring back in place; see `restore.Restorer`."""
-        with self._noted("restore"):
+        with self._recorded_run("restore"):
             return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
 
-    def members(self, name: str = "", only: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    def select_members(self, name: str = "", only: Sequence[str] = ()) -> dict[str, dict[str, str]]:
         """Return the member of each source that is wanted, by the names of the backups that they are in.
 
         :param name: of a backup, with all that it has; empty for the newest one of each source of this host.
@@ -147,7 +149,7 @@ class Backups:
         self._refuse_old(name)
         if name:
             return {name: _members(store, name, only)}
-        wanted = restore.plan(store, self.settings.origins, only=only, elsewhere=True)
+        wanted = restore.plan(store, self.settings.origins, only=only, to_folder=True)
         return {name: _members(store, name, [origin.name for origin in group]) for name, group in wanted.items()}
 
     def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> dict[str, Summary]:
@@ -155,32 +157,35 @@ class Backups:
 
         :returns: the backup that each source came from, by its name.
         """
-        store, wanted = self.store, self.members(name, only)
+        store, wanted = self.store, self.select_members(name, only)
         with contextlib.ExitStack() as opened:
             # All of them before anything of one is parsed.
             parts = [
-                extract.Part(*opened.enter_context(extract.verified(store, backup, self._say)), list(members.values()))
+                extract.Part(
+                    *opened.enter_context(extract.verified_backup(store, backup, self._report_progress)),
+                    list(members.values()),
+                )
                 for backup, members in wanted.items()
             ]
-            extract.extract_all(parts, to, self._say)
+            extract.extract_all(parts, to, self._report_progress)
         return {source: part.found.summary for part in parts for source in wanted[part.found.summary.name]}
 
-    def restored(self, found: Mapping[str, Summary]) -> Restored:
+    def restore_result(self, found: Mapping[str, Summary]) -> RestoreResult:
         """Return what was extracted, as it is told of a restore in place.
 
         :param found: what `extract` returns.
         """
-        return Restored.of(found, restore.passed_over(self.store, found))
+        return RestoreResult.of(found, restore.skipped_newer_backups(self.store, found))
 
     def settle(self) -> str:
         """Undo what a restore that died has left; returns what was done, in words."""
         return self._restorer().settle(wait=self._wait)
 
-    def _settled(self) -> None:
+    def _settle_interrupted(self) -> None:
         # Whether the panel is healthy is another matter.
         with contextlib.suppress(UnhealthyError):
             if done := self.settle():
-                self._say(done)
+                self._report_progress(done)
 
     def drill(self) -> Report:
         """Prove that the newest backups restore; see `drill.drill`.
@@ -188,12 +193,14 @@ class Backups:
         :raises BusyError: a restore or another drill is at work.
         """
         store = self.store
-        self._settled()
-        with contextlib.suppress(_FoundError), self._noted("drill"), restore.scratch(store, self._wait):
+        self._settle_interrupted()
+        with contextlib.suppress(_FindingError), self._recorded_run("drill"), restore.scratch_lock(store, self._wait):
             app = App(self.settings.paths.panelctl)
-            report = drill.drill(store, self.settings.origins, app, self.settings.limits, say=self._say)
+            report = drill.drill(
+                store, self.settings.origins, app, self.settings.objectives, report_progress=self._report_progress
+            )
             if report.problem:
-                raise _FoundError(report.problem)
+                raise _FindingError(report.problem)
         return report
 
     def prune(self, *, dry_run: bool = False) -> retention.Decision:
@@ -207,7 +214,7 @@ class Backups:
             with lock(store.state_dir, self._wait):
                 decision, going = self._decide(store, store.good(or_broken=True)), store.ledger().unfinished
                 return replace(decision, remove=[going.name, *decision.remove]) if going else decision
-        with self._noted("prune"), store.locked(self._wait) as ledger:
+        with self._recorded_run("prune"), store.locked(self._wait) as ledger:
             there = store.good(or_broken=True)
             decision, now = self._decide(store, there), names.stamp(datetime.now(timezone.utc))
             for found in there:
@@ -227,11 +234,11 @@ class Backups:
         newest = {found.set: found.name for found in made}
         shrinking = {newest[found.set] for found in made if found.name in decision.remove}
         for name in sorted({there[-1].name, *shrinking}):
-            with extract.verified(store, name, self._say):
+            with extract.verified_backup(store, name, self._report_progress):
                 pass
         return decision
 
-    def removable(self, name: str) -> Backup:
+    def find_removable(self, name: str) -> Backup:
         """Find a backup that may be removed by its name, in whichever state it is.
 
         :raises BackupError: there is none, or it has to stay.
@@ -262,12 +269,12 @@ class Backups:
             raise BackupError(f"{name}: it is the last good one of {mine}; `panelctl backup create {mine}` first")
         return there[name]
 
-    def push(self, remote: Remote) -> Pushed:
+    def push(self, remote: Remote) -> PushResult:
         """Send the good backups that a remote lacks; see `upload.push`."""
-        with contextlib.suppress(_FoundError), self._noted("push"):
-            done = upload.push(self.store, remote, wait=self._wait, say=self._say)
+        with contextlib.suppress(_FindingError), self._recorded_run("push"):
+            done = upload.push(self.store, remote, wait=self._wait, report_progress=self._report_progress)
             if done.problems:
-                raise _FoundError(f"{done.problems[0].name}: {done.problems[0].text}")
+                raise _FindingError(f"{done.problems[0].name}: {done.problems[0].text}")
         return done
 
     def pin(self, name: str, *, stays: bool) -> bool:
@@ -276,7 +283,7 @@ class Backups:
         with store.locked(self._wait):
             return pins.pin(store, name, stays=stays)
 
-    def rotate(self) -> keyring.Keyring:
+    def rotate_key(self) -> keyring.Keyring:
         """Have a new key sign from now on; returns the keyring."""
         paths, day = self.settings.paths, datetime.now(timezone.utc).strftime("%Y-%m-%d")
         with lock(paths.state_dir, self._wait):
@@ -285,7 +292,7 @@ class Backups:
         return keys
 
     def _restorer(self) -> Restorer:
-        return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._say)
+        return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._report_progress)
 
     def _refuse_old(self, name: str) -> None:
         if names.is_old_name(name) and name in [found.name for found in self.all() if found.state is State.OLD]:
@@ -295,7 +302,7 @@ class Backups:
             )
 
     @contextlib.contextmanager
-    def _noted(self, kind: str) -> Iterator[Callable[[int], None]]:
+    def _recorded_run(self, kind: str) -> Iterator[Callable[[int], None]]:
         """Write down how a run goes; gives whom to tell the size of what was made."""
         began: float | None = time.monotonic()
         sizes, problem = [0], ""
@@ -313,9 +320,9 @@ class Backups:
             raise
         finally:
             if began is not None:
-                self._runs.note(kind, problem, seconds=time.monotonic() - began, size=sizes[-1])
+                self._runs.record(kind, problem, seconds=time.monotonic() - began, size=sizes[-1])
             with contextlib.suppress(NotAuthenticError, OSError):
-                self._runs.export(next(reversed(drill.reports(self.store)), None))
+                self._runs.export(next(reversed(drill.read_reports(self.store)), None))
 
 
 def _members(store: Store, name: str, only: Sequence[str]) -> dict[str, str]:
@@ -326,10 +333,10 @@ def _members(store: Store, name: str, only: Sequence[str]) -> dict[str, str]:
     return {source: members[source] for source in only or members}
 
 
-def _report(found: Sequence[Verdict]) -> None:
+def _raise_first_problem(found: Sequence[Verdict]) -> None:
     if bad := [verdict.problem for verdict in found if verdict.problem]:
-        raise _FoundError(bad[0])
+        raise _FindingError(bad[0])
 
 
-class _FoundError(BackupError):
+class _FindingError(BackupError):
     """A run did what it should, and found something bad, which is its result."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._host import settings
-from ..actions.drill import Limits
+from ..actions.drill import RecoveryObjectives
 from ..archive import keyring, names
 from ..errors import BackupError
 from ..offsite.remote import Remote
@@ -24,8 +24,8 @@ from ..sources.sqlite import SQLITE, Sqlite
 from ..storage.retention import Policy
 from ..storage.store import Store
 
-_Known = Files | Sqlite | Postgresql | Mysql
-_KINDS: dict[str, type[_Known]] = {FILES: Files, SQLITE: Sqlite, POSTGRESQL: Postgresql, MYSQL: Mysql}
+_AnySource = Files | Sqlite | Postgresql | Mysql
+_KINDS: dict[str, type[_AnySource]] = {FILES: Files, SQLITE: Sqlite, POSTGRESQL: Postgresql, MYSQL: Mysql}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Set:
     retention: Policy = field(default_factory=Policy)
 
 
-_KEPT = Set(retention=Policy(hourly=0, daily=7, weekly=4, monthly=0, newest=3))
+_BEFORE_RESTORE = Set(retention=Policy(hourly=0, daily=7, weekly=4, monthly=0, newest=3))
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Settings:
     paths: Paths
     origins: tuple[Origin, ...]
     sets: Mapping[str, Set]
-    limits: Limits
+    objectives: RecoveryObjectives
     offsite: Remote | None = None
 
-    def of(self, name: str) -> tuple[Origin, ...]:
+    def sources_of(self, name: str) -> tuple[Origin, ...]:
         """Return what belongs to a set.
 
         :raises BackupError: there is no such set.
@@ -99,7 +99,7 @@ def load(path: Path) -> Settings:
         remote = content.pop("offsite", None)
         offsite = settings.build(Remote, remote, f"{path}, offsite") if remote else None
         sets = {name: _set(name, given, f"{path}, set {name}") for name, given in content.pop("sets", {}).items()}
-        limits = settings.build(Limits, content.pop("limits", {}), f"{path}, limits")
+        objectives = settings.build(RecoveryObjectives, content.pop("limits", {}), f"{path}, limits")
         paths = settings.build(Paths, content, str(path))
         origins = tuple(_origin(source, f"{path}, source {number}") for number, source in enumerate(given, 1))
     except settings.SettingsError as error:
@@ -112,8 +112,8 @@ def load(path: Path) -> Settings:
             raise BackupError(
                 f"{path}, set {name}: there is no source {', '.join(unknown)}; there are {', '.join(called)}"
             )
-    sets = {names.FULL: Set(), names.BEFORE_RESTORE: _KEPT, **sets}
-    return Settings(paths, origins, sets, limits, offsite)
+    sets = {names.FULL: Set(), names.BEFORE_RESTORE: _BEFORE_RESTORE, **sets}
+    return Settings(paths, origins, sets, objectives, offsite)
 
 
 def _set(name: str, given: Mapping[str, Any], where: str) -> Set:
@@ -124,7 +124,7 @@ def _set(name: str, given: Mapping[str, Any], where: str) -> Set:
     return replace(settings.build(Set, content, where), retention=retention)
 
 
-def _origin(given: Mapping[str, Any], where: str) -> _Known:
+def _origin(given: Mapping[str, Any], where: str) -> _AnySource:
     content = dict(given)
     kind = content.pop("kind", None)
     if kind not in _KINDS:

@@ -17,7 +17,7 @@ import pytest
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, restore
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import BackupService
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.settings import load
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 
@@ -49,7 +49,7 @@ def host(tmp_path):
     (tmp_path / "textfile_dir").mkdir()
     config = tmp_path / "backup.json"
     config.write_text(json.dumps(settings))
-    Backups(load(config)).rotate()
+    BackupService(load(config)).rotate_key()
     return config
 
 
@@ -126,7 +126,7 @@ def test_verifying_all_is_silent_of_what_is_pruned_meanwhile(run, host, monkeypa
         there = backups(store)
         if not found:
             found.append(there)
-            Backups(load(host)).remove(first)
+            BackupService(load(host)).remove(first)
         return there
 
     monkeypatch.setattr(Store, "backups", pruned)
@@ -190,13 +190,13 @@ def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
 
 def test_what_was_restored_elsewhere_is_what_is_told(run, host, monkeypatch):
     run("backup")
-    extract, newer = Backups.extract, []
+    extract, newer = BackupService.extract, []
 
     def another(backups, *arguments):
         newer.append(backups.create("databases").name)
         return extract(backups, *arguments)
 
-    monkeypatch.setattr(Backups, "extract", another)
+    monkeypatch.setattr(BackupService, "extract", another)
     assert run("backup_restore", to=str(host.parent / "elsewhere"))["sources"]["database"] == newer[0]
 
 
@@ -247,7 +247,7 @@ def test_drilling(run, host):
 def test_a_drill_waits_for_a_restore_or_another_drill(run, host):
     run("backup")
     with ExitStack() as another:
-        another.enter_context(restore.scratch(Backups(load(host)).store, 0))
+        another.enter_context(restore.scratch_lock(BackupService(load(host)).store, 0))
         assert "another restore or drill" in run("backup_drill", wait=0)["msg"]
         ends = Timer(0.5, another.pop_all().close)
         ends.start()

@@ -31,7 +31,7 @@ from typing import Any
 from unittest import mock
 
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import Runs
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import RunHistory
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli import main
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import backups, settings
@@ -347,7 +347,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _main(config: Path, arguments: Sequence[str]) -> int:
     # How a run went is written down beside all this, and whether that works is nothing to it.
-    with mock.patch.object(main, "_parser", _PARSER), mock.patch.multiple(Runs, note=_nothing, export=_nothing):
+    with mock.patch.object(main, "_parser", _PARSER), mock.patch.multiple(RunHistory, record=_nothing, export=_nothing):
         return main.main(str(config), arguments)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import settings
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import BackupService
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.doubts import Doubts
 from faulty_host import Host
 
@@ -142,7 +142,7 @@ def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(h
 
 def test_it_is_no_young_backup_and_not_the_last_good_one(host, made):
     archive(host, made[1]).unlink()
-    assert Backups(settings.load(host.config)).newest().name == made[0]
+    assert BackupService(settings.load(host.config)).newest().name == made[0]
     status, told = host.command("remove", made[0], "--yes")
     assert (status, "it is the last good one of full" in told) == (1, True)
     assert host.panelctl("remove", made[1], "--yes")

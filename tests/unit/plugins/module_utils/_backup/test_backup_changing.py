@@ -53,7 +53,7 @@ def back_up(store, data):
     """Back up, check that what came of it is whole, and give its summary and what comes back."""
     summary = create.create(store, [directory.Files("data", data)])
     to = store.folder.parent / "restored"
-    with extract.verified(store, summary.name) as (found, archive):
+    with extract.verified_backup(store, summary.name) as (found, archive):
         extract.extract(found, archive, to)
     there = {str(path.relative_to(to / "files/data")) for path in (to / "files/data").rglob("*")}
     return summary, there - {".aapanel_canary"}

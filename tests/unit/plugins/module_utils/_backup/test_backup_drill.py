@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, drill, runs, status
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.app import App
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.drill import Limits, Report
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.restore import unfinished
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import Run, Runs
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.drill import RecoveryObjectives, Report
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.restore import is_interrupted
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import LastRuns, RunHistory
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import sqlite
@@ -62,37 +62,37 @@ def test_one_that_passes_leaves_a_signed_report_and_nothing_else(store, origins,
         with closing(sqlite3.connect(folder / "data/panel.db")) as database:
             seen.append(((folder / "file").read_text(), database.execute("SELECT id FROM items").fetchall()))
 
-    report = drill.drill(store, origins, Panel(look), Limits())
+    report = drill.drill(store, origins, Panel(look), RecoveryObjectives())
     assert (report.result, report.problem, report.health) == ("passed", "", "")
     # The panel found the database where it is in real life.
     assert seen == [("content", [(1,)])]
     assert report.sources["database"]["canary"] == backed_up.sources[0].canary != ""
     assert report.sources["database"]["rows"] == 2
     assert not (store.state_dir / "drill").exists()
-    assert drill.reports(store) == [report]
+    assert drill.read_reports(store) == [report]
 
 
 def test_a_report_that_was_changed_is_none(store, origins, backed_up):
-    drill.drill(store, origins, Panel(), Limits(rto_max=0))
+    drill.drill(store, origins, Panel(), RecoveryObjectives(rto_max=0))
     file = store.state_dir / "drills"
     good = file.read_bytes()
-    assert drill.reports(store)[0].result == "failed"
+    assert drill.read_reports(store)[0].result == "failed"
     file.write_bytes(good.replace(b"RTO is", b"RTO in"))
     with pytest.raises(NotAuthenticError, match="signature"):
-        drill.reports(store)
+        drill.read_reports(store)
     file.write_bytes(good[:-20] + b"\n")
     with pytest.raises(NotAuthenticError):
-        drill.reports(store)
+        drill.read_reports(store)
 
 
 def test_what_one_that_died_has_left_of_its_report_is_none(store, origins, backed_up):
-    drill.drill(store, origins, Panel(), Limits())
+    drill.drill(store, origins, Panel(), RecoveryObjectives())
     file = store.state_dir / "drills"
     with file.open("ab") as stream:
         stream.write(file.read_bytes()[:60])
-    assert len(drill.reports(store)) == 1
-    drill.drill(store, origins, Panel(), Limits())
-    assert [report.result for report in drill.reports(store)] == ["passed", "passed"]
+    assert len(drill.read_reports(store)) == 1
+    drill.drill(store, origins, Panel(), RecoveryObjectives())
+    assert [report.result for report in drill.read_reports(store)] == ["passed", "passed"]
     assert len(file.read_bytes().splitlines()) == 2
 
 
@@ -100,8 +100,10 @@ def test_a_disk_that_is_full_fails(store, origins, backed_up, monkeypatch):
     def full():
         raise OSError(28, "No space left on device", "/somewhere")
 
-    assert drill.drill(store, origins, Panel(full), Limits()).problem == "/somewhere: No space left on device"
-    assert drill.reports(store)[-1].result == "failed"
+    assert (
+        drill.drill(store, origins, Panel(full), RecoveryObjectives()).problem == "/somewhere: No space left on device"
+    )
+    assert drill.read_reports(store)[-1].result == "failed"
     assert not (store.state_dir / "drill").exists()
 
 
@@ -109,46 +111,52 @@ def test_what_no_good_backup_has_fails(store, origins, backed_up):
     """It would have nothing to come back from."""
     create.create(store, origins[1:])
     store.path(backed_up.name, ".manifest").unlink()
-    report = drill.drill(store, origins, Panel(), Limits())
+    report = drill.drill(store, origins, Panel(), RecoveryObjectives())
     assert report.problem == "no good backup has database"
     assert set(report.sources) == {"data"}
     # One that is not there, and need not be, is not missed.
     absent = replace(origins[0], name="other", path=origins[0].path.with_name("none"), optional=True)
-    assert drill.drill(store, [*origins[1:], absent], Panel(), Limits()).problem == ""
+    assert drill.drill(store, [*origins[1:], absent], Panel(), RecoveryObjectives()).problem == ""
     store.folder.rename(store.folder.with_name("gone"))
     store.folder.mkdir()
-    assert "no good backup has what could be brought back" in drill.drill(store, origins, Panel(), Limits()).problem
+    assert (
+        "no good backup has what could be brought back"
+        in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
+    )
 
 
 @pytest.mark.parametrize(
     ("limit", "word"), [("rto_max", "RTO is"), ("rpo_max", "RPO is"), ("files_max", "the files is")]
 )
 def test_what_takes_too_long_or_is_too_old_fails(limit, word, store, origins, backed_up):
-    report = drill.drill(store, origins, Panel(), replace(Limits(), **{limit: 0}))
+    report = drill.drill(store, origins, Panel(), replace(RecoveryObjectives(), **{limit: 0}))
     assert word in report.problem
 
 
 @pytest.mark.parametrize("figure", ["rto", "rpo", "files_age"])
 def test_the_limit_itself_is_beyond_it(figure):
-    limits = Limits(rto_max=60, rpo_max=60, files_max=60)
-    assert drill._verdict(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 59}), limits) == ""
-    assert "is 60 s" in drill._verdict(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 60}), limits)
+    limits = RecoveryObjectives(rto_max=60, rpo_max=60, files_max=60)
+    assert drill._missed_objectives(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 59}), limits) == ""
+    assert "is 60 s" in drill._missed_objectives(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 60}), limits)
 
 
 def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monkeypatch):
     def sick():
         raise BackupError("the panel is not healthy on it")
 
-    assert "not healthy" in drill.drill(store, origins, Panel(sick), Limits()).problem
+    assert "not healthy" in drill.drill(store, origins, Panel(sick), RecoveryObjectives()).problem
     monkeypatch.setattr(sqlite, "_count_rows", lambda _: {})
-    assert "has 0 rows after loading, and had 1" in drill.drill(store, origins, Panel(), Limits()).problem
+    assert "has 0 rows after loading, and had 1" in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
     assert not (store.state_dir / "drill").exists()
 
 
 def test_a_canary_of_another_backup_fails(store, origins, backed_up, monkeypatch):
     monkeypatch.setattr(Files, "mark", lambda *_: None)
     create.create(store, origins)
-    assert "the canary that was written before the backup" in drill.drill(store, origins, Panel(), Limits()).problem
+    assert (
+        "the canary that was written before the backup"
+        in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
+    )
 
 
 def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, monkeypatch):
@@ -161,32 +169,34 @@ def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, mon
     with monkeypatch.context() as patched:
         patched.setattr(Files, "mark", refuse)
         name = create.create(store, [*origins, config]).name
-    report = drill.drill(store, [*origins, config], Panel(), Limits())
+    report = drill.drill(store, [*origins, config], Panel(), RecoveryObjectives())
     assert report.problem.startswith(f"data: {name} has no canary to look for; its warnings")
     assert set(report.sources) == {"database", "data"}
     assert [bool(source.canary) for source in create.create(store, [*origins, config]).sources] == [True, True, False]
-    assert drill.drill(store, [*origins, config], Panel(), Limits()).problem == ""
+    assert drill.drill(store, [*origins, config], Panel(), RecoveryObjectives()).problem == ""
 
 
 def test_what_a_killed_one_has_left_goes(store, origins, backed_up):
     (store.state_dir / "drill" / "files").mkdir(parents=True)
-    assert drill.drill(store, origins, Panel(), Limits()).result == "passed"
+    assert drill.drill(store, origins, Panel(), RecoveryObjectives()).result == "passed"
     assert not (store.state_dir / "drill").exists()
 
 
 def test_not_beside_a_restore_that_died(store, origins, backed_up):
     (store.state_dir / "restore.json").write_text("{}")
-    assert unfinished(store)
+    assert is_interrupted(store)
     with pytest.raises(BackupError, match="settle"):
-        drill.drill(store, origins, Panel(), Limits())
+        drill.drill(store, origins, Panel(), RecoveryObjectives())
 
 
 def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up):
-    assert status.look(store, origins, Limits(), {}).problems == []
-    drill.drill(store, origins, Panel(), Limits(rto_max=0))
+    assert status.collect(store, origins, RecoveryObjectives(), {}).problems == []
+    drill.drill(store, origins, Panel(), RecoveryObjectives(rto_max=0))
     (store.state_dir / "restore.json").write_text("{}")
     store.path(backed_up.name, ".manifest").rename(store.folder / "away")
-    problems = status.look(store, origins, Limits(), {"create full": Run(problem="the disk is full")}).problems
+    problems = status.collect(
+        store, origins, RecoveryObjectives(), {"create full": LastRuns(problem="the disk is full")}
+    ).problems
     for word in (
         "manifest is not there",
         "database: it was never",
@@ -198,22 +208,29 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
     (store.folder / "away").rename(store.path(backed_up.name, ".manifest"))
     assert any(
         "no drill has proven" in problem
-        for problem in status.look(store, origins, replace(Limits(), drill_max=-1), {}).problems
+        for problem in status.collect(store, origins, replace(RecoveryObjectives(), drill_max=-1), {}).problems
     )
     assert any(
-        "should be younger" in problem for problem in status.look(store, origins, Limits(rpo_max=0), {}).problems
+        "should be younger" in problem
+        for problem in status.collect(store, origins, RecoveryObjectives(rpo_max=0), {}).problems
     )
 
 
 def test_a_restore_that_failed_is_a_problem_until_a_drill_has_proven_that_they_restore(store, origins, backed_up):
-    failed = Run(last_failure=100, problem="the disk is full")
+    failed = LastRuns(last_failure=100, problem="the disk is full")
     for last, told in (
         ({"restore": failed}, True),
-        ({"restore": failed, "drill": Run(last_success=99)}, True),
-        ({"restore": failed, "drill": Run(last_success=101)}, False),
-        ({"create full": failed, "drill": Run(last_success=101)}, True),
+        ({"restore": failed, "drill": LastRuns(last_success=99)}, True),
+        ({"restore": failed, "drill": LastRuns(last_success=101)}, False),
+        ({"create full": failed, "drill": LastRuns(last_success=101)}, True),
     ):
-        assert any("the disk is full" in text for text in status.look(store, origins, Limits(), last).problems) == told
+        assert (
+            any(
+                "the disk is full" in text
+                for text in status.collect(store, origins, RecoveryObjectives(), last).problems
+            )
+            == told
+        )
 
 
 @pytest.fixture
@@ -237,10 +254,10 @@ def ahead(monkeypatch):
 def test_what_is_from_the_future_is_not_young(by, word, store, origins, ahead):
     ahead(create, by)
     made = create.create(store, origins)
-    report = drill.drill(store, origins, Panel(), Limits())
+    report = drill.drill(store, origins, Panel(), RecoveryObjectives())
     assert (report.rpo, report.files_age) == (0, 0)
     assert (word in report.problem, made.name in report.problem) == (True, bool(word))
-    problems = status.look(store, origins, Limits(), {}).problems
+    problems = status.collect(store, origins, RecoveryObjectives(), {}).problems
     future = f"{made.name} is from the future: {word}"
     assert (
         [problem for problem in problems if future in problem]
@@ -251,23 +268,26 @@ def test_what_is_from_the_future_is_not_young(by, word, store, origins, ahead):
 
 def test_a_drill_from_the_future_proves_nothing(store, origins, backed_up, ahead):
     ahead(drill, timedelta(minutes=6))
-    drill.drill(store, origins, Panel(), Limits())
-    assert any("drill is from the future" in problem for problem in status.look(store, origins, Limits(), {}).problems)
+    drill.drill(store, origins, Panel(), RecoveryObjectives())
+    assert any(
+        "drill is from the future" in problem
+        for problem in status.collect(store, origins, RecoveryObjectives(), {}).problems
+    )
 
 
 def test_what_a_restore_has_replaced_is_nobodys_newest_backup(store, origins, backed_up):
     create.create(store, origins, names.BEFORE_RESTORE)
-    found = status.look(store, origins, Limits(), {})
+    found = status.collect(store, origins, RecoveryObjectives(), {})
     assert {source["newest"] for source in found.sources.values()} == {backed_up.name}
     assert found.backups == 2
 
 
 def test_runs_are_noted_and_rendered(tmp_path):
     (tmp_path / "figures").mkdir()
-    noted = Runs(tmp_path / "state", tmp_path / "figures")
-    noted.note("create full", seconds=1.5, size=1000)
-    noted.note("create full", "the disk is full")
-    noted.note("verify")
+    noted = RunHistory(tmp_path / "state", tmp_path / "figures")
+    noted.record("create full", seconds=1.5, size=1000)
+    noted.record("create full", "the disk is full")
+    noted.record("verify")
     last = noted.read()["create full"]
     assert (last.failures, last.size, last.problem) == (1, 1000, "the disk is full")
     noted.export(None)
@@ -278,19 +298,19 @@ def test_runs_are_noted_and_rendered(tmp_path):
 
 
 def test_a_run_is_none_the_worse_for_what_cannot_be_noted(tmp_path, monkeypatch):
-    noted = Runs(tmp_path / "state", tmp_path / "gone")
-    noted.note("verify")
+    noted = RunHistory(tmp_path / "state", tmp_path / "gone")
+    noted.record("verify")
     (tmp_path / "state" / ".runs.json.123").write_text("left")
     (tmp_path / "state" / "runs.json").write_text("{")
     assert noted.read() == {}
-    noted.note("verify")
+    noted.record("verify")
     assert not (tmp_path / "state" / ".runs.json.123").exists()
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(runs.durable, "write", refuse)
-    noted.note("verify", "bad")
+    noted.record("verify", "bad")
     noted.export(None)
 
 

@@ -206,7 +206,7 @@ def test_another_key_of_the_same_name_proves_nothing(store, made, tmp_path):
 
 
 def extracted(store, name, to):
-    with extract.verified(store, name) as (found, archive):
+    with extract.verified_backup(store, name) as (found, archive):
         extract.extract(found, archive, to)
 
 
@@ -279,16 +279,16 @@ def test_another_folder_in_the_place_of_a_restore_is_never_called_restored(when,
 
 
 def test_two_restores_to_one_place_do_not_meet(store, made, tmp_path, monkeypatch):
-    after, met = extract._signed, []
+    after, met = extract._signed_members, []
 
     def meanwhile(*arguments):
-        monkeypatch.setattr(extract, "_signed", after)
+        monkeypatch.setattr(extract, "_signed_members", after)
         with pytest.raises(BusyError, match="another restore"):
             extracted(store, made[-1], tmp_path / "to")
         met.append(True)
         return after(*arguments)
 
-    monkeypatch.setattr(extract, "_signed", meanwhile)
+    monkeypatch.setattr(extract, "_signed_members", meanwhile)
     extracted(store, made[-1], tmp_path / "to")
     assert met
     assert (tmp_path / "to/files/data/folder/file").read_text() == "content\n"
@@ -319,5 +319,5 @@ def test_what_no_file_can_have_is_refused(content, tmp_path):
     with tarfile.open(archive, "w:gz") as packed:
         packed.fileobj.write(content)
     with archive.open("rb") as stream, pytest.raises(NotAuthenticError):
-        extract.extract_unproven(stream.fileno(), tmp_path / "to", extract.Limits())
+        extract.extract_unproven(stream.fileno(), tmp_path / "to", extract.ArchiveLimits())
     assert not list(tmp_path.glob("*to"))

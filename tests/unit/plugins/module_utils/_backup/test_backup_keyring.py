@@ -125,7 +125,7 @@ def test_who_began_before_the_key_was_rotated_knows_what_the_new_one_has_signed(
     made = host.panelctl("create")
     assert made["key"] == signer
     assert [backup.state for backup in store.backups()] == [State.GOOD] * 2
-    with extract.verified(store, made["name"]):
+    with extract.verified_backup(store, made["name"]):
         pass
 
 

@@ -625,7 +625,7 @@ def test_a_remote_that_refuses_is_asked_twice_and_not_a_thousand_times(store, tm
     assert done.sent == [names[1]]
     assert [problem.name for problem in done.problems] == [names[0], names[2], names[3]]
     assert names[4] not in asked
-    assert upload.Journal.load(store.state_dir / "offsite.json").time == ""
+    assert upload.UploadState.load(store.state_dir / "offsite.json").time == ""
 
 
 def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path, monkeypatch):
@@ -664,5 +664,5 @@ def test_a_backup_that_is_pruned_while_it_is_sent_is_left_out(suffix, store, tmp
 
     monkeypatch.setattr(Remote, "files", lambda _: {})
     monkeypatch.setattr(Remote, "put", put)
-    done = upload.push(store, Remote("off:", tmp_path), say=prune)
+    done = upload.push(store, Remote("off:", tmp_path), report_progress=prune)
     assert (done.sent, done.problems) == ([second], [])

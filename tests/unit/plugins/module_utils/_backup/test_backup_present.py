@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, restore, status
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.drill import Limits
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.drill import RecoveryObjectives
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.restore import Restorer
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, UnhealthyError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory, exchange, sqlite
@@ -92,7 +92,7 @@ def database(data):
 def fail_to_restore(store, origins, **options):
     with pytest.raises(BackupError, match=r"^no answer$"):
         Restorer(store, origins, Panel(False)).restore(restore.plan(store, origins), **options)
-    assert not restore.unfinished(store)
+    assert not restore.is_interrupted(store)
 
 
 def test_a_present_of_another_page_size_comes_back(store, database):
@@ -173,7 +173,7 @@ def test_what_is_no_folder_above_a_database_goes_aside(make, present, store, dat
     restorer = Restorer(store, [database], Panel(False, writes=lambda: make(database.path)))
     with pytest.raises(BackupError, match=r"^no answer"):
         restorer.restore(restore.plan(store, [database]), snapshot=False)
-    assert not restore.unfinished(store)
+    assert not restore.is_interrupted(store)
     if present:
         assert notes(database.path) == ["the present"]
         assert len(list(data.parent.glob("data.aside-*"))) == 1
@@ -200,7 +200,7 @@ def test_what_keeps_the_present_from_its_place_is_told_with_its_cure(gone, store
         BackupError, match=r"^no answer\. And the present could not be put back: .*panelctl backup settle"
     ):
         Restorer(store, [database], Panel(False, writes=writes)).restore(restore.plan(store, [database]))
-    assert restore.unfinished(store)
+    assert restore.is_interrupted(store)
 
 
 def test_the_present_comes_back_with_all_that_it_is(store, database):
@@ -263,7 +263,7 @@ def test_what_is_no_file_is_refused_before_anything_is_touched(what, store, data
     odd.mkdir()
     with pytest.raises(BackupError, match=rf"^{odd}: this is no file"):
         Restorer(store, [database], Panel()).restore(restore.plan(store, [database]), snapshot=False)
-    assert not restore.unfinished(store)
+    assert not restore.is_interrupted(store)
     assert odd.is_dir()
 
 
@@ -571,7 +571,7 @@ def test_what_has_no_place_in_the_present_goes_aside(store, data):
     assert (data / "kept.tmp").read_text() == "the present"
     (aside,) = data.parent.glob("data.aside-*")
     assert (aside / "foo" / "x.tmp").read_text() == "of the restored panel"
-    assert not restore.unfinished(store)
+    assert not restore.is_interrupted(store)
 
 
 def test_what_has_no_place_in_the_backup_is_named(store, data):
@@ -584,7 +584,7 @@ def test_what_has_no_place_in_the_backup_is_named(store, data):
     with pytest.raises(BackupError, match=r"/data/foo/x\.tmp \(Not a directory\): it is excluded.*: move it"):
         Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert (data / "foo" / "x.tmp").read_text() == "the present"
-    assert not restore.unfinished(store)
+    assert not restore.is_interrupted(store)
 
 
 def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypatch):
@@ -649,20 +649,20 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
         done = Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
         assert "left over and could not be removed (Operation not permitted)" in done.warnings[-1]
     create.create(store, origins)
-    left = restore.left(store)
+    left = restore.leftovers(store)
     assert [folder.is_dir() and folder.name.startswith(name) for folder in left] == [True, True]
-    problems = status.look(store, origins, Limits(), {}).problems
+    problems = status.collect(store, origins, RecoveryObjectives(), {}).problems
     assert [f"{folder} is left over of a restore, and could not be removed: remove it" for folder in left] == problems
     # Something long may be at work meanwhile.
-    with restore.scratch(store, 0), store.locked(0):
+    with restore.scratch_lock(store, 0), store.locked(0):
         assert Restorer(store, origins, Panel()).settle() == ""
-        assert len(restore.left(store)) == 2
+        assert len(restore.leftovers(store)) == 2
         monkeypatch.undo()
         assert Restorer(store, origins, Panel()).settle() == ""
     assert not list(store.state_dir.glob("restore*"))
     # Somebody did as he was told.
     (store.state_dir / "restore.left-gone").symlink_to(data.parent / f"{name}.left-gone")
-    assert restore.left(store) == []
+    assert restore.leftovers(store) == []
     assert not list(data.parent.glob(f"{name}*"))
 
 
@@ -705,7 +705,7 @@ def test_a_panel_that_stays_unhealthy_is_no_reason_to_have_no_backups(store, dat
     ):
         restorer.restore(restore.plan(store, origins))
     assert (data / "file").read_text() == "the present"
-    assert not restore.unfinished(store)
+    assert not restore.is_interrupted(store)
     assert restorer.settle() == ""
 
 
@@ -715,7 +715,7 @@ def test_one_that_died_is_settled_though_the_panel_is_unhealthy(store, data):
     (store.state_dir / "restore.json").write_text('{"phase": "loading", "staging": {}, "stopped": true}')
     with pytest.raises(UnhealthyError, match=r"no answer\. Mend that, and then `panelctl start`"):
         Restorer(store, origins, Panel(False)).settle()
-    assert not restore.unfinished(store)
+    assert not restore.is_interrupted(store)
 
 
 def test_a_source_of_another_kind_is_not_brought_back(store, database, data):

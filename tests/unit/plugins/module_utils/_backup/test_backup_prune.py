@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import BackupService
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import CREATED, PRUNED, Ledger
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 from faulty_host import RULES, Host
@@ -195,11 +195,11 @@ def test_what_is_pruned_while_somebody_looks_is_not_missed(command, when, host, 
 def test_what_is_pruned_while_all_are_verified_is_not_missed(host, meanwhile):
     keep(host, 1)
     made = make(host, "full", "full", "full")
-    meanwhile(host, Backups, "_verify", "prune")
+    meanwhile(host, BackupService, "_verify", "prune")
     assert [found["name"] for found in host.panelctl("verify", "--all")] == made[2:]
     make(host, "full")
     # Who asks for one by its name is told.
-    meanwhile(host, Backups, "_verify", "prune")
+    meanwhile(host, BackupService, "_verify", "prune")
     assert "no such backup" in host.command("verify", made[2])[1]
 
 

@@ -25,7 +25,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources i
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import State
 
 NAME = "backup_20240101_000000"
-SMALL = extract.Limits(members=100, size=1 << 20)
+SMALL = extract.ArchiveLimits(members=100, size=1 << 20)
 
 
 def packed(*items):
@@ -58,7 +58,7 @@ def put(store):
 
 
 def restore(store, to, limits=SMALL):
-    with extract.unproven(store, NAME) as archive:
+    with extract.unproven_archive(store, NAME) as archive:
         extract.extract_unproven(archive, to, limits)
 
 
@@ -82,9 +82,12 @@ def test_a_signed_backup_is_not_restored_without_its_proof(store, tmp_path):
     root.mkdir()
     signed = create.create(store, [directory.Files("data", root)])
     store.path(signed.name, names.MANIFEST).unlink()
-    with pytest.raises(NotAuthenticError, match="with its proof or not at all"), extract.unproven(store, signed.name):
+    with (
+        pytest.raises(NotAuthenticError, match="with its proof or not at all"),
+        extract.unproven_archive(store, signed.name),
+    ):
         pass
-    with pytest.raises(BackupError, match="no such backup"), extract.unproven(store, NAME):
+    with pytest.raises(BackupError, match="no such backup"), extract.unproven_archive(store, NAME):
         pass
 
 
@@ -141,7 +144,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors im
 resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
 with open(sys.argv[1], "rb") as archive:
     try:
-        extract.extract_unproven(archive.fileno(), Path(sys.argv[2]), extract.Limits(10_000, 32 << 20))
+        extract.extract_unproven(archive.fileno(), Path(sys.argv[2]), extract.ArchiveLimits(10_000, 32 << 20))
     except NotAuthenticError as error:
         print(error)
         sys.exit(4)
@@ -164,9 +167,9 @@ def test_more_than_any_text_would_come_to_is_refused(put, store, tmp_path):
     """Whatever room there is; and what there is no room for says so."""
     put(BOMBS["gzip"]())
     with store.path(NAME, names.ARCHIVE).open("rb") as archive:
-        assert extract.Limits.of(archive.fileno(), tmp_path).size == 1 << 30
+        assert extract.ArchiveLimits.for_archive(archive.fileno(), tmp_path).size == 1 << 30
         os.truncate(archive.name, 10 << 20)
-        limits = extract.Limits.of(archive.fileno(), tmp_path)
+        limits = extract.ArchiveLimits.for_archive(archive.fileno(), tmp_path)
         assert limits.size == 200 * (10 << 20)
         assert 0 < limits.room < shutil.disk_usage(tmp_path).free
     put(BOMBS["gzip"]())

@@ -76,7 +76,7 @@ def tree(folder):
 
 
 def restore(store, name, to):
-    with extract.verified(store, name) as (found, archive):
+    with extract.verified_backup(store, name) as (found, archive):
         extract.extract(found, archive, to)
 
 
@@ -376,7 +376,7 @@ def test_what_is_signed_of_each_file_is_compared_however_many_follow(path, store
         # Large ones are digested in another thread.
         (root / f"{number:03}").write_bytes(b"x" * (300_000 if number % 2 else 10))
     made = create.create(store, [directory.Files("many", root)])
-    with extract.verified(store, made.name) as (found, archive):
+    with extract.verified_backup(store, made.name) as (found, archive):
         lines = store.path(made.name, names.MANIFEST).read_bytes()
         wrong = re.sub(rb'(many/%s","sha256":")[0-9a-f]{64}' % path.encode(), rb"\g<1>" + b"0" * 64, lines)
         assert wrong != lines
