@@ -377,20 +377,15 @@ class _ExtractionRoot:
         return self._open_folder[1], name
 
     def _descend(self, path: str, *, make: bool = False) -> int:
-        """Open a folder below the root, one name after the other, through no link."""
-        here = os.dup(self._root)
-        for name in path.split("/"):
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o700, dir_fd=here)
-            try:
-                deeper = os.open(name, OPEN_FOLDER, dir_fd=here)
-            except OSError as error:
-                raise NotAuthenticError(f"{path!r}: {name!r} is no folder: {error.strerror}") from None
-            finally:
-                os.close(here)
-            here = deeper
-        return here
+        """Open a folder below the root, through no symlink.
+
+        :param make: whether to create the folders that are missing.
+        :raises NotAuthenticError: something else than a folder is in the way.
+        """
+        try:
+            return nofollow.open_folder(self._root, path, 0o700 if make else None)
+        except OSError as error:
+            raise NotAuthenticError(f"{path!r}: {error.filename or path!r} is not a folder: {error.strerror}") from None
 
     def _close(self) -> None:
         if self._open_folder[1] != self._root:
