@@ -29,7 +29,7 @@ from ..archive.keyring import Keyring
 from ..errors import BackupError, NotAuthenticError
 from ..progress import SILENT, Progress
 from ..sources.directory import Files
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..sources.sqlite import Sqlite
 from ..storage.store import Store
 from . import restore
@@ -98,7 +98,7 @@ class Report:
 
 def drill(
     store: Store,
-    origins: Sequence[Origin],
+    origins: Sequence[Source],
     app: App,
     limits: Limits,
     *,
@@ -130,9 +130,9 @@ def reports(store: Store) -> list[Report]:
     return [_parse(line, store.keys, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 
-def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> Report:
+def _drill(store: Store, origins: Sequence[Source], app: App, say: Progress) -> Report:
     now, started = datetime.now(timezone.utc), time.monotonic()
-    report = Report(store.host, names.stamp(now))
+    report = Report(store.host, names.timestamp(now))
     sources: dict[str, Any] = {}
     try:
         wanted = restore.plan(store, origins)
@@ -148,9 +148,9 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> 
             _furnish(chosen, found, staging)
             say("asking the panel for its health on it")
             health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
-        if future := {found[o.name].backup.name for o in chosen if names.is_ahead(sources[o.name]["age"])}:
+        if future := {found[o.name].backup.name for o in chosen if names.is_in_future(sources[o.name]["age"])}:
             raise BackupError(f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or it was then")
-        missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.present())]
+        missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.exists())]
     except BackupError as error:
         return replace(report, sources=sources, rto=_since(started), problem=str(error))
     except OSError as error:
@@ -179,7 +179,7 @@ def _lacking(sources: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -
 
 
 @contextmanager
-def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
+def _place(store: Store, chosen: Sequence[Source]) -> Iterator[Path]:
     """Give a fresh folder, and leave nothing behind."""
     staging = store.state_dir / _STAGING
     if staging.exists():
@@ -193,10 +193,10 @@ def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
             shutil.rmtree(staging)
         finally:
             for origin in chosen:
-                origin.drop()
+                origin.discard_loaded()
 
 
-def _furnish(chosen: Sequence[Origin], found: dict[str, Brought], staging: Path) -> None:
+def _furnish(chosen: Sequence[Source], found: dict[str, Brought], staging: Path) -> None:
     """Put databases that are files where the panel looks for them: into the folder that they were backed up beside."""
     folders = [origin for origin in chosen if isinstance(origin, Files)]
     for database in chosen:
@@ -223,7 +223,7 @@ def _verdict(report: Report, limits: Limits) -> str:
 
 def _proven(found: Brought, now: datetime, began: float) -> Proven:
     source, backup = found
-    age = math.ceil((now - names.moment_of(backup.began)).total_seconds())
+    age = math.ceil((now - names.parse_timestamp(backup.began)).total_seconds())
     return Proven(backup.name, age, _since(began), len(source.rows), sum(source.rows.values()), source.canary)
 
 

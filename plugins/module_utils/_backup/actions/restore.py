@@ -23,13 +23,13 @@ from typing import NamedTuple
 
 from ..._host import durable
 from ..archive import names
-from ..archive.manifest import Source, Summary
+from ..archive.manifest import SourceRecord, Summary
 from ..errors import BackupError, UnhealthyError
 from ..progress import SILENT, Progress
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage import locks
-from ..storage.ledger import Ledger
-from ..storage.store import SIGNED, State, Store, check_room
+from ..storage.catalog import Catalog
+from ..storage.store import SIGNED, State, Store, check_free_space
 from . import create, extract
 from .app import App
 
@@ -42,7 +42,7 @@ _ASIDE = ".left-"
 _LOADING, _SWAPPING, _DONE = "loading", "swapping", "done"
 
 #: What is brought back from which backup.
-Plan = Mapping[str, Sequence[Origin]]
+Plan = Mapping[str, Sequence[Source]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Journal:
 
 
 def plan(
-    store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = (), *, elsewhere: bool = False
+    store: Store, origins: Sequence[Source], name: str = "", only: Sequence[str] = (), *, elsewhere: bool = False
 ) -> Plan:
     """Decide what is brought back from which backup.
 
@@ -112,7 +112,7 @@ def plan(
         good = [found for found in good if found.name == name]
     else:
         good = [found for found in good if found.summary and found.summary.set != names.BEFORE_RESTORE]
-    found: dict[str, list[Origin]] = {}
+    found: dict[str, list[Source]] = {}
     for origin in wanted:
         having = [backup.name for backup in good if backup.summary and _has(backup.summary.sources, origin)]
         if having:
@@ -133,7 +133,7 @@ class Restorer:
     :param origins: all of this host.
     """
 
-    def __init__(self, store: Store, origins: Sequence[Origin], app: App, say: Progress = SILENT) -> None:
+    def __init__(self, store: Store, origins: Sequence[Source], app: App, say: Progress = SILENT) -> None:
         self._store = store
         self._origins = origins
         self._app = app
@@ -201,7 +201,7 @@ class Restorer:
         remains = []
         if journal.phase == _SWAPPING:
             for origin, staging in reversed(mine):
-                remains += origin.put_back(staging)
+                remains += origin.swap_back(staging)
             # Or the next one would put back what was tidied up by then.
             _write(self._store, replace(journal, phase=_LOADING))
         remains += _tidy(self._store, mine, forget=journal.phase == _DONE)
@@ -255,7 +255,7 @@ def passed_over(store: Store, found: Mapping[str, Summary]) -> list[str]:
 class Brought(NamedTuple):
     """A source, and the backup that it is of."""
 
-    source: Source
+    source: SourceRecord
     backup: Summary
 
 
@@ -271,7 +271,7 @@ def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Progress
             sources = {source.name: source for source in manifest.summary.sources}
             for root in {staging[origin.name] for origin in origins}:
                 members = [sources[origin.name].member for origin in origins if staging[origin.name] == root]
-                check_room(root, manifest.summary.content_size, "what is loaded beside the present", _NO_ROOM)
+                check_free_space(root, manifest.summary.content_size, "what is loaded beside the present", _NO_ROOM)
                 extract.extract(manifest, archive, root / name, members, say)
                 for member in members:
                     (root / member).parent.mkdir(mode=0o700, exist_ok=True)
@@ -293,7 +293,7 @@ class _Attempt:
         mine = (origin for group in wanted.values() for origin in group)
         self._origins = sorted(mine, key=lambda origin: (origin.is_database, origin.folder))
         default = store.state_dir / _STAGING
-        self._staging = {origin.name: origin.staging(default) for origin in self._origins}
+        self._staging = {origin.name: origin.staging_folder(default) for origin in self._origins}
         self._found: dict[str, Brought] = {}
 
     def load(self) -> None:
@@ -306,7 +306,7 @@ class _Attempt:
             self._say(f"loading {origin.name}")
             origin.load(self._found[origin.name].source, self._staging[origin.name])
 
-    def take_over(self, ledger: Ledger, *, snapshot: bool) -> Restored:
+    def take_over(self, ledger: Catalog, *, snapshot: bool) -> Restored:
         """Exchange them with the present, while the panel stands still."""
         found = {source: brought.backup for source, brought in self._found.items()}
         broken = passed_over(self._store, found)
@@ -329,8 +329,8 @@ class _Attempt:
         done = Restored.of(found, broken, before)
         return replace(done, warnings=(*done.warnings, *remains))
 
-    def _snapshot(self, ledger: Ledger) -> Summary | None:
-        present = [origin for origin in self._origins if origin.present()]
+    def _snapshot(self, ledger: Catalog) -> Summary | None:
+        present = [origin for origin in self._origins if origin.exists()]
         if not present:
             return None
         return create.create_locked(self._store, present, names.BEFORE_RESTORE, ledger, self._say)
@@ -385,12 +385,12 @@ def _end(store: Store) -> None:
     durable.sync(store.state_dir)
 
 
-def _tidy(store: Store, mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> list[str]:
+def _tidy(store: Store, mine: Sequence[tuple[Source, Path]], *, forget: bool) -> list[str]:
     """Remove what is not needed any more; returns what could not be, in words."""
     for origin, _ in mine:
         if forget:
-            origin.forget()
-        origin.drop()
+            origin.discard_previous()
+        origin.discard_loaded()
     roots = {staging for _, staging in mine}
     return [remains for root in roots if root.exists() and (remains := _remove(store, root))]
 
@@ -409,5 +409,5 @@ def _remove(store: Store, staging: Path) -> str:
     return ""
 
 
-def _has(sources: Sequence[Source], origin: Origin) -> bool:
+def _has(sources: Sequence[SourceRecord], origin: Source) -> bool:
     return any((source.name, source.kind) == (origin.name, origin.kind) for source in sources)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..archive import names
 from ..archive.manifest import Summary
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage.store import State, Store
 from . import drill, restore, runs
 from .drill import Limits
@@ -39,7 +39,7 @@ class Status:
     problems: list[str] = field(default_factory=list)
 
 
-def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str, runs.Run]) -> Status:
+def look(store: Store, origins: Sequence[Source], limits: Limits, last: dict[str, runs.Run]) -> Status:
     """Look at all of it; changes nothing.
 
     :raises BackupError: the books cannot be read.
@@ -49,7 +49,7 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     good = [backup.summary for backup in found if backup.state is State.GOOD and backup.summary]
     problems = [f"{b.name}: {b.problem}" for b in found if b.state not in (State.GOOD, State.OLD)]
     problems += [
-        f"{path}: somebody put it in the place of a backup: look at it, and remove it" for path in store.aside()
+        f"{path}: somebody put it in the place of a backup: look at it, and remove it" for path in store.quarantined()
     ]
     sources = {origin.name: _newest(origin, good, now) for origin in origins}
     for origin in origins:
@@ -57,7 +57,7 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
         age = sources[origin.name]["age"]
         if age is None:
             problems += [] if origin.optional else [f"{origin.name}: it was never backed up"]
-        elif names.is_ahead(age):
+        elif names.is_in_future(age):
             problems.append(f"{origin.name}: {sources[origin.name]['newest']} is from the future: {_CLOCK}")
         elif age >= most:
             problems.append(f"{origin.name}: its newest backup is {age} s old, and should be younger than {most} s")
@@ -65,10 +65,10 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     if reports and reports[-1].problem:
         problems.append(f"the last drill failed: {reports[-1].problem}")
     # Whatever there is to prove, and since when nobody has.
-    proven = reports[-1].began if reports else good[0].began if good else names.stamp(now)
+    proven = reports[-1].began if reports else good[0].began if good else names.timestamp(now)
     if (unproven := _age(proven, now)) > limits.drill_max:
         problems.append(f"for {unproven} s no drill has proven that they restore")
-    if reports and names.is_ahead(unproven):
+    if reports and names.is_in_future(unproven):
         problems.append(f"the last drill is from the future: {_CLOCK}")
     if restore.unfinished(store):
         problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
@@ -92,7 +92,7 @@ def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str
     )
 
 
-def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
+def _newest(origin: Source, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
     # Neither a restore nor a drill takes what a restore has replaced.
     wanted = [summary for summary in good if summary.set != names.BEFORE_RESTORE]
     having = [summary for summary in wanted if any(origin.name == source.name for source in summary.sources)]
@@ -103,4 +103,4 @@ def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str,
 
 
 def _age(began: str, now: datetime) -> int:
-    return int((now - names.moment_of(began)).total_seconds())
+    return int((now - names.parse_timestamp(began)).total_seconds())

@@ -27,8 +27,8 @@ from ..errors import BackupError, NotAuthenticError
 from ..programs import Stream
 from ..progress import SILENT, Progress
 from ..storage import info
-from ..storage.ledger import Ledger, order
-from ..storage.store import ROOM, SIGNED, State, Store, new, opened
+from ..storage.catalog import Catalog, sort_key
+from ..storage.store import RESERVED_SPACE, SIGNED, State, Store, create_file, open_file
 from . import upload
 from .remote import Meter, Remote
 from .upload import Journal, Problem, Sent
@@ -87,13 +87,13 @@ def adopt(store: Store, wanted: Sequence[str] = (), *, wait: float = 0.0) -> Fet
     :raises BusyError: another one is at work.
     """
     done = Fetched()
-    known = store.ledger()
+    known = store.catalog()
     proven: list[tuple[Summary, str]] = []
     for name in wanted or _unknown(store, known):
         with _noted(done, name), _authentic(store, name) as found:
             proven.append((found.summary, found.sha256))
     with store.locked(wait) as ledger:
-        for summary, sha256 in sorted(proven, key=lambda one: order(one[0].began, one[0].seq, adopted=True)):
+        for summary, sha256 in sorted(proven, key=lambda one: sort_key(one[0].began, one[0].seq, adopted=True)):
             store.adopt(summary, sha256, ledger)
             (done.adopted if known.created(summary.name) is None else done.here).append(summary.name)
     return done
@@ -126,7 +126,7 @@ class _Fetch:
         name = self._wish.name
         whole = {found for found in upload.named(self._there) if self._ending(found) is not None}
         # By name is by time; that the name is right, each manifest says.
-        found = sorted(whole - set(self._store.ledger().pruned()))
+        found = sorted(whole - set(self._store.catalog().pruned()))
         if name:
             found = found[-1:] if name == NEWEST else [name] if name in whole else []
         if not found:
@@ -139,21 +139,21 @@ class _Fetch:
             self._done.here.append(name)
             return
         with self._manifest(name) as found:
-            self._store.check_known(found, self._store.ledger(), again=self._wish.again)
+            self._store.check_catalog(found, self._store.catalog(), allow_pruned=self._wish.again)
             self._archive(found)
             with self._store.locked(max(self._wish.wait, _PATIENCE)) as ledger:
                 # It may have been pruned meanwhile.
-                self._store.check_known(found, ledger, again=self._wish.again)
-                self._store.name(name, self._temporary)
+                self._store.check_catalog(found, ledger, allow_pruned=self._wish.again)
+                self._store.rename_into_place(name, self._temporary)
                 self._done.fetched.append(name)
-                if name not in ledger.present():
+                if name not in ledger.existing():
                     self._take(found, ledger)
 
     def _is_here(self, name: str) -> bool:
         """Tell whether it is here already, every byte; what is here and broken is fetched anew."""
         try:
             with _authentic(self._store, name) as found:
-                if self._store.ledger().created(name) is None:
+                if self._store.catalog().created(name) is None:
                     with self._store.locked(self._wish.wait) as ledger:
                         self._take(found, ledger)
         except NotAuthenticError:
@@ -164,7 +164,7 @@ class _Fetch:
             return False
         return True
 
-    def _take(self, found: Manifest, ledger: Ledger) -> None:
+    def _take(self, found: Manifest, ledger: Catalog) -> None:
         """Deal with one that is not among those that should be here."""
         if self._wish.adopt or self._wish.again:
             self._store.adopt(found.summary, found.sha256, ledger)
@@ -176,8 +176,8 @@ class _Fetch:
     def _manifest(self, name: str) -> Iterator[Manifest]:
         path = self._temporary(name, names.MANIFEST)
         sent = self._bring(name, names.MANIFEST, self._room())
-        with opened(path, BackupError(f"{path}: it is gone")) as stream:
-            found = self._store.signed(name, stream)
+        with open_file(path, BackupError(f"{path}: it is gone")) as stream:
+            found = self._store.read_signed(name, stream)
             self._note(name, names.MANIFEST, sent)
             yield found
 
@@ -201,7 +201,7 @@ class _Fetch:
 
         def take(content: Stream) -> None:
             path.unlink(missing_ok=True)
-            with new(path) as descriptor:
+            with create_file(path) as descriptor:
                 for data in Meter().over(content, limit):
                     write_all(descriptor, data)
                 os.fsync(descriptor)
@@ -211,7 +211,7 @@ class _Fetch:
         return self._remote.read(file, take)
 
     def _room(self) -> int:
-        return shutil.disk_usage(self._store.folder).free - ROOM
+        return shutil.disk_usage(self._store.folder).free - RESERVED_SPACE
 
     def _ending(self, name: str) -> str | None:
         return upload.ending_of(name, self._there, (names.MANIFEST,))
@@ -234,9 +234,9 @@ class _Fetch:
 def _authentic(store: Store, name: str) -> Iterator[Manifest]:
     """Open a backup that is here and what was signed, every byte, and of which the ledger knows nothing else."""
     path = store.path(name, names.MANIFEST)
-    with opened(path, BackupError(f"{name}: there is no such backup")) as stream:
-        found = store.signed(name, stream)
-        store.check_known(found, store.ledger())
+    with open_file(path, BackupError(f"{name}: there is no such backup")) as stream:
+        found = store.read_signed(name, stream)
+        store.check_catalog(found, store.catalog())
         with extract.checked(store.path(name, names.ARCHIVE), found):
             yield found
 
@@ -250,7 +250,7 @@ def _noted(done: Fetched, name: str) -> Iterator[None]:
         done.problems.append(Problem(name, str(error), error.status))
 
 
-def _unknown(store: Store, ledger: Ledger) -> list[str]:
+def _unknown(store: Store, ledger: Catalog) -> list[str]:
     # One that seems to continue what is written down is good, and may be a machine's before this one all the same.
     proven = (*SIGNED, State.REPLAYED)
     return [found.name for found in store.backups() if found.state in proven and ledger.created(found.name) is None]
