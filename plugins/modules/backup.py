@@ -98,9 +98,9 @@ def main() -> None:
 
 
 def _is_young(summary: Summary, max_age: int) -> bool:
-    age = (datetime.now(timezone.utc) - names.moment_of(summary.began)).total_seconds()
+    age = (datetime.now(timezone.utc) - names.parse_timestamp(summary.began)).total_seconds()
     # Some seconds ahead are none, but still no reason to make none where any age is too old.
-    return max_age > 0 and age < max_age and not names.is_ahead(age)
+    return max_age > 0 and age < max_age and not names.is_in_future(age)
 
 
 def _line(summary: Summary | None) -> str:

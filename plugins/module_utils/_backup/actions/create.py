@@ -19,20 +19,20 @@ from pathlib import Path
 
 from ..._host import durable
 from ..archive import compression, manifest, names
-from ..archive.compression import Archive
-from ..archive.manifest import Source, Summary
+from ..archive.compression import GzipWriter
+from ..archive.manifest import SourceRecord, Summary
 from ..archive.writer import Writer
 from ..errors import AbsentError, BackupError
 from ..progress import SILENT, Progress
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage import info
-from ..storage.ledger import Ledger
-from ..storage.store import Store, check_room, new
+from ..storage.catalog import Catalog
+from ..storage.store import Store, check_free_space, create_file
 
 
 def create(
     store: Store,
-    origins: Sequence[Origin],
+    origins: Sequence[Source],
     name: str = names.FULL,
     *,
     wait: float = 0.0,
@@ -45,26 +45,26 @@ def create(
     :param report_progress: is told what is being done.
     :raises BackupError: something could not be backed up; there is no backup then, and those before are untouched.
     """
-    with store.locked(wait) as ledger:
-        return create_locked(store, origins, name, ledger, report_progress)
+    with store.locked(wait) as catalog:
+        return create_locked(store, origins, name, catalog, report_progress)
 
 
 def create_locked(
-    store: Store, origins: Sequence[Origin], set_name: str, ledger: Ledger, report_progress: Progress = SILENT
+    store: Store, origins: Sequence[Source], set_name: str, catalog: Catalog, report_progress: Progress = SILENT
 ) -> Summary:
     """Back up, for who holds the lock; see `create`."""
     durable.make(store.folder)
-    store.sweep(ledger)
+    store.remove_leftovers(catalog)
     sizes = [origin.size() for origin in origins]
     _check_room(store, origins, sizes)
     canary = str(uuid.uuid4())
     unmarked = _write_canaries(origins, canary)
     began = datetime.now(timezone.utc)
-    newest = ledger.newest
+    newest = catalog.newest
     seq = newest.seq + 1 if newest else 1
-    name = names.name(began, seq)
+    name = names.format_name(began, seq)
     with _temporary_files(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
-        archive = Archive(archive_file)
+        archive = GzipWriter(archive_file)
         writer = Writer(archive, lines, report_progress)
         try:
             for problem in filter(None, unmarked.values()):
@@ -86,7 +86,7 @@ def create_locked(
             seq=seq,
             previous=newest.manifest if newest else "",
             key=store.keys.signer,
-            began=names.stamp(began),
+            began=names.timestamp(began),
             sources=sources,
             members=writer.members,
             content_size=writer.content_size,
@@ -97,33 +97,33 @@ def create_locked(
         )
         write_file(store.temporary(name, names.INFO), info.render(summary, store.keys))
         with (
-            new(store.temporary(name, names.MANIFEST)) as descriptor,
+            create_file(store.temporary(name, names.MANIFEST)) as descriptor,
             os.fdopen(descriptor, "wb", closefd=False) as out,
         ):
             sha256 = manifest.write(out, summary, entries, store.keys)
             out.flush()
             os.fsync(descriptor)
-        store.publish(summary, sha256, ledger)
+        store.publish(summary, sha256, catalog)
     return summary
 
 
-def _write_canaries(origins: Sequence[Origin], canary: str) -> dict[str, str]:
+def _write_canaries(origins: Sequence[Source], canary: str) -> dict[str, str]:
     """Write the canary into all of them; returns why not, by name, of those that cannot be written to."""
     problems = {}
     for origin in origins:
-        if not origin.in_place or (origin.optional and not origin.present()):
+        if not origin.in_place or (origin.optional and not origin.exists()):
             problems[origin.name] = ""
             continue
         try:
-            origin.mark(canary)
+            origin.write_canary(canary)
         except BackupError as error:
             problems[origin.name] = str(error)
     return problems
 
 
 def _add_all(
-    origins: Iterable[tuple[Origin, int]], writer: Writer, store: Store, report_progress: Progress
-) -> Iterator[Source]:
+    origins: Iterable[tuple[Source, int]], writer: Writer, store: Store, report_progress: Progress
+) -> Iterator[SourceRecord]:
     for origin, size in origins:
         report_progress(f"backing up {origin.name}", size)
         try:
@@ -134,28 +134,28 @@ def _add_all(
             writer.warn(f"{error}, and there never was")
 
 
-def _was_backed_up(origin: Origin, store: Store) -> bool:
+def _was_backed_up(origin: Source, store: Store) -> bool:
     summaries = [found.summary for found in store.backups() if found.summary]
     return any(origin.name == source.name for summary in summaries for source in summary.sources)
 
 
-def _check_room(store: Store, origins: Sequence[Origin], sizes: Sequence[int]) -> None:
+def _check_room(store: Store, origins: Sequence[Source], sizes: Sequence[int]) -> None:
     # As if nothing could be compressed.
     archived = sum(sizes)
     # One at a time is written there before it goes into the archive.
     copied = max((size for origin, size in zip(origins, sizes, strict=True) if origin.is_database), default=0)
     if store.folder.stat().st_dev == store.state_dir.stat().st_dev:
         archived, copied = archived + copied, 0
-    check_room(store.folder, archived, "this backup", "Prune, make room, or choose another folder.")
+    check_free_space(store.folder, archived, "this backup", "Prune, make room, or choose another folder.")
     if copied:
-        check_room(store.state_dir, copied, "the copy of a database", "Make room.")
+        check_free_space(store.state_dir, copied, "the copy of a database", "Make room.")
 
 
 @contextlib.contextmanager
 def _temporary_files(store: Store, name: str) -> Iterator[int]:
     """Give the archive's descriptor; whatever was not published goes again."""
     try:
-        with new(store.temporary(name, names.ARCHIVE)) as descriptor:
+        with create_file(store.temporary(name, names.ARCHIVE)) as descriptor:
             yield descriptor
     finally:
         for suffix in names.SUFFIXES:
@@ -164,6 +164,6 @@ def _temporary_files(store: Store, name: str) -> Iterator[int]:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a new file, durably but for its name."""
-    with new(path) as descriptor:
+    with create_file(path) as descriptor:
         compression.write_all(descriptor, data)
         os.fsync(descriptor)

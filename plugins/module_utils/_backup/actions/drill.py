@@ -29,7 +29,7 @@ from ..archive.keyring import Keyring
 from ..errors import BackupError, NotAuthenticError
 from ..progress import SILENT, Progress
 from ..sources.directory import Files
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..sources.sqlite import Sqlite
 from ..storage.store import Store
 from . import restore
@@ -98,7 +98,7 @@ class Report:
 
 def drill(
     store: Store,
-    origins: Sequence[Origin],
+    origins: Sequence[Source],
     app: App,
     objectives: RecoveryObjectives,
     *,
@@ -130,9 +130,9 @@ def read_reports(store: Store) -> list[Report]:
     return [_parse_report(line, store.keys, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 
-def _drill(store: Store, origins: Sequence[Origin], app: App, report_progress: Progress) -> Report:
+def _drill(store: Store, origins: Sequence[Source], app: App, report_progress: Progress) -> Report:
     now, started = datetime.now(timezone.utc), time.monotonic()
-    report = Report(store.host, names.stamp(now))
+    report = Report(store.host, names.timestamp(now))
     sources: dict[str, Any] = {}
     try:
         wanted = restore.plan(store, origins)
@@ -148,9 +148,9 @@ def _drill(store: Store, origins: Sequence[Origin], app: App, report_progress: P
             _place_sqlite_files(chosen, found, staging)
             report_progress("asking the panel for its health on it")
             health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
-        if future := {found[o.name].backup.name for o in chosen if names.is_ahead(sources[o.name]["age"])}:
+        if future := {found[o.name].backup.name for o in chosen if names.is_in_future(sources[o.name]["age"])}:
             raise BackupError(f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or it was then")
-        missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.present())]
+        missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.exists())]
     except BackupError as error:
         return replace(report, sources=sources, rto=_elapsed(started), problem=str(error))
     except OSError as error:
@@ -179,7 +179,7 @@ def _unproven(sources: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) 
 
 
 @contextmanager
-def _staging_folder(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
+def _staging_folder(store: Store, chosen: Sequence[Source]) -> Iterator[Path]:
     """Give a fresh folder, and leave nothing behind."""
     staging = store.state_dir / _STAGING
     if staging.exists():
@@ -193,10 +193,10 @@ def _staging_folder(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
             shutil.rmtree(staging)
         finally:
             for origin in chosen:
-                origin.drop()
+                origin.discard_loaded()
 
 
-def _place_sqlite_files(chosen: Sequence[Origin], found: dict[str, Extracted], staging: Path) -> None:
+def _place_sqlite_files(chosen: Sequence[Source], found: dict[str, Extracted], staging: Path) -> None:
     """Put databases that are files where the panel looks for them: into the folder that they were backed up beside."""
     folders = [origin for origin in chosen if isinstance(origin, Files)]
     for database in chosen:
@@ -223,7 +223,7 @@ def _missed_objectives(report: Report, objectives: RecoveryObjectives) -> str:
 
 def _source_result(found: Extracted, now: datetime, began: float) -> SourceResult:
     source, backup = found
-    age = math.ceil((now - names.moment_of(backup.began)).total_seconds())
+    age = math.ceil((now - names.parse_timestamp(backup.began)).total_seconds())
     return SourceResult(backup.name, age, _elapsed(began), len(source.rows), sum(source.rows.values()), source.canary)
 
 

@@ -24,13 +24,13 @@ from typing import NamedTuple
 from ..._host import durable, nofollow
 from ..._host.nofollow import OPEN_FOLDER
 from ..archive import names, tar
-from ..archive.compression import Reader, start_writeback, write_all
+from ..archive.compression import GzipReader, start_writeback, write_all
+from ..archive.hashing import Hash, HashThread
 from ..archive.manifest import Entry, Manifest
 from ..archive.paths import check_path
-from ..archive.sums import Sum, Sums
 from ..errors import AlteredError, BackupError, BusyError, NotAuthenticError
 from ..progress import SILENT, Progress
-from ..storage.store import ROOM, Store, check_size, no_archive, opened
+from ..storage.store import RESERVED_SPACE, Store, check_size, missing_archive, open_file
 
 _CHUNK = 1 << 20  # bytes
 _WRITEBACK_MIN = 64 << 10  # bytes; below that the disk is better left to gather them
@@ -61,7 +61,7 @@ class ArchiveLimits:
         :param folder: one that is there.
         """
         size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_ALLOWED)
-        return cls(size=size, room=shutil.disk_usage(folder).free - ROOM)
+        return cls(size=size, room=shutil.disk_usage(folder).free - RESERVED_SPACE)
 
 
 @contextlib.contextmanager
@@ -81,9 +81,9 @@ def verified_backup(store: Store, name: str, report_progress: Progress = SILENT)
         try:
             _verify(path, descriptor, found, report_progress)
         except AlteredError:
-            store.doubts.note(name, before)
+            store.corrupt_markers.mark(name, before)
             raise
-        store.doubts.clear(name)
+        store.corrupt_markers.clear(name)
         yield found, descriptor
 
 
@@ -105,7 +105,7 @@ def unproven_archive(store: Store, name: str) -> Iterator[int]:
     :raises BackupError: there is none.
     :raises NotAuthenticError: that name is, or was, one of a signed backup; or its own digest does not fit.
     """
-    if not names.is_old_name(name) or store.path(name, names.MANIFEST).exists() or store.ledger().created(name):
+    if not names.is_old_name(name) or store.path(name, names.MANIFEST).exists() or store.catalog().created(name):
         raise NotAuthenticError(
             f"{name}: this is no backup of the first format; it is restored with its proof or not at all"
         )
@@ -125,7 +125,7 @@ def unproven_archive(store: Store, name: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _open_archive(path: Path) -> Iterator[int]:
-    with opened(path, NotAuthenticError(no_archive(path))) as stream:
+    with open_file(path, NotAuthenticError(missing_archive(path))) as stream:
         yield stream.fileno()
 
 
@@ -210,8 +210,8 @@ def _extraction_root(folder: Path) -> Iterator[_ExtractionRoot]:
 
 
 @contextlib.contextmanager
-def _open_reader(archive: int) -> Iterator[Reader]:
-    reader, whole = Reader(archive), False
+def _open_reader(archive: int) -> Iterator[GzipReader]:
+    reader, whole = GzipReader(archive), False
     try:
         yield reader
         whole = True
@@ -260,7 +260,7 @@ def _sweep(staging: Path) -> None:
         os.close(left)
 
 
-def _signed_members(found: Manifest, reader: Reader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+def _signed_members(found: Manifest, reader: GzipReader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
     """Give the members of an archive, in lockstep with those that were signed."""
     signed = found.entries()
     for member, content in tar.members(reader.read):
@@ -283,8 +283,8 @@ class _ExtractionRoot:
         # One is kept open, because files of a folder follow each other.
         self._open_folder: tuple[str, int] = ("", self._root)
         self._folders: list[tar.Member] = []
-        self._sums = Sums()
-        self._unproven: deque[tuple[Entry, Sum]] = deque()
+        self._sums = HashThread()
+        self._unproven: deque[tuple[Entry, Hash]] = deque()
 
     def __enter__(self) -> _ExtractionRoot:
         return self
@@ -329,7 +329,7 @@ class _ExtractionRoot:
             self._unproven.append((entry, digest))
             self._check_digests(_PENDING_DIGESTS_MAX)
 
-    def _write(self, descriptor: int, content: Iterator[bytes], digest: Sum | None) -> None:
+    def _write(self, descriptor: int, content: Iterator[bytes], digest: Hash | None) -> None:
         size = 0
         for data in content:
             if digest:

@@ -23,13 +23,13 @@ from typing import NamedTuple
 
 from ..._host import durable
 from ..archive import names
-from ..archive.manifest import Source, Summary
+from ..archive.manifest import SourceRecord, Summary
 from ..errors import BackupError, UnhealthyError
 from ..progress import SILENT, Progress
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage import locks
-from ..storage.ledger import Ledger
-from ..storage.store import SIGNED, State, Store, check_room
+from ..storage.catalog import Catalog
+from ..storage.store import SIGNED, State, Store, check_free_space
 from . import create, extract
 from .app import App
 
@@ -42,7 +42,7 @@ _LEFTOVER = ".left-"
 _LOADING, _SWAPPING, _DONE = "loading", "swapping", "done"
 
 #: What is brought back from which backup.
-Plan = Mapping[str, Sequence[Origin]]
+Plan = Mapping[str, Sequence[Source]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _RecoveryRecord:
 
 
 def plan(
-    store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = (), *, to_folder: bool = False
+    store: Store, origins: Sequence[Source], name: str = "", only: Sequence[str] = (), *, to_folder: bool = False
 ) -> Plan:
     """Decide what is brought back from which backup.
 
@@ -112,7 +112,7 @@ def plan(
         good = [found for found in good if found.name == name]
     else:
         good = [found for found in good if found.summary and found.summary.set != names.BEFORE_RESTORE]
-    found: dict[str, list[Origin]] = {}
+    found: dict[str, list[Source]] = {}
     for origin in wanted:
         having = [backup.name for backup in good if backup.summary and _contains(backup.summary.sources, origin)]
         if having:
@@ -133,7 +133,7 @@ class Restorer:
     :param origins: all of this host.
     """
 
-    def __init__(self, store: Store, origins: Sequence[Origin], app: App, report_progress: Progress = SILENT) -> None:
+    def __init__(self, store: Store, origins: Sequence[Source], app: App, report_progress: Progress = SILENT) -> None:
         self._store = store
         self._origins = origins
         self._app = app
@@ -146,7 +146,7 @@ class Restorer:
         :param wait: seconds to wait for another run.
         :raises BackupError: it cannot be; the present is in its place again.
         """
-        with self._store.locked(wait) as ledger, scratch_lock(self._store, wait):
+        with self._store.locked(wait) as catalog, scratch_lock(self._store, wait):
             # An unhealthy panel may be why somebody restores.
             with contextlib.suppress(UnhealthyError):
                 for text in self._settle():
@@ -154,7 +154,7 @@ class Restorer:
             attempt = _Attempt(self._store, wanted, self._app, self._report_progress)
             try:
                 attempt.load()
-                return attempt.swap(ledger, snapshot=snapshot)
+                return attempt.swap(catalog, snapshot=snapshot)
             except BaseException as error:
                 self._report_progress("putting the present back")
                 try:
@@ -201,7 +201,7 @@ class Restorer:
         remains = []
         if record.phase == _SWAPPING:
             for origin, staging in reversed(mine):
-                remains += origin.put_back(staging)
+                remains += origin.swap_back(staging)
             # Or the next one would put back what was tidied up by then.
             _write_record(self._store, replace(record, phase=_LOADING))
         remains += _clean_up(self._store, mine, forget=record.phase == _DONE)
@@ -255,7 +255,7 @@ def skipped_newer_backups(store: Store, found: Mapping[str, Summary]) -> list[st
 class Extracted(NamedTuple):
     """A source, and the backup that it is of."""
 
-    source: Source
+    source: SourceRecord
     backup: Summary
 
 
@@ -273,7 +273,7 @@ def verify_and_extract(
             sources = {source.name: source for source in manifest.summary.sources}
             for root in {staging[origin.name] for origin in origins}:
                 members = [sources[origin.name].member for origin in origins if staging[origin.name] == root]
-                check_room(root, manifest.summary.content_size, "what is loaded beside the present", _NO_ROOM)
+                check_free_space(root, manifest.summary.content_size, "what is loaded beside the present", _NO_ROOM)
                 extract.extract(manifest, archive, root / name, members, report_progress)
                 for member in members:
                     (root / member).parent.mkdir(mode=0o700, exist_ok=True)
@@ -295,7 +295,7 @@ class _Attempt:
         mine = (origin for group in wanted.values() for origin in group)
         self._origins = sorted(mine, key=lambda origin: (origin.is_database, origin.folder))
         default = store.state_dir / _STAGING
-        self._staging = {origin.name: origin.staging(default) for origin in self._origins}
+        self._staging = {origin.name: origin.staging_folder(default) for origin in self._origins}
         self._found: dict[str, Extracted] = {}
 
     def load(self) -> None:
@@ -308,7 +308,7 @@ class _Attempt:
             self._report_progress(f"loading {origin.name}")
             origin.load(self._found[origin.name].source, self._staging[origin.name])
 
-    def swap(self, ledger: Ledger, *, snapshot: bool) -> RestoreResult:
+    def swap(self, catalog: Catalog, *, snapshot: bool) -> RestoreResult:
         """Exchange them with the present, while the panel stands still."""
         found = {source: brought.backup for source, brought in self._found.items()}
         broken = skipped_newer_backups(self._store, found)
@@ -317,7 +317,7 @@ class _Attempt:
         self._record(_LOADING, stopped=True)
         stopped = self._app.stop()
         self._record(_LOADING, stopped=stopped)
-        before = self._snapshot(ledger) if snapshot else None
+        before = self._snapshot(catalog) if snapshot else None
         self._record(_SWAPPING, stopped=stopped)
         for origin in self._origins:
             self._report_progress(f"exchanging {origin.name}")
@@ -333,11 +333,11 @@ class _Attempt:
         done = RestoreResult.of(found, broken, before)
         return replace(done, warnings=(*done.warnings, *remains))
 
-    def _snapshot(self, ledger: Ledger) -> Summary | None:
-        present = [origin for origin in self._origins if origin.present()]
+    def _snapshot(self, catalog: Catalog) -> Summary | None:
+        present = [origin for origin in self._origins if origin.exists()]
         if not present:
             return None
-        return create.create_locked(self._store, present, names.BEFORE_RESTORE, ledger, self._report_progress)
+        return create.create_locked(self._store, present, names.BEFORE_RESTORE, catalog, self._report_progress)
 
     def _record(self, phase: str, *, stopped: bool = False) -> None:
         staging = {origin.name: str(self._staging[origin.name]) for origin in self._origins}
@@ -389,12 +389,12 @@ def _remove_record(store: Store) -> None:
     durable.sync(store.state_dir)
 
 
-def _clean_up(store: Store, mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> list[str]:
+def _clean_up(store: Store, mine: Sequence[tuple[Source, Path]], *, forget: bool) -> list[str]:
     """Remove what is not needed any more; returns what could not be, in words."""
     for origin, _ in mine:
         if forget:
-            origin.forget()
-        origin.drop()
+            origin.discard_previous()
+        origin.discard_loaded()
     roots = {staging for _, staging in mine}
     return [remains for root in roots if root.exists() and (remains := _remove_staging(store, root))]
 
@@ -413,5 +413,5 @@ def _remove_staging(store: Store, staging: Path) -> str:
     return ""
 
 
-def _contains(sources: Sequence[Source], origin: Origin) -> bool:
+def _contains(sources: Sequence[SourceRecord], origin: Source) -> bool:
     return any((source.name, source.kind) == (origin.name, origin.kind) for source in sources)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..archive import names
 from ..archive.manifest import Summary
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage.store import State, Store
 from . import drill, restore, runs
 from .drill import RecoveryObjectives
@@ -40,7 +40,7 @@ class Status:
 
 
 def collect(
-    store: Store, origins: Sequence[Origin], objectives: RecoveryObjectives, last: dict[str, runs.LastRuns]
+    store: Store, origins: Sequence[Source], objectives: RecoveryObjectives, last: dict[str, runs.LastRuns]
 ) -> Status:
     """Look at all of it; changes nothing.
 
@@ -51,7 +51,7 @@ def collect(
     good = [backup.summary for backup in found if backup.state is State.GOOD and backup.summary]
     problems = [f"{b.name}: {b.problem}" for b in found if b.state not in (State.GOOD, State.OLD)]
     problems += [
-        f"{path}: somebody put it in the place of a backup: look at it, and remove it" for path in store.aside()
+        f"{path}: somebody put it in the place of a backup: look at it, and remove it" for path in store.quarantined()
     ]
     sources = {origin.name: _newest(origin, good, now) for origin in origins}
     for origin in origins:
@@ -59,7 +59,7 @@ def collect(
         age = sources[origin.name]["age"]
         if age is None:
             problems += [] if origin.optional else [f"{origin.name}: it was never backed up"]
-        elif names.is_ahead(age):
+        elif names.is_in_future(age):
             problems.append(f"{origin.name}: {sources[origin.name]['newest']} is from the future: {_CLOCK}")
         elif age >= most:
             problems.append(f"{origin.name}: its newest backup is {age} s old, and should be younger than {most} s")
@@ -67,10 +67,10 @@ def collect(
     if reports and reports[-1].problem:
         problems.append(f"the last drill failed: {reports[-1].problem}")
     # Whatever there is to prove, and since when nobody has.
-    proven = reports[-1].began if reports else good[0].began if good else names.stamp(now)
+    proven = reports[-1].began if reports else good[0].began if good else names.timestamp(now)
     if (unproven := _age(proven, now)) > objectives.drill_max:
         problems.append(f"for {unproven} s no drill has proven that they restore")
-    if reports and names.is_ahead(unproven):
+    if reports and names.is_in_future(unproven):
         problems.append(f"the last drill is from the future: {_CLOCK}")
     if restore.is_interrupted(store):
         problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
@@ -95,7 +95,7 @@ def collect(
     )
 
 
-def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
+def _newest(origin: Source, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
     # Neither a restore nor a drill takes what a restore has replaced.
     wanted = [summary for summary in good if summary.set != names.BEFORE_RESTORE]
     having = [summary for summary in wanted if any(origin.name == source.name for source in summary.sources)]
@@ -106,4 +106,4 @@ def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str,
 
 
 def _age(began: str, now: datetime) -> int:
-    return int((now - names.moment_of(began)).total_seconds())
+    return int((now - names.parse_timestamp(began)).total_seconds())

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from ..errors import BackupError
-from .sums import Sums
+from .hashing import HashThread
 
 _CHUNK = 1 << 20  # bytes at once, and of a pipe
 _SMALL = 64 << 10  # bytes; pieces below are gathered, because each one that is handed over costs a turn
@@ -64,7 +64,7 @@ class Compressor(Protocol):
         """End it, whatever it is at."""
 
 
-class Archive:
+class GzipWriter:
     """An archive that is being written: compressed and digested in one pass.
 
     It is one or more members of gzip's (RFC 1952, section 2.2), which every reader takes for one stream: pictures, and
@@ -80,14 +80,14 @@ class Archive:
     def __init__(self, descriptor: int, tools: Sequence[Sequence[str]] = _WRITERS) -> None:
         self._descriptor = descriptor
         self._command = _find(tools)
-        self._archive_sums = Sums()
+        self._archive_sums = HashThread()
         self._sha256 = self._archive_sums.new()
         self._size = 0
         self.written = 0
         self._small = bytearray()
         self._in_a_row = 0
         self._compressor = self._begin()
-        self.sums = Sums()
+        self.sums = HashThread()
 
     def write(self, data: bytes) -> None:
         """Add bytes; raises as `Compressor.write` does."""
@@ -257,7 +257,7 @@ class _Child:
             self._error = error
 
 
-class Reader:
+class GzipReader:
     """The content of an archive, from the beginning of a file that stays open."""
 
     def __init__(self, archive: int, tools: Sequence[Sequence[str]] = _READERS) -> None:

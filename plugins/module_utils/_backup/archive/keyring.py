@@ -30,7 +30,7 @@ from ..errors import BackupError, NotAuthenticError
 
 #: Bytes of a master key, at least: as many as the digest has, or the key would be the weakest part.
 MASTER_MIN = 32
-MANIFEST, INFO, LEDGER, DRILL = "manifest", "info", "ledger", "drill"
+MANIFEST, INFO, CATALOG, DRILL = "manifest", "info", "ledger", "drill"
 _DOMAIN = "aapanel.pipeline/backup/{}/v2"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -63,12 +63,12 @@ class Keyring:
     def mac(self, purpose: str, key: str | None = None) -> hmac.HMAC:
         """Begin a HMAC-SHA256, by the signer or by another key.
 
-        :param purpose: MANIFEST, INFO, LEDGER or DRILL.
+        :param purpose: MANIFEST, INFO, CATALOG or DRILL.
 
         :raises NotAuthenticError: there is no such key.
         """
         name = self.signer if key is None else key
-        master = self.masters.get(name) or self.renewed().masters.get(name)
+        master = self.masters.get(name) or self.reloaded().masters.get(name)
         if master is None:
             raise NotAuthenticError(
                 f"it is signed by the key {name}; the keyring has {', '.join(sorted(self.masters))}, and not that one"
@@ -77,7 +77,7 @@ class Keyring:
         # The domain stands in the key and before the data: neither an old derivation nor an old text fits.
         return hmac.new(hkdf(master, info=domain), domain + b"\n", hashlib.sha256)
 
-    def renewed(self) -> Keyring:
+    def reloaded(self) -> Keyring:
         """Return the keyring as it is now: somebody may have rotated it."""
         return self if self.file is None else load(self.file)
 
@@ -90,7 +90,7 @@ class Keyring:
         return Keyring(name, {**self.masters, name: secrets.token_bytes(MASTER_MIN)})
 
 
-def new(day: str) -> Keyring:
+def generate(day: str) -> Keyring:
     """Return a keyring with one fresh key."""
     first = f"k{day}-{secrets.token_hex(3)}"
     return Keyring(first, {first: secrets.token_bytes(MASTER_MIN)})

@@ -35,7 +35,7 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRecord:
     """One thing that was backed up.
 
     :param kind: files, sqlite, postgresql or mysql.
@@ -81,7 +81,7 @@ class Summary:
     previous: str
     key: str
     began: str
-    sources: tuple[Source, ...]
+    sources: tuple[SourceRecord, ...]
     members: int
     content_size: int
     size: int
@@ -93,7 +93,7 @@ class Summary:
 def write(out: BinaryIO, summary: Summary, entries: Iterable[bytes], keys: Keyring) -> str:
     """Write a manifest, signed by the key that the summary names; returns its SHA-256 in hexadecimal.
 
-    :param entries: lines by :func:`line`, as many as the summary says.
+    :param entries: lines by :func:`encode_entry`, as many as the summary says.
     :raises BackupError: a line is too long: there are too many warnings or tables.
     """
     mac, digest = keys.mac(keyring.MANIFEST, summary.key), hashlib.sha256()
@@ -115,7 +115,7 @@ def write(out: BinaryIO, summary: Summary, entries: Iterable[bytes], keys: Keyri
     return digest.hexdigest()
 
 
-def line(entry: Entry) -> bytes:
+def encode_entry(entry: Entry) -> bytes:
     """Return the line of a member."""
     return canonical.encode({**vars(entry.member), "sha256": entry.sha256}) + b"\n"
 
@@ -199,7 +199,7 @@ def _parse_summary(text: bytes) -> Summary:
             f"this is signed, but as {purpose!r} of format {version!r}, not as a backup of format {FORMAT}"
         )
     try:
-        content["sources"] = tuple(Source(**given) for given in content["sources"])
+        content["sources"] = tuple(SourceRecord(**given) for given in content["sources"])
         content["warnings"] = tuple(content["warnings"])
         summary = Summary(**content)
     except (TypeError, KeyError) as error:
@@ -213,7 +213,7 @@ def _is_sane(summary: Summary) -> bool:
     try:
         return bool(
             names.is_name(summary.name)
-            and names.is_set(summary.set)
+            and names.is_set_name(summary.set)
             and summary.name.endswith(f"_{summary.seq:06d}")
             and _TIME.fullmatch(summary.began)
             and _DIGEST.fullmatch(summary.sha256)

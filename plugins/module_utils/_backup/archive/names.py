@@ -16,13 +16,13 @@ SUFFIXES = (ARCHIVE, INFO, MANIFEST)
 #: What a file is called first that is not whole yet; of no process that is at work, it goes.
 TEMPORARY = ".new-"
 #: What something is called that is no file, and was in the place of one.
-ASIDE = ".aside-"
+QUARANTINED = ".aside-"
 #: The set of all sources, which every host has.
 FULL = "full"
 #: The set of what there was before something was brought back.
 BEFORE_RESTORE = "before-restore"
 #: By which a clock may be corrected without anybody's wondering.
-AHEAD = timedelta(minutes=5)
+CLOCK_TOLERANCE = timedelta(minutes=5)
 _SET = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
 _OLD_NAME = re.compile(r"backup_[0-9]{8}_[0-9]{6}")
@@ -30,7 +30,7 @@ _TIME = "%Y%m%dT%H%M%SZ"
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def name(moment: datetime, seq: int) -> str:
+def format_name(moment: datetime, seq: int) -> str:
     """Return the name of a backup.
 
     :param moment: when its snapshot began.
@@ -39,12 +39,12 @@ def name(moment: datetime, seq: int) -> str:
     return f"backup_{moment.astimezone(timezone.utc).strftime(_TIME)}_{seq:06d}"
 
 
-def stamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
     """Write a moment down as manifests and the ledger have it: in UTC, to the second."""
     return moment.astimezone(timezone.utc).strftime(_STAMP)
 
 
-def moment_of(stamp: str) -> datetime:
+def parse_timestamp(stamp: str) -> datetime:
     """Read what `stamp` wrote.
 
     :raises ValueError: it is no moment.
@@ -52,9 +52,9 @@ def moment_of(stamp: str) -> datetime:
     return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
 
 
-def is_ahead(age: float) -> bool:
+def is_in_future(age: float) -> bool:
     """Tell whether what is so many seconds old is from the future: the clock is wrong now, or it was then."""
-    return age < -AHEAD.total_seconds()
+    return age < -CLOCK_TOLERANCE.total_seconds()
 
 
 def is_name(text: str) -> bool:
@@ -62,7 +62,7 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def is_set(text: str) -> bool:
+def is_set_name(text: str) -> bool:
     """Tell whether a set of sources may be called so."""
     return _SET.fullmatch(text) is not None
 
@@ -72,7 +72,7 @@ def is_old_name(text: str) -> bool:
     return _OLD_NAME.fullmatch(text) is not None
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text as a line that can be shown: names of files may have line ends and bytes that are no characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
 

@@ -17,8 +17,8 @@ from typing import BinaryIO
 from ..errors import BackupError
 from ..progress import SILENT, Progress
 from . import canonical, manifest, tar
-from .compression import Archive
-from .sums import Sum
+from .compression import GzipWriter
+from .hashing import Hash
 
 _CHUNK = 1 << 20  # bytes
 _WAITING = 64  # members that may still be digested while the next ones are read
@@ -32,11 +32,11 @@ class Writer:
     :param lines: a file of no name, for the lines of the manifest.
     """
 
-    def __init__(self, archive: Archive, lines: BinaryIO, progress: Progress = SILENT) -> None:
+    def __init__(self, archive: GzipWriter, lines: BinaryIO, progress: Progress = SILENT) -> None:
         self._archive = archive
         self._progress = progress
         self._lines = lines
-        self._waiting: deque[tuple[tar.Member, Sum | None]] = deque()
+        self._waiting: deque[tuple[tar.Member, Hash | None]] = deque()
         self.members = 0
         self.content_size = 0
         self.warnings: list[str] = []
@@ -60,13 +60,13 @@ class Writer:
         self._archive.write(tar.header(member))
         self._note(member, None)
 
-    def file(self, path: str, descriptor: int, dress: os.stat_result | None = None) -> None:
+    def file(self, path: str, descriptor: int, metadata: os.stat_result | None = None) -> None:
         """Add a file, from its beginning: as much as there is now, whatever is written to it meanwhile.
 
-        :param dress: whose mode, owner and time it gets, where it is a copy.
+        :param metadata: whose mode, owner and time it gets, where it is a copy.
         """
         status = os.fstat(descriptor)
-        member = _member(path, tar.FILE, dress or status, size=status.st_size)
+        member = _member(path, tar.FILE, metadata or status, size=status.st_size)
         digest = self._archive.sums.new()
         self._archive.write(tar.header(member))
         left = member.size
@@ -99,7 +99,7 @@ class Writer:
         self._lines.seek(0)
         return iter(self._lines)
 
-    def _note(self, member: tar.Member, digest: Sum | None) -> None:
+    def _note(self, member: tar.Member, digest: Hash | None) -> None:
         self._waiting.append((member, digest))
         self._write_lines(_WAITING)
         self.members += 1
@@ -109,7 +109,7 @@ class Writer:
         while len(self._waiting) > left:
             member, digest = self._waiting.popleft()
             entry = manifest.Entry(member, digest.hexdigest() if digest else "")
-            self._lines.write(manifest.line(entry))
+            self._lines.write(manifest.encode_entry(entry))
 
 
 def _member(path: str, kind: str, status: os.stat_result, *, size: int) -> tar.Member:

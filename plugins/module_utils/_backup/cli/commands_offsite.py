@@ -39,7 +39,7 @@ def add_parsers(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> No
     fetch_.add_argument("--identity", type=Path, metavar="FILE", help="age's identity, if not the one of the settings")
     adopt = commands.add_parser("adopt", parents=parents, help="take in what another machine made, in its place")
     adopt.add_argument("names", nargs="*", metavar="NAME", help="which ones")
-    adopt.add_argument("--all", action="store_true", help="all that are here and that the ledger does not know")
+    adopt.add_argument("--all", action="store_true", help="all that are here and that the catalog does not know")
 
 
 def _push(service: BackupService, _options: argparse.Namespace, screen: Screen) -> int:

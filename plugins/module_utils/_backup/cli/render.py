@@ -121,7 +121,7 @@ def plain(backup: Backup) -> dict[str, Any]:
 
 def warnings(texts: Sequence[str]) -> list[str]:
     """What is not as one would expect."""
-    return [f"warning: {names.shown(text)}" for text in texts]
+    return [f"warning: {names.printable(text)}" for text in texts]
 
 
 def status(found: Status) -> list[str]:

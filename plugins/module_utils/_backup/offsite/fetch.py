@@ -27,8 +27,8 @@ from ..errors import BackupError, NotAuthenticError
 from ..programs import Stream
 from ..progress import SILENT, Progress
 from ..storage import info
-from ..storage.ledger import Ledger, order
-from ..storage.store import ROOM, SIGNED, State, Store, new, opened
+from ..storage.catalog import Catalog, sort_key
+from ..storage.store import RESERVED_SPACE, SIGNED, State, Store, create_file, open_file
 from . import upload
 from .remote import Meter, Remote
 from .upload import Problem, RemoteFile, UploadState
@@ -44,8 +44,8 @@ class FetchRequest:
     """What is to be fetched.
 
     :param name: of one, or NEWEST; empty for all. What was pruned is neither the newest nor one of all.
-    :param adopt: whether the ledger is to know it from now on.
-    :param again: whether it may be one that was pruned here; the ledger knows it again from now on.
+    :param adopt: whether the catalog is to know it from now on.
+    :param again: whether it may be one that was pruned here; the catalog knows it again from now on.
     :param wait: seconds to wait for another one that is at work.
     """
 
@@ -60,7 +60,7 @@ class FetchResult:
     """What was done.
 
     :param here: those that were here already.
-    :param unknown: those that the ledger knows nothing of; they want to be adopted.
+    :param unknown: those that the catalog knows nothing of; they want to be adopted.
     """
 
     fetched: list[str] = field(default_factory=list)
@@ -81,20 +81,20 @@ def fetch(store: Store, remote: Remote, request: FetchRequest, report_progress: 
 
 
 def adopt(store: Store, wanted: Sequence[str] = (), *, wait: float = 0.0) -> FetchResult:
-    """Take backups in that are here, and that the ledger does not know: those of a machine of which this has the place.
+    """Take backups in that are here, and that the catalog does not know: those of a machine of which this has the place.
 
     :param wanted: names; empty for all that it does not know.
     :raises BusyError: another one is at work.
     """
     done = FetchResult()
-    known = store.ledger()
+    known = store.catalog()
     proven: list[tuple[Summary, str]] = []
     for name in wanted or _unknown_backups(store, known):
         with _collecting_problem(done, name), _open_authentic(store, name) as found:
             proven.append((found.summary, found.sha256))
-    with store.locked(wait) as ledger:
-        for summary, sha256 in sorted(proven, key=lambda one: order(one[0].began, one[0].seq, adopted=True)):
-            store.adopt(summary, sha256, ledger)
+    with store.locked(wait) as catalog:
+        for summary, sha256 in sorted(proven, key=lambda one: sort_key(one[0].began, one[0].seq, adopted=True)):
+            store.adopt(summary, sha256, catalog)
             (done.adopted if known.created(summary.name) is None else done.here).append(summary.name)
     return done
 
@@ -128,7 +128,7 @@ class _Fetcher:
         name = self._request.name
         whole = {found for found in upload.backup_names(self._there) if self._extension(found) is not None}
         # By name is by time; that the name is right, each manifest says.
-        found = sorted(whole - set(self._store.ledger().pruned()))
+        found = sorted(whole - set(self._store.catalog().pruned()))
         if name:
             found = found[-1:] if name == NEWEST else [name] if name in whole else []
         if not found:
@@ -141,23 +141,23 @@ class _Fetcher:
             self._done.here.append(name)
             return
         with self._fetch_manifest(name) as found:
-            self._store.check_known(found, self._store.ledger(), again=self._request.again)
+            self._store.check_catalog(found, self._store.catalog(), allow_pruned=self._request.again)
             self._fetch_archive(found)
-            with self._store.locked(max(self._request.wait, _LOCK_WAIT)) as ledger:
+            with self._store.locked(max(self._request.wait, _LOCK_WAIT)) as catalog:
                 # It may have been pruned meanwhile.
-                self._store.check_known(found, ledger, again=self._request.again)
-                self._store.name(name, self._temporary)
+                self._store.check_catalog(found, catalog, allow_pruned=self._request.again)
+                self._store.rename_into_place(name, self._temporary)
                 self._done.fetched.append(name)
-                if name not in ledger.present():
-                    self._register(found, ledger)
+                if name not in catalog.existing():
+                    self._register(found, catalog)
 
     def _is_present(self, name: str) -> bool:
         """Tell whether it is here already, every byte; what is here and broken is fetched anew."""
         try:
             with _open_authentic(self._store, name) as found:
-                if self._store.ledger().created(name) is None:
-                    with self._store.locked(self._request.wait) as ledger:
-                        self._register(found, ledger)
+                if self._store.catalog().created(name) is None:
+                    with self._store.locked(self._request.wait) as catalog:
+                        self._register(found, catalog)
         except NotAuthenticError:
             return False
         except BackupError:
@@ -166,10 +166,10 @@ class _Fetcher:
             return False
         return True
 
-    def _register(self, found: Manifest, ledger: Ledger) -> None:
+    def _register(self, found: Manifest, catalog: Catalog) -> None:
         """Deal with one that is not among those that should be here."""
         if self._request.adopt or self._request.again:
-            self._store.adopt(found.summary, found.sha256, ledger)
+            self._store.adopt(found.summary, found.sha256, catalog)
             self._done.adopted.append(found.summary.name)
         else:
             self._done.unknown.append(found.summary.name)
@@ -178,8 +178,8 @@ class _Fetcher:
     def _fetch_manifest(self, name: str) -> Iterator[Manifest]:
         path = self._temporary(name, names.MANIFEST)
         sent = self._download(name, names.MANIFEST, self._free_space())
-        with opened(path, BackupError(f"{path}: it is gone")) as stream:
-            found = self._store.signed(name, stream)
+        with open_file(path, BackupError(f"{path}: it is gone")) as stream:
+            found = self._store.read_signed(name, stream)
             self._note(name, names.MANIFEST, sent)
             yield found
 
@@ -203,7 +203,7 @@ class _Fetcher:
 
         def take(content: Stream) -> None:
             path.unlink(missing_ok=True)
-            with new(path) as descriptor:
+            with create_file(path) as descriptor:
                 for data in Meter().over(content, limit):
                     write_all(descriptor, data)
                 os.fsync(descriptor)
@@ -213,7 +213,7 @@ class _Fetcher:
         return self._remote.read(file, take)
 
     def _free_space(self) -> int:
-        return shutil.disk_usage(self._store.folder).free - ROOM
+        return shutil.disk_usage(self._store.folder).free - RESERVED_SPACE
 
     def _extension(self, name: str) -> str | None:
         return upload.find_extension(name, self._there, (names.MANIFEST,))
@@ -234,11 +234,11 @@ class _Fetcher:
 
 @contextlib.contextmanager
 def _open_authentic(store: Store, name: str) -> Iterator[Manifest]:
-    """Open a backup that is here and what was signed, every byte, and of which the ledger knows nothing else."""
+    """Open a backup that is here and what was signed, every byte, and of which the catalog knows nothing else."""
     path = store.path(name, names.MANIFEST)
-    with opened(path, BackupError(f"{name}: there is no such backup")) as stream:
-        found = store.signed(name, stream)
-        store.check_known(found, store.ledger())
+    with open_file(path, BackupError(f"{name}: there is no such backup")) as stream:
+        found = store.read_signed(name, stream)
+        store.check_catalog(found, store.catalog())
         with extract.verified_archive(store.path(name, names.ARCHIVE), found):
             yield found
 
@@ -252,7 +252,7 @@ def _collecting_problem(done: FetchResult, name: str) -> Iterator[None]:
         done.problems.append(Problem(name, str(error), error.status))
 
 
-def _unknown_backups(store: Store, ledger: Ledger) -> list[str]:
+def _unknown_backups(store: Store, catalog: Catalog) -> list[str]:
     # One that seems to continue what is written down is good, and may be a machine's before this one all the same.
     proven = (*SIGNED, State.REPLAYED)
-    return [found.name for found in store.backups() if found.state in proven and ledger.created(found.name) is None]
+    return [found.name for found in store.backups() if found.state in proven and catalog.created(found.name) is None]

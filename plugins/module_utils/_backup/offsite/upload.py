@@ -26,7 +26,7 @@ from ..errors import BackupError, NotAuthenticError
 from ..programs import Stream
 from ..progress import SILENT, Progress
 from ..storage import locks
-from ..storage.store import SIGNED, Backup, Store, opened
+from ..storage.store import SIGNED, Backup, Store, open_file
 from .remote import AGE, Meter, Remote
 
 _CHUNK = 1 << 20  # bytes
@@ -191,7 +191,7 @@ class _Pusher:
             if backup.state in SIGNED and failures < _MAX_CONSECUTIVE_FAILURES:
                 failures = 0 if self._try_push(backup) else failures + 1
         if not self._done.problems:
-            self._state.time, self._state.newest = names.stamp(datetime.now(timezone.utc)), self._done.newest
+            self._state.time, self._state.newest = names.timestamp(datetime.now(timezone.utc)), self._done.newest
             self._prune()
         self._state.save()
         return self._done
@@ -203,7 +203,7 @@ class _Pusher:
         except NotAuthenticError as error:
             self._done.problems.append(Problem(backup.name, str(error), error.status))
         except BackupError as error:
-            if backup.name not in self._store.ledger().present():
+            if backup.name not in self._store.catalog().existing():
                 return True  # It was pruned meanwhile.
             self._done.problems.append(Problem(backup.name, str(error), error.status))
             return False
@@ -278,7 +278,7 @@ class _Pusher:
         self._state.record(file, RemoteFile(there.size, there.sha256))
 
     def _prune(self) -> None:
-        pruned = set(self._store.ledger().pruned()) if self._remote.prune else set()
+        pruned = set(self._store.catalog().pruned()) if self._remote.prune else set()
         for name in sorted(pruned & backup_names(self._there)):
             try:
                 self._remove(name)
@@ -306,7 +306,7 @@ def _signed_digest(backup: Backup, suffix: str) -> tuple[int | None, str] | None
 def _read_unchanged(path: Path, sha256: str | None) -> Stream:
     """Give a file; what was changed or exchanged since somebody looked at it never comes to its end."""
     meter = Meter()
-    with opened(path, BackupError(f"{path}: it is gone")) as stream:
+    with open_file(path, BackupError(f"{path}: it is gone")) as stream:
         while data := stream.read(_CHUNK):
             meter.add(data)
             yield data

@@ -98,14 +98,14 @@ class BackupService:
         """
         store, found = self.store, Verdict("")
         with contextlib.suppress(_FindingError), self._recorded_run("verify"):
-            found = self._verify(store, name or store.good(or_broken=True)[-1].name)
+            found = self._verify(store, name or store.good(include_broken=True)[-1].name)
             _raise_first_problem([found])
         return found
 
     def verify_all(self) -> tuple[list[Verdict], list[Backup]]:
         """Read every byte of all backups; returns also those of the first format, which nothing proves."""
         store = self.store
-        before = store.ledger().present()
+        before = store.catalog().existing()
         there = store.backups()
         old = [backup for backup in there if backup.state is State.OLD]
         found: list[Verdict] = []
@@ -115,7 +115,7 @@ class BackupService:
             for name in (backup.name for backup in there if backup not in old):
                 verdict = self._verify(store, name)
                 # Of what is pruned meanwhile no word is said.
-                if not verdict.problem or name not in before or name in store.ledger().present():
+                if not verdict.problem or name not in before or name in store.catalog().existing():
                     found.append(verdict)
             _raise_first_problem(found)
         return found, old
@@ -212,19 +212,19 @@ class BackupService:
         store = self.store
         if dry_run:
             with lock(store.state_dir, self._wait):
-                decision, going = self._decide(store, store.good(or_broken=True)), store.ledger().unfinished
+                decision, going = self._decide(store, store.good(include_broken=True)), store.catalog().pending_removal
                 return replace(decision, remove=[going.name, *decision.remove]) if going else decision
-        with self._recorded_run("prune"), store.locked(self._wait) as ledger:
-            there = store.good(or_broken=True)
-            decision, now = self._decide(store, there), names.stamp(datetime.now(timezone.utc))
+        with self._recorded_run("prune"), store.locked(self._wait) as catalog:
+            there = store.good(include_broken=True)
+            decision, now = self._decide(store, there), names.timestamp(datetime.now(timezone.utc))
             for found in there:
                 if found.name in decision.remove:
-                    store.remove(found, ledger, now)
+                    store.remove(found, catalog, now)
         return decision
 
     def _decide(self, store: Store, there: Sequence[Backup]) -> retention.Decision:
         made = [
-            retention.Made.of(found.summary, adopted=found.adopted, broken=found.state is State.BROKEN)
+            retention.Candidate.of(found.summary, adopted=found.adopted, broken=found.state is State.BROKEN)
             for found in there
             if found.summary
         ]
@@ -248,9 +248,9 @@ class BackupService:
     def remove(self, name: str) -> Backup:
         """Remove a backup, and write down that it is gone, which is all where it was lost; see `removable`."""
         store = self.store
-        with store.locked(self._wait) as ledger:
+        with store.locked(self._wait) as catalog:
             found = self._removable(name, store)
-            store.remove(found, ledger, names.stamp(datetime.now(timezone.utc)))
+            store.remove(found, catalog, names.timestamp(datetime.now(timezone.utc)))
         return found
 
     def _removable(self, name: str, store: Store) -> Backup:
@@ -281,13 +281,13 @@ class BackupService:
         """Have a backup stay, or go; returns whether that is a change."""
         store = self.store
         with store.locked(self._wait):
-            return pins.pin(store, name, stays=stays)
+            return pins.set_pinned(store, name, pinned=stays)
 
     def rotate_key(self) -> keyring.Keyring:
         """Have a new key sign from now on; returns the keyring."""
         paths, day = self.settings.paths, datetime.now(timezone.utc).strftime("%Y-%m-%d")
         with lock(paths.state_dir, self._wait):
-            keys = keyring.load(paths.keyring).rotated(day) if paths.keyring.exists() else keyring.new(day)
+            keys = keyring.load(paths.keyring).rotated(day) if paths.keyring.exists() else keyring.generate(day)
             keyring.save(keys, paths.keyring)
         return keys
 

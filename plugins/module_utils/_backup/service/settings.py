@@ -19,7 +19,7 @@ from ..offsite.remote import Remote
 from ..sources.directory import FILES, Files
 from ..sources.mysql import MYSQL, Mysql
 from ..sources.postgresql import POSTGRESQL, Postgresql
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..sources.sqlite import SQLITE, Sqlite
 from ..storage.retention import Policy
 from ..storage.store import Store
@@ -64,12 +64,12 @@ class Settings:
     """What the commands have to know of their host."""
 
     paths: Paths
-    origins: tuple[Origin, ...]
+    origins: tuple[Source, ...]
     sets: Mapping[str, Set]
     objectives: RecoveryObjectives
     offsite: Remote | None = None
 
-    def sources_of(self, name: str) -> tuple[Origin, ...]:
+    def sources_of(self, name: str) -> tuple[Source, ...]:
         """Return what belongs to a set.
 
         :raises BackupError: there is no such set.
@@ -118,7 +118,7 @@ def load(path: Path) -> Settings:
 
 def _set(name: str, given: Mapping[str, Any], where: str) -> Set:
     content = dict(given)
-    if not names.is_set(name):
+    if not names.is_set_name(name):
         raise settings.SettingsError(f"{where}: its name has other characters than small letters, digits, - and _")
     retention = settings.build(Policy, content.pop("retention", {}), f"{where}, retention")
     return replace(settings.build(Set, content, where), retention=retention)

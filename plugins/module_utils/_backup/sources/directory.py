@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..._host import durable, nofollow
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
-from . import carry, exchange, gather, sqlite
+from . import exchange, excluded, gather, sqlite
 from .gather import Found, Warn
-from .source import CANARY, aside, compare, kept
+from .source import CANARY, compare, kept, quarantine_path
 
 FILES = "files"
 _CANARY_FILE = f".{CANARY}"
@@ -63,10 +63,10 @@ class Files:
 
     def size(self) -> int:
         """Sum of the files."""
-        found = (one.entry for one in self._walk(gather.ignore))
+        found = (one.entry for one in self._walk(gather.no_warning))
         return sum(_size(entry) for entry in found if entry.is_file(follow_symlinks=False))
 
-    def mark(self, canary: str) -> None:
+    def write_canary(self, canary: str) -> None:
         """Write the word into a file of its own."""
         if not self.in_place:
             return
@@ -75,7 +75,7 @@ class Files:
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
 
-    def add(self, out: Writer, scratch: Path) -> Source:
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
         """Add all files and folders; what is neither is told of."""
         prefix = f"{FILES}/{self.name}"
         try:
@@ -87,13 +87,13 @@ class Files:
         if sum(map(len, named)) > _TABLES_MAX:
             out.warn(f"{self.path}: its databases have {len(named)} tables, too many to write down the rows of each")
             named = {}
-        return Source(FILES, self.name, prefix, rows=named)
+        return SourceRecord(FILES, self.name, prefix, rows=named)
 
-    def present(self) -> bool:
+    def exists(self) -> bool:
         """Whether the folder is there."""
         return self.path.is_dir()
 
-    def staging(self, default: Path) -> Path:
+    def staging_folder(self, default: Path) -> Path:
         """Return the folder that was given, or one near it where that is on another file system."""
         beside = self.path.parent
         try:
@@ -125,23 +125,23 @@ class Files:
             f"loaded there: restore {self.name} elsewhere with --to, and move what you need"
         )
 
-    def load(self, source: Source, staging: Path) -> None:
+    def load(self, record: SourceRecord, staging: Path) -> None:
         """Look into its databases, and compare."""
-        folder = staging / source.member
+        folder = staging / record.member
         rows: dict[str, int] = {}
-        for path in sorted({key.partition(_TABLE)[0] for key in source.rows}):
+        for path in sorted({key.partition(_TABLE)[0] for key in record.rows}):
             rows |= {f"{path}{_TABLE}{table}": count for table, count in sqlite.inspect(folder / path).items()}
-        compare(self.name, source, rows, _read_canary(folder) if source.canary else "")
+        compare(self.name, record, rows, _read_canary(folder) if record.canary else "")
 
     def swap(self, staging: Path) -> None:
         """Exchange the two folders, by one rename where the file system can; take along what was excluded."""
         try:
             loaded = self._loaded(staging)
             # What is put back must not have them.
-            own = carry.yield_to(self.path, loaded, self.exclude)
+            own = excluded.remove_excluded(self.path, loaded, self.exclude)
             durable.write(self._own(staging), json.dumps(own))
-            exchange.begin(self.path, loaded)
-            homeless = carry.carry(loaded, self.path, self.exclude)
+            exchange.swap(self.path, loaded)
+            homeless = excluded.move_excluded(loaded, self.path, self.exclude)
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
         if homeless:
@@ -150,27 +150,27 @@ class Files:
                 "the backup has: move it out of the way, and restore again"
             )
 
-    def put_back(self, staging: Path) -> list[str]:
+    def swap_back(self, staging: Path) -> list[str]:
         """Exchange them again, if they were; where what is excluded cannot get back, nothing of it all is removed."""
         try:
             loaded = self._loaded(staging)
-            if not exchange.undo(self.path, loaded):
+            if not exchange.swap_back(self.path, loaded):
                 return []
             own = json.loads(self._own(staging).read_text(encoding="utf-8"))
-            homeless = carry.carry(loaded, self.path, self.exclude, but=frozenset(own))
+            homeless = excluded.move_excluded(loaded, self.path, self.exclude, but=frozenset(own))
             if not homeless:
                 return []
-            beside = loaded.rename(aside(self.path))
+            beside = loaded.rename(quarantine_path(self.path))
             durable.sync(beside.parent)
         except OSError as error:
             raise BackupError(f"{self.path}: {error.strerror}") from None
         text = f"{beside} is what was restored, with what is excluded and could not get to its place in {self.path}"
         return [f"{text}: {', '.join(homeless)}; move what you need, and remove that folder"]
 
-    def forget(self) -> None:
+    def discard_previous(self) -> None:
         """Do nothing: it is in the staging."""
 
-    def drop(self) -> None:
+    def discard_loaded(self) -> None:
         """Do nothing: it is in the staging."""
 
     def _loaded(self, staging: Path) -> Path:
@@ -180,7 +180,7 @@ class Files:
         return kept(staging, f"{self.name}.own")
 
     def _walk(self, warn: Warn) -> Iterator[Found]:
-        return gather.walk(self.path, self.exclude, warn)
+        return gather.walk_directory(self.path, self.exclude, warn)
 
 
 def _size(entry: os.DirEntry[str]) -> int:

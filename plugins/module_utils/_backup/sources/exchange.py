@@ -21,10 +21,10 @@ _UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.ENOTSUP)
 _NONE = "none"
 
 
-def begin(path: Path, other: Path) -> None:
+def swap(path: Path, other: Path) -> None:
     """Put *other* in the place of *path*, which goes to the place of *other*; either of them may be missing there.
 
-    :raises OSError: it cannot be; `undo` knows how far it came.
+    :raises OSError: it cannot be; `swap_back` knows how far it came.
     """
     # Which one was the present is known by its inode, whatever its name is by then.
     durable.write(_note(other), _identity(path))
@@ -37,7 +37,7 @@ def begin(path: Path, other: Path) -> None:
     _sync(path, other)
 
 
-def undo(path: Path, other: Path) -> bool:
+def swap_back(path: Path, other: Path) -> bool:
     """Give the present its place again, if it left it; False where nothing began.
 
     :raises OSError: it cannot be.

@@ -23,7 +23,7 @@ from ..._host.nofollow import OPEN_FOLDER
 from ..archive.paths import DEPTH_MAX, check_path
 from ..archive.writer import Writer
 from ..errors import BackupError, NotAuthenticError
-from ..storage.store import check_room
+from ..storage.store import check_free_space
 from . import sqlite
 
 
@@ -33,7 +33,7 @@ class Warn(Protocol):
     def __call__(self, text: str, *, partial: bool = False) -> None: ...
 
 
-def ignore(text: str, *, partial: bool = False) -> None:
+def no_warning(text: str, *, partial: bool = False) -> None:
     """Tell nobody."""
 
 
@@ -55,7 +55,7 @@ def add(out: Writer, prefix: str, found: Iterable[Found], scratch: Path) -> dict
     """Add what was found; what is neither file nor folder is told of.
 
     :param prefix: of the members, which are called as in the folder otherwise.
-    :param found: by `walk`.
+    :param found: by `walk_directory`.
     :param scratch: a folder for copies of databases.
     :returns: the rows of each table, by the path of its database in the folder and its own name.
     """
@@ -69,7 +69,7 @@ def add(out: Writer, prefix: str, found: Iterable[Found], scratch: Path) -> dict
     return {(member.removeprefix(f"{prefix}/"), table): rows for (member, table), rows in databases.rows.items()}
 
 
-def walk(root: Path, exclude: Sequence[str], warn: Warn) -> Iterator[Found]:
+def walk_directory(root: Path, exclude: Sequence[str], warn: Warn) -> Iterator[Found]:
     """Give what is below a folder, folders before what they hold. Nobody can lead it elsewhere by a link meanwhile.
 
     :param exclude: names, or paths below the folder, with shell wildcards.
@@ -178,7 +178,7 @@ class _Databases:
     def take(self, member: str, path: Path, descriptor: int) -> None:
         """Take a database; it goes in later."""
         self.finish()
-        check_room(self._scratch, sqlite.size(path), f"the copy of {path}", "Make room.")
+        check_free_space(self._scratch, sqlite.size(path), f"the copy of {path}", "Make room.")
         copying = self._beside.submit(_copied, path, os.fstat(descriptor), self._scratch)
         self._now = _Database(member, os.dup(descriptor), copying)
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..._host import durable
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
 from ..programs import run
-from .source import CANARY, compare, kept, note_absence, was_absent
+from .source import CANARY, compare, kept, record_absence, was_absent
 
 MYSQL = "mysql"
 _CHUNK = 1 << 20  # bytes
@@ -73,11 +73,11 @@ class Mysql:
         """As the server says."""
         return int(self._ask(_SIZE, self.database))
 
-    def mark(self, canary: str) -> None:
+    def write_canary(self, canary: str) -> None:
         """Write the word into a table of its own."""
         self._ask(_MARK.format(CANARY, _text(canary)), self.database)
 
-    def add(self, out: Writer, scratch: Path) -> Source:
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
         """Dump it, see that the dump is whole, count its rows."""
         if others := self._ask(_NOT_INNODB, self.database).split():
             out.warn(
@@ -92,34 +92,34 @@ class Mysql:
             spool.seek(0)
             member = self._member(Path())
             out.file(str(member), spool.fileno())
-        return Source(MYSQL, self.name, str(member), tool, rows)
+        return SourceRecord(MYSQL, self.name, str(member), tool, rows)
 
-    def present(self) -> bool:
+    def exists(self) -> bool:
         """Whether the server has it."""
         return bool(self._charset())
 
-    def staging(self, default: Path) -> Path:
+    def staging_folder(self, default: Path) -> Path:
         """Return any folder: it is loaded from there."""
         return default
 
-    def load(self, source: Source, staging: Path) -> None:
+    def load(self, record: SourceRecord, staging: Path) -> None:
         """Load it into another database, and compare."""
         self._load(self._member(staging), self.scratch, self._charset())
         rows = self._rows()
-        looks = source.canary and CANARY in rows
+        looks = record.canary and CANARY in rows
         canary = self._ask(f"SELECT id FROM {CANARY}", self.scratch) if looks else ""  # noqa: S608 (ours)
         # Those of MySQL's dumps cannot be counted.
-        compare(self.name, source, rows if "MariaDB" in source.tool else source.rows, canary)
+        compare(self.name, record, rows if "MariaDB" in record.tool else record.rows, canary)
 
     def swap(self, staging: Path) -> None:
         """Dump the present one, and load the other in its place: no server of this kind can rename a database."""
-        if self.present():
+        if self.exists():
             self._keep(staging)
         else:
-            note_absence(self.name, staging)
+            record_absence(self.name, staging)
         self._load(self._member(staging), self.database, self._charset())
 
-    def put_back(self, staging: Path) -> list[str]:
+    def swap_back(self, staging: Path) -> list[str]:
         """Load what was dumped of the present one."""
         if self._kept(staging).exists():
             # Of the one that is gone, perhaps; nobody could be asked any more.
@@ -129,10 +129,10 @@ class Mysql:
             self._ask(f"DROP DATABASE IF EXISTS {_name(self.database)}")
         return []
 
-    def forget(self) -> None:
+    def discard_previous(self) -> None:
         """Do nothing: its dump is in the staging."""
 
-    def drop(self) -> None:
+    def discard_loaded(self) -> None:
         """Remove what was loaded beside it."""
         self._ask(f"DROP DATABASE IF EXISTS {_name(self.scratch)}")
 

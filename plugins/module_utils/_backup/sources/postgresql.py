@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
 from ..programs import ProgramError, run, stream
-from .source import CANARY, compare, note_absence, was_absent
+from .source import CANARY, compare, record_absence, was_absent
 
 POSTGRESQL = "postgresql"
 #: Where one asks for things of the whole server.
@@ -166,12 +166,12 @@ class Postgresql:
         """As the server says; what is dumped has no indexes and is smaller."""
         return int(self._ask(self.database, "SELECT pg_database_size(current_database());"))
 
-    def mark(self, canary: str) -> None:
+    def write_canary(self, canary: str) -> None:
         """Write the word into a table of a schema of its own, which the owner can read and write, too."""
         owner = self.owner or self.user
         self._ask(self.database, _MARK.format(canary=CANARY, word=_text(canary), owner=_text(owner)))
 
-    def add(self, out: Writer, scratch: Path) -> Source:
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
         """Dump it, read the dump to its end, count its rows."""
         member = f"{POSTGRESQL}/{self.name}.dump"
         env = self._env(self.database)
@@ -183,58 +183,58 @@ class Postgresql:
                 rows = count_rows(text)
             spool.seek(0)
             out.file(member, spool.fileno())
-        return Source(POSTGRESQL, self.name, member, run(["pg_dump", "--version"], env).strip(), rows)
+        return SourceRecord(POSTGRESQL, self.name, member, run(["pg_dump", "--version"], env).strip(), rows)
 
-    def present(self) -> bool:
+    def exists(self) -> bool:
         """Whether the server has it."""
         return self._exists(self.database)
 
-    def staging(self, default: Path) -> Path:
+    def staging_folder(self, default: Path) -> Path:
         """Return any folder: it is loaded from there."""
         return default
 
-    def load(self, source: Source, staging: Path) -> None:
+    def load(self, record: SourceRecord, staging: Path) -> None:
         """Load it into another database, have the server analyze that, and compare."""
         if self._exists(self._kept):
             raise BackupError(
                 f"{self.name}: there is a database {self._kept} already, and the present one would be kept there: look "
                 "at it, and drop it"
             )
-        self.drop()
+        self.discard_loaded()
         owner = _name(self.owner or self.user)
         self._ask(_SERVER, f"CREATE DATABASE {_name(self.scratch)} OWNER {owner} TEMPLATE template0 {self._like()};")
         self._ask(_SERVER, f"REVOKE ALL ON DATABASE {_name(self.scratch)} FROM PUBLIC;")
-        self._restore(staging / source.member)
+        self._restore(staging / record.member)
         carry = _CARRY.format(owner=owner, present=_text(self.database), loaded=_text(self.scratch))
         self._ask(self.scratch, carry)
         self._ask(self.scratch, "ANALYZE;")
         counted = json.loads(self._ask(self.scratch, _COUNT))
-        ours, rows = comparable(source.rows, counted)
-        canary = self._ask(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if source.canary else ""  # noqa: S608 (ours)
-        compare(self.name, replace(source, rows=ours), rows, canary)
+        ours, rows = comparable(record.rows, counted)
+        canary = self._ask(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if record.canary else ""  # noqa: S608 (ours)
+        compare(self.name, replace(record, rows=ours), rows, canary)
 
     def swap(self, staging: Path) -> None:
         """Exchange the names of the two databases, in one transaction."""
-        if self.present():
+        if self.exists():
             self._rename((self.database, self._kept), (self.scratch, self.database))
         else:
-            note_absence(self.name, staging)
+            record_absence(self.name, staging)
             self._rename((self.scratch, self.database))
 
-    def put_back(self, staging: Path) -> list[str]:
+    def swap_back(self, staging: Path) -> list[str]:
         """Exchange them again, if they were."""
         if self._exists(self._kept):
-            loaded = [(self.database, self.scratch)] if self.present() else []
+            loaded = [(self.database, self.scratch)] if self.exists() else []
             self._rename(*loaded, (self._kept, self.database))
-        elif was_absent(self.name, staging) and self.present():
+        elif was_absent(self.name, staging) and self.exists():
             self._rename((self.database, self.scratch))
         return []
 
-    def forget(self) -> None:
+    def discard_previous(self) -> None:
         """Remove the one that was there before."""
         self._remove(self._kept)
 
-    def drop(self) -> None:
+    def discard_loaded(self) -> None:
         """Remove the one that was loaded."""
         self._remove(self.scratch)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..._host import durable
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
 
@@ -22,7 +22,7 @@ from ..errors import BackupError
 CANARY = "aapanel_canary"
 
 
-class Origin(Protocol):
+class Source(Protocol):
     """Something that can be backed up, and brought back.
 
     Bringing back is: `load` beside the present, `swap`, `forget` the present, `drop` what is left over; or `put_back`
@@ -64,13 +64,13 @@ class Origin(Protocol):
     def size(self) -> int:
         """About how many bytes it is, and so how much room its backup may need."""
 
-    def mark(self, canary: str) -> None:
+    def write_canary(self, canary: str) -> None:
         """Write a word into it, as any client of it would: the backup that follows has to have it.
 
         :raises BackupError: it cannot be written to.
         """
 
-    def add(self, out: Writer, scratch: Path) -> Source:
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
         """Back it up.
 
         :param scratch: a folder for what has to be written before it can be read; nobody else's.
@@ -78,16 +78,16 @@ class Origin(Protocol):
         :raises BackupError: it cannot be, or what came of it is none.
         """
 
-    def present(self) -> bool:
+    def exists(self) -> bool:
         """Whether there is one at its place.
 
         :raises BackupError: that cannot be found out.
         """
 
-    def staging(self, default: Path) -> Path:
+    def staging_folder(self, default: Path) -> Path:
         """Return the folder that it has to be extracted to: one from where it can get to its place by a rename."""
 
-    def load(self, source: Source, staging: Path) -> None:
+    def load(self, record: SourceRecord, staging: Path) -> None:
         """Bring it back beside the present, and see that it is what went in.
 
         :param staging: where the members of its backup are.
@@ -100,40 +100,40 @@ class Origin(Protocol):
         :raises BackupError: it cannot be.
         """
 
-    def put_back(self, staging: Path) -> list[str]:
+    def swap_back(self, staging: Path) -> list[str]:
         """Give the present its place again, wherever a swap has stopped.
 
         :returns: what else became of that, in words.
         :raises BackupError: it cannot be.
         """
 
-    def forget(self) -> None:
+    def discard_previous(self) -> None:
         """Remove the present that was kept outside of the staging.
 
         :raises BackupError: it cannot be.
         """
 
-    def drop(self) -> None:
+    def discard_loaded(self) -> None:
         """Remove what was loaded outside of the staging.
 
         :raises BackupError: it cannot be.
         """
 
 
-def compare(name: str, source: Source, rows: Mapping[str, int], canary: str) -> None:
+def compare(name: str, record: SourceRecord, rows: Mapping[str, int], canary: str) -> None:
     """See that what was loaded is what went in.
 
     :raises BackupError: it is not.
     """
-    if wrong := sorted(table for table in {*rows, *source.rows} if rows.get(table, 0) != source.rows.get(table, 0)):
+    if wrong := sorted(table for table in {*rows, *record.rows} if rows.get(table, 0) != record.rows.get(table, 0)):
         table = wrong[0]
         raise BackupError(
-            f"{name}: {table} has {rows.get(table, 0)} rows after loading, and had {source.rows.get(table, 0)}; so "
+            f"{name}: {table} has {rows.get(table, 0)} rows after loading, and had {record.rows.get(table, 0)}; so "
             f"{len(wrong)} tables"
         )
-    if source.canary and canary != source.canary:
+    if record.canary and canary != record.canary:
         raise BackupError(
-            f"{name}: the canary that was written before the backup, {source.canary}, is not in it; there is "
+            f"{name}: the canary that was written before the backup, {record.canary}, is not in it; there is "
             f"{canary or 'none'}"
         )
 
@@ -145,12 +145,12 @@ def kept(staging: Path, name: str) -> Path:
     return folder / name
 
 
-def aside(path: Path) -> Path:
+def quarantine_path(path: Path) -> Path:
     """Return the name that what is in the way of a present gets; nothing has it."""
     return path.with_name(f"{path.name}.aside-{uuid.uuid4()}")
 
 
-def note_absence(name: str, staging: Path) -> None:
+def record_absence(name: str, staging: Path) -> None:
     """Write down that there was none at its place."""
     durable.write(kept(staging, f"{name}.none"), "")
 

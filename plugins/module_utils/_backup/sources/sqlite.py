@@ -25,10 +25,10 @@ from typing import IO
 
 from ..._host import durable, nofollow
 from ..archive import names
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import AbsentError, BackupError
-from .source import CANARY, aside, compare, kept, note_absence, was_absent
+from .source import CANARY, compare, kept, quarantine_path, record_absence, was_absent
 
 SQLITE = "sqlite"
 #: What a database begins with. https://www.sqlite.org/fileformat.html
@@ -63,7 +63,7 @@ class Sqlite:
         """Of the file and its log."""
         return size(self.path)
 
-    def mark(self, canary: str) -> None:
+    def write_canary(self, canary: str) -> None:
         """Write the word into a table of its own."""
         with _told(self.path), _opened(self.path, "mode=rw", _MARK_TIMEOUT) as database, database:
             if not _count_rows(database):
@@ -72,21 +72,21 @@ class Sqlite:
             database.execute(f"DELETE FROM {CANARY}")  # noqa: S608 (ours)
             database.execute(f"INSERT INTO {CANARY} (id) VALUES (?)", (canary,))  # noqa: S608 (ours)
 
-    def add(self, out: Writer, scratch: Path) -> Source:
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
         """Copy it, check the copy, count its rows."""
         member = f"{SQLITE}/{self.name}.sqlite3"
-        if not self.present():
+        if not self.exists():
             raise AbsentError(f"{self.path}: there is no such database")
         copy, rows = copied(self.path, scratch)
         with copy:
             out.file(member, copy.fileno(), self.path.stat())
-        return Source(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
+        return SourceRecord(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
 
-    def present(self) -> bool:
+    def exists(self) -> bool:
         """Whether the file is there."""
         return os.path.lexists(self.path)
 
-    def staging(self, default: Path) -> Path:
+    def staging_folder(self, default: Path) -> Path:
         """Return any folder: it is copied into its place."""
         _check(self.path)
         parent = self.path.parent
@@ -94,22 +94,22 @@ class Sqlite:
             raise BackupError(f"{parent}: this is no folder, and {self.name} is to be brought back into one: move it")
         return default
 
-    def load(self, source: Source, staging: Path) -> None:
+    def load(self, record: SourceRecord, staging: Path) -> None:
         """Check its integrity, and compare."""
-        file = staging / source.member
+        file = staging / record.member
         rows = inspect(file)
-        compare(self.name, source, rows, _canary(file) if source.canary and CANARY in rows else "")
+        compare(self.name, record, rows, _canary(file) if record.canary and CANARY in rows else "")
 
     def swap(self, staging: Path) -> None:
         """Copy it over the present one, in one transaction; whoever has that open sees the change."""
         with _told(self.path):
-            if self.present():
+            if self.exists():
                 self._keep(staging)
             else:
-                note_absence(self.name, staging)
+                record_absence(self.name, staging)
             _put(staging / SQLITE / f"{self.name}.sqlite3", self.path)
 
-    def put_back(self, staging: Path) -> list[str]:
+    def swap_back(self, staging: Path) -> list[str]:
         """Copy the kept one over what is there; what else is in its place goes aside."""
         with _told(self.path):
             file, broken = self._kept(staging), self._broken(staging)
@@ -123,10 +123,10 @@ class Sqlite:
                 return _remove_all(self.path, *_companions(self.path))
         return []
 
-    def forget(self) -> None:
+    def discard_previous(self) -> None:
         """Do nothing: it is in the staging."""
 
-    def drop(self) -> None:
+    def discard_loaded(self) -> None:
         """Do nothing: it is in the staging."""
 
     def _kept(self, staging: Path) -> Path:
@@ -279,7 +279,7 @@ def _remove(path: Path) -> list[str]:
 
 
 def _put_aside(path: Path) -> list[str]:
-    return [f"{path} was in the way, and is {path.rename(aside(path))} now"]
+    return [f"{path} was in the way, and is {path.rename(quarantine_path(path))} now"]
 
 
 @contextlib.contextmanager

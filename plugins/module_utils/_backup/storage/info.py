@@ -19,7 +19,7 @@ from ..archive import keyring, manifest, names
 from ..archive.keyring import Keyring
 from ..archive.manifest import Summary
 from ..errors import NotAuthenticError
-from .store import opened
+from .store import open_file
 
 _SIGNATURE = b"HMAC-SHA256: "
 _MAX = 1 << 20  # bytes; most of them would be warnings
@@ -36,7 +36,7 @@ def render(summary: Summary, keys: Keyring) -> bytes:
         "Size": summary.size,
         "SHA256": summary.sha256,
         "Key": summary.key,
-        **{f"Warning {number}": names.shown(text) for number, text in enumerate(summary.warnings, 1)},
+        **{f"Warning {number}": names.printable(text) for number, text in enumerate(summary.warnings, 1)},
     }
     text = "".join(f"{key}: {value}\n" for key, value in lines.items()).encode("utf-8")
     return text + _signature(text, summary, keys)
@@ -47,7 +47,7 @@ def check(path: Path, summary: Summary, keys: Keyring) -> None:
 
     :raises NotAuthenticError: it does, or is not there.
     """
-    with opened(path, NotAuthenticError(f"{path}: it should be there, and is not")) as stream:
+    with open_file(path, NotAuthenticError(f"{path}: it should be there, and is not")) as stream:
         content = stream.read(_MAX)
     text, _, _ = content.rpartition(_SIGNATURE)
     # Each of them at the beginning of a line: a warning may quote somebody who wants to be believed.

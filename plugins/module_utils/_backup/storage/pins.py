@@ -33,18 +33,18 @@ def read(store: Store) -> set[str]:
         raise BackupError(f"{file}: this is no list of names ({error}); mend it") from None
 
 
-def pin(store: Store, name: str, *, stays: bool) -> bool:
+def set_pinned(store: Store, name: str, *, pinned: bool) -> bool:
     """Have a backup stay, or go with the others of its age; returns whether that is a change.
 
     :raises BackupError: there is no such backup.
     """
     pins = read(store)
-    if stays:
+    if pinned:
         with store.open(name):
             pass
     elif name not in pins:
         raise BackupError(f"{name}: it is not pinned")
-    wanted = pins | {name} if stays else pins - {name}
+    wanted = pins | {name} if pinned else pins - {name}
     if wanted == pins:
         return False
     durable.write(store.state_dir / _FILE, json.dumps(sorted(wanted)) + "\n")

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from ..archive import names
 from ..archive.manifest import Summary
 from ..errors import BackupError
-from . import ledger
+from . import catalog
 
 _APART = timedelta(days=45)  # longer than that nobody goes without a backup, if the clock is right
 
@@ -33,7 +33,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Made:
+class Candidate:
     """A backup whose manifest is good.
 
     :param began: when its snapshot began, in UTC, as its manifest says.
@@ -49,14 +49,14 @@ class Made:
     broken: bool = False
 
     @classmethod
-    def of(cls, summary: Summary, *, adopted: bool = False, broken: bool = False) -> Made:
+    def of(cls, summary: Summary, *, adopted: bool = False, broken: bool = False) -> Candidate:
         """Return what counts of a backup here."""
-        return cls(summary.name, summary.seq, names.moment_of(summary.began), summary.set, adopted, broken)
+        return cls(summary.name, summary.seq, names.parse_timestamp(summary.began), summary.set, adopted, broken)
 
     @property
-    def order(self) -> tuple[bool, str, int]:
+    def sort_key(self) -> tuple[bool, str, int]:
         """What sorts backups, oldest first."""
-        return ledger.order(names.stamp(self.began), self.seq, adopted=self.adopted)
+        return catalog.sort_key(names.timestamp(self.began), self.seq, adopted=self.adopted)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ _BUCKETS: dict[str, Callable[[datetime], tuple[int, ...]]] = {
 }
 
 
-def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, pins: Collection[str] = ()) -> Decision:
+def decide(
+    made: Sequence[Candidate], policies: Mapping[str, Policy], now: datetime, pins: Collection[str] = ()
+) -> Decision:
     """Decide, without touching anything.
 
     :param made: the backups whose manifests are good; what is not is nobody's to remove here.
@@ -83,7 +85,7 @@ def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, 
     :param pins: names of those that stay, whatever their age.
     :raises BackupError: a clock has jumped, so that ages say nothing, or a policy would keep none.
     """
-    newest_first = sorted(made, key=lambda backup: backup.order, reverse=True)
+    newest_first = sorted(made, key=lambda backup: backup.sort_key, reverse=True)
     _check_clock(newest_first, now)
     keep: dict[str, list[str]] = {}
     for name in {backup.set for backup in made}:
@@ -102,7 +104,7 @@ def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, 
     )
 
 
-def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[str, list[str]]) -> None:
+def _keep(newest_first: Sequence[Candidate], name: str, policy: Policy, keep: dict[str, list[str]]) -> None:
     if policy.newest < 1:
         raise BackupError(
             f"set {name}: `newest` must be at least 1, or a day without a backup would remove the last one"
@@ -121,15 +123,15 @@ def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[st
                     seen.add(bucket(backup.began))
 
 
-def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:
+def _check_clock(newest_first: Sequence[Candidate], now: datetime) -> None:
     # What another machine's clock said is nothing to compare with.
     for newer, older in itertools.pairwise([backup for backup in newest_first if not backup.adopted]):
-        if newer.began < older.began - names.AHEAD:
+        if newer.began < older.began - names.CLOCK_TOLERANCE:
             raise BackupError(
                 f"the clock has gone back between {older.name} and {newer.name}, so their ages say nothing: nothing is "
                 "pruned. Look at both, and `panelctl backup remove` the one that was made with a wrong clock."
             )
-    if newest_first and newest_first[0].began > now + names.AHEAD:
+    if newest_first and newest_first[0].began > now + names.CLOCK_TOLERANCE:
         raise BackupError(
             f"{newest_first[0].name} is from the future: the clock is wrong now, or it was then. Nothing is pruned. "
             "Mend the clock, or make another one and `panelctl backup remove` this one."

@@ -25,11 +25,11 @@ from ..archive.keyring import Keyring
 from ..archive.manifest import Manifest, Summary
 from ..errors import BackupError, NotAuthenticError
 from . import locks
-from .doubts import Doubts
-from .ledger import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Ledger, Record, order
+from .catalog import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Catalog, Record, sort_key
+from .corrupt_markers import CorruptMarkers
 
 #: Bytes of each disk that are left to everybody else.
-ROOM = 64 << 20
+RESERVED_SPACE = 64 << 20
 _CURE = "bring it back, or `panelctl backup remove` it"
 _LOST = f"it was not pruned, and its manifest is not there: {_CURE}"
 
@@ -71,52 +71,52 @@ class Backup:
     adopted: bool = False
 
     @property
-    def order(self) -> tuple[bool, tuple[bool, str, int], str]:
+    def sort_key(self) -> tuple[bool, tuple[bool, str, int], str]:
         """What sorts backups, oldest first; those of which nothing is known come before."""
         if self.summary is None:
             return False, (False, "", 0), self.name
-        return True, order(self.summary.began, self.summary.seq, adopted=self.adopted), self.name
+        return True, sort_key(self.summary.began, self.summary.seq, adopted=self.adopted), self.name
 
 
 class Store:
-    """Backups in a folder that others may be able to write to; ledger and lock in one that only root can."""
+    """Backups in a folder that others may be able to write to; catalog and lock in one that only root can."""
 
     def __init__(self, folder: Path, state_dir: Path, host: str, keys: Keyring) -> None:
         self.folder = folder
         self.state_dir = state_dir
         self.host = host
         self.keys = keys
-        self.doubts = Doubts(state_dir)
-        self._ledger = state_dir / "ledger"
-        self._held: Ledger | None = None
-        self._seen: Ledger | None = None
+        self.corrupt_markers = CorruptMarkers(state_dir)
+        self._catalog_file = state_dir / "ledger"
+        self._held: Catalog | None = None
+        self._seen: Catalog | None = None
 
     @contextlib.contextmanager
-    def locked(self, wait: float = 0.0) -> Iterator[Ledger]:
-        """Keep all others out, and give the ledger. The kernel's lock: it falls with the process.
+    def locked(self, wait: float = 0.0) -> Iterator[Catalog]:
+        """Keep all others out, and give the catalog. The kernel's lock: it falls with the process.
 
         :param wait: seconds to wait for another one.
         :raises BusyError: it has not ended by then.
-        :raises NotAuthenticError: the ledger is not what was written.
+        :raises NotAuthenticError: the catalog is not what was written.
         """
         with lock(self.state_dir, wait):
-            self.keys = self.keys.renewed()
-            ledger = Ledger(self._ledger, self.keys)
-            ledger.settle()
-            self._finish_removal(ledger)
-            self._adopt(ledger)
-            self._held = ledger
+            self.keys = self.keys.reloaded()
+            catalog = Catalog(self._catalog_file, self.keys)
+            catalog.sync()
+            self._finish_removal(catalog)
+            self._adopt(catalog)
+            self._held = catalog
             try:
-                yield ledger
+                yield catalog
             finally:
                 self._held = None
 
-    def ledger(self) -> Ledger:
-        """Read the ledger, without a lock: its lines only become more. Under the lock it was read, and is as it was."""
+    def catalog(self) -> Catalog:
+        """Return the catalog. Needs no lock: lines are only ever appended. Under the lock, it is the one read then."""
         if self._held is not None:
             return self._held
         if self._seen is None or not self._seen.is_current():
-            self._seen = Ledger(self._ledger, self.keys)
+            self._seen = Catalog(self._catalog_file, self.keys)
         return self._seen
 
     @contextlib.contextmanager
@@ -127,42 +127,42 @@ class Store:
         :raises NotAuthenticError: it is not what it says.
         """
         with self._open(name) as stream:
-            yield self._authentic(name, stream, self.ledger())
+            yield self._authentic(name, stream, self.catalog())
 
     def backups(self) -> list[Backup]:
         """Return all backups that are there or should be, oldest first."""
-        ledger = self.ledger()
-        found = self._look(ledger)
+        catalog = self.catalog()
+        found = self._look(catalog)
         while any(backup.state not in (State.GOOD, State.OLD) for backup in found):
-            later = self.ledger()
-            if later.size == ledger.size:
+            later = self.catalog()
+            if later.size == catalog.size:
                 break
             # What goes or comes by rights while somebody looks is nothing to tell of.
-            ledger, found = later, self._look(later)
+            catalog, found = later, self._look(later)
         return found
 
-    def _look(self, ledger: Ledger) -> list[Backup]:
-        expected = ledger.present()
+    def _look(self, catalog: Catalog) -> list[Backup]:
+        expected = catalog.existing()
         files = set(_files(self.folder))
-        going = ledger.unfinished.name if ledger.unfinished else None
+        going = catalog.pending_removal.name if catalog.pending_removal else None
         there = {name for file in files if (name := names.stem(file)) not in (None, going)}
         found = []
         for name in sorted(there | set(expected)):
             if f"{name}{names.MANIFEST}" in files:
-                found.append(self._look_at(name, ledger))
+                found.append(self._look_at(name, catalog))
             elif name in expected:
                 found.append(Backup(name, State.MISSING, problem=_LOST))
             elif names.is_old_name(name):
                 found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
-        return sorted(found, key=lambda backup: backup.order)
+        return sorted(found, key=lambda backup: backup.sort_key)
 
-    def good(self, *, or_broken: bool = False) -> list[Backup]:
+    def good(self, *, include_broken: bool = False) -> list[Backup]:
         """Return the good backups, oldest first.
 
-        :param or_broken: whether their archives may be broken.
+        :param include_broken: whether their archives may be broken.
         :raises BackupError: there is none.
         """
-        wanted = SIGNED if or_broken else (State.GOOD,)
+        wanted = SIGNED if include_broken else (State.GOOD,)
         good = [backup for backup in self.backups() if backup.state in wanted]
         if not good:
             raise BackupError(f"{self.folder}: there is no good backup; `panelctl backup list` says what there is")
@@ -176,15 +176,15 @@ class Store:
         """Return where a file of a backup is until it is whole."""
         return self.folder / f"{names.TEMPORARY}{name}{suffix}"
 
-    def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
+    def publish(self, summary: Summary, sha256: str, catalog: Catalog) -> None:
         """Give the files of a new backup, which are on the disk, their names, and write that down."""
-        if not self._continues(summary, ledger):
+        if not self._continues(summary, catalog):
             # Or who finds it, if this dies before the end, could not tell it from one of another machine.
-            ledger.append(_record(CREATING, summary, sha256))
-        self.name(summary.name, self.temporary)
-        ledger.append(_record(CREATED, summary, sha256))
+            catalog.append(_record(CREATING, summary, sha256))
+        self.rename_into_place(summary.name, self.temporary)
+        catalog.append(_record(CREATED, summary, sha256))
 
-    def name(self, name: str, temporary: Callable[[str, str], Path]) -> None:
+    def rename_into_place(self, name: str, temporary: Callable[[str, str], Path]) -> None:
         """Give the files of a backup, which are on the disk, their names: the manifest last, which makes it one."""
         for suffix in (names.ARCHIVE, names.INFO):
             temporary(name, suffix).rename(self.path(name, suffix))
@@ -198,23 +198,23 @@ class Store:
             published.unlink()
             raise
 
-    def adopt(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
+    def adopt(self, summary: Summary, sha256: str, catalog: Catalog) -> None:
         """Write a backup down that comes from elsewhere, unless it is written down."""
-        if summary.name not in ledger.present():
-            ledger.append(_record(ADOPTED, summary, sha256))
+        if summary.name not in catalog.existing():
+            catalog.append(_record(ADOPTED, summary, sha256))
 
-    def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
+    def remove(self, backup: Backup, catalog: Catalog, at: str) -> None:
         """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
-        record = ledger.present().get(backup.name)
+        record = catalog.existing().get(backup.name)
         if record is not None:
-            ledger.append(replace(record, event=PRUNING, at=at))
-            self._finish_removal(ledger)
+            catalog.append(replace(record, event=PRUNING, at=at))
+            self._finish_removal(catalog)
         else:
             self._unlink(backup.name)
 
-    def sweep(self, ledger: Ledger) -> list[str]:
+    def remove_leftovers(self, catalog: Catalog) -> list[str]:
         """Remove what died backups and prunes have left; returns the files. Under the lock, so nobody is at work."""
-        present, left = ledger.present(), []
+        present, left = catalog.existing(), []
         for file in _files(self.folder):
             name = names.stem(file)
             unfinished = name is not None and names.is_name(name) and not self.path(name, names.MANIFEST).exists()
@@ -227,16 +227,16 @@ class Store:
                 left.append(file)
         return left
 
-    def aside(self) -> list[Path]:
+    def quarantined(self) -> list[Path]:
         """Return the folders that were in the place of a file that had to go."""
-        return sorted(self.folder.glob(f"{names.ASIDE}*"))
+        return sorted(self.folder.glob(f"{names.QUARANTINED}*"))
 
-    def _finish_removal(self, ledger: Ledger) -> None:
+    def _finish_removal(self, catalog: Catalog) -> None:
         """Remove what is written down to be going, and write down that it is gone."""
-        going = ledger.unfinished
+        going = catalog.pending_removal
         if going is not None:
             self._unlink(going.name)
-            ledger.append(replace(going, event=PRUNED))
+            catalog.append(replace(going, event=PRUNED))
 
     def _unlink(self, name: str) -> None:
         for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
@@ -245,44 +245,44 @@ class Store:
                 path.unlink(missing_ok=True)
             except IsADirectoryError:
                 # Who put it there may fill it as fast as anybody empties it; by its name it is in nobody's way.
-                path.rename(self.folder / f"{names.ASIDE}{secrets.token_hex(4)}-{path.name}")
+                path.rename(self.folder / f"{names.QUARANTINED}{secrets.token_hex(4)}-{path.name}")
             durable.sync(self.folder)
-        self.doubts.clear(name)
+        self.corrupt_markers.clear(name)
 
-    def _adopt(self, ledger: Ledger) -> None:
+    def _adopt(self, catalog: Catalog) -> None:
         """Write down a backup that was published by a run that died before it could."""
         for file in _files(self.folder):
             name = file.removesuffix(names.MANIFEST)
-            if name == file or not names.is_name(name) or ledger.created(name):
+            if name == file or not names.is_name(name) or catalog.created(name):
                 continue
             with contextlib.suppress(BackupError), self._open(name) as stream:
-                found = self.signed(name, stream)
-                if self._is_own(found, ledger):
+                found = self.read_signed(name, stream)
+                if self._is_own(found, catalog):
                     durable.sync(self.folder)
-                    ledger.append(_record(CREATED, found.summary, found.sha256))
+                    catalog.append(_record(CREATED, found.summary, found.sha256))
 
-    def _is_own(self, found: Manifest, ledger: Ledger) -> bool:
+    def _is_own(self, found: Manifest, catalog: Catalog) -> bool:
         """Tell whether this machine published it, of which it is not written down yet."""
-        announced = ledger.announced
+        announced = catalog.pending_creation
         named = announced is not None and (announced.name, announced.manifest) == (found.summary.name, found.sha256)
-        return named or self._continues(found.summary, ledger)
+        return named or self._continues(found.summary, catalog)
 
-    def _continues(self, summary: Summary, ledger: Ledger) -> bool:
+    def _continues(self, summary: Summary, catalog: Catalog) -> bool:
         """Tell whether it follows the newest one, and that is of this machine: then this one is, too."""
-        last = ledger.announced or ledger.newest
+        last = catalog.pending_creation or catalog.newest
         if last is None or last.event == ADOPTED:
             return False
         return summary.host == self.host and (summary.seq, summary.previous) == (last.seq + 1, last.manifest)
 
-    def _look_at(self, name: str, ledger: Ledger) -> Backup:
+    def _look_at(self, name: str, catalog: Catalog) -> Backup:
         try:
             with self._open(name) as stream:
-                found = self._authentic(name, stream, ledger)
+                found = self._authentic(name, stream, catalog)
         except _StateError as error:
             return Backup(name, error.state, problem=str(error))
         except BackupError as error:
             return Backup(name, State.FORGED, problem=str(error))
-        record = ledger.created(name)
+        record = catalog.created(name)
         adopted = record is not None and record.event == ADOPTED
         problem = self._doubt(found.summary)
         state = State.BROKEN if problem else State.GOOD
@@ -296,16 +296,16 @@ class Store:
             status = path.lstat()
             check_size(path, status, summary)
         except FileNotFoundError:
-            return no_archive(path)
+            return missing_archive(path)
         except OSError as error:
             return f"{path}: {error.strerror}"
         except NotAuthenticError as error:
             return str(error)
-        altered = self.doubts.has(summary.name, status)
+        altered = self.corrupt_markers.is_marked(summary.name, status)
         return f"{path}: its content was found not to be what was signed" if altered else ""
 
-    def signed(self, name: str, stream: BinaryIO) -> Manifest:
-        """Read a manifest that is authentic and of this host, whatever the ledger says of it.
+    def read_signed(self, name: str, stream: BinaryIO) -> Manifest:
+        """Read a manifest that is authentic and of this host, whatever the catalog says of it.
 
         :raises NotAuthenticError: it is not what it says.
         """
@@ -317,36 +317,36 @@ class Store:
             raise _StateError(State.REPLAYED, f"{name}: this is a backup of another installation ({summary.host})")
         return found
 
-    def check_known(self, found: Manifest, ledger: Ledger, *, again: bool = False) -> None:
-        """Refuse a backup of which the ledger knows something else. Of most that come from elsewhere it knows nothing.
+    def check_catalog(self, found: Manifest, catalog: Catalog, *, allow_pruned: bool = False) -> None:
+        """Refuse a backup of which the catalog knows something else. Of most that come from elsewhere it knows nothing.
 
-        :param again: whether somebody wants one that was pruned.
+        :param allow_pruned: whether somebody wants one that was pruned.
         :raises NotAuthenticError: it was pruned, or was another one.
         """
         name = found.summary.name
-        record = ledger.created(name)
+        record = catalog.created(name)
         if record is None:
             return
-        if name not in ledger.present() and not again:
+        if name not in catalog.existing() and not allow_pruned:
             raise _StateError(State.REPLAYED, f"{name}: it was pruned; somebody brought it back")
         if record.manifest != found.sha256:
             raise _StateError(State.REPLACED, f"{name}: it is signed, but not the one that was written down")
 
-    def _authentic(self, name: str, stream: BinaryIO, ledger: Ledger) -> Manifest:
-        found = self.signed(name, stream)
-        if ledger.created(name) is None and not self._is_own(found, ledger):
+    def _authentic(self, name: str, stream: BinaryIO, catalog: Catalog) -> Manifest:
+        found = self.read_signed(name, stream)
+        if catalog.created(name) is None and not self._is_own(found, catalog):
             raise _StateError(
                 State.REPLAYED,
-                f"{name}: it is signed, but the ledger knows nothing of it. If this machine has the place of the one "
+                f"{name}: it is signed, but the catalog knows nothing of it. If this machine has the place of the one "
                 "that made it: `panelctl backup adopt`",
             )
-        self.check_known(found, ledger)
+        self.check_catalog(found, catalog)
         return found
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:
         missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
-        with opened(self.path(name, names.MANIFEST), missing) as stream:
+        with open_file(self.path(name, names.MANIFEST), missing) as stream:
             yield stream
 
 
@@ -361,7 +361,7 @@ def lock(state_dir: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
+def open_file(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
     """Open a file of a backup; somebody else may have put something else there.
 
     :param missing: what is raised where there is nothing.
@@ -377,7 +377,7 @@ def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
         yield stream
 
 
-def no_archive(path: Path) -> str:
+def missing_archive(path: Path) -> str:
     """Say that a backup has no archive."""
     return f"{path}: there should be an archive, and is none"
 
@@ -393,20 +393,20 @@ def check_size(path: Path, status: os.stat_result, summary: Summary) -> None:
         raise NotAuthenticError(f"{path}: it has {status.st_size} bytes; {summary.size} were signed")
 
 
-def check_room(folder: Path, size: int, what: str, cure: str) -> None:
+def check_free_space(folder: Path, size: int, what: str, cure: str) -> None:
     """See that a disk does not fill up, which would take the panel down.
 
     :param size: bytes that may be written.
     :param what: is to be written.
     :raises BackupError: there is less than that and what has to stay free.
     """
-    free, needed = shutil.disk_usage(folder).free, size + ROOM
+    free, needed = shutil.disk_usage(folder).free, size + RESERVED_SPACE
     if free < needed:
         raise BackupError(f"{folder}: {free >> 20} MiB are free, and {what} may need {needed >> 20}. {cure}")
 
 
 @contextlib.contextmanager
-def new(path: Path) -> Iterator[int]:
+def create_file(path: Path) -> Iterator[int]:
     """Make a file that nobody has put there, for its owner only; gives its descriptor."""
     descriptor = nofollow.make(path)
     try:

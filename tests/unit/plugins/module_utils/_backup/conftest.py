@@ -15,7 +15,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.s
 
 @pytest.fixture
 def keys():
-    return keyring.new("2026-11-22")
+    return keyring.generate("2026-11-22")
 
 
 @pytest.fixture

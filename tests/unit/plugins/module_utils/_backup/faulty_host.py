@@ -35,7 +35,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.r
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli import main
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import backups, settings
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import CREATED
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.catalog import CREATED
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 
 #: Everything by which the logic changes a disk, or makes it keep something. Of `open` those that make or empty a file.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import settings
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import BackupService
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.doubts import Doubts
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.corrupt_markers import CorruptMarkers
 from faulty_host import Host
 
 
@@ -112,7 +112,7 @@ def test_what_was_found_by_reading_is_remembered(host, made):
 
 
 def test_what_was_found_by_mistake_is_forgotten_by_who_reads_it_again(host, made):
-    Doubts(host.state).note(made[1], archive(host, made[1]).stat())
+    CorruptMarkers(host.state).mark(made[1], archive(host, made[1]).stat())
     assert states(host, 4) == {made[0]: "good", made[1]: "broken"}
     assert host.panelctl("verify", "--all")
     assert states(host, 0) == dict.fromkeys(made, "good")

@@ -13,7 +13,7 @@ import zlib
 from random import Random
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.compression import Archive, Reader
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.compression import GzipReader, GzipWriter
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 
 MIB = 1 << 20
@@ -56,7 +56,7 @@ def random(mebibytes):
 
 def read(file, tools):
     """All of it, in pieces of a size that fits nothing."""
-    stream = Reader(file.fileno(), tools)
+    stream = GzipReader(file.fileno(), tools)
     pieces = list(iter(lambda: stream.read(ODD), b""))
     stream.close(whole=True)
     assert {len(piece) for piece in pieces[:-1]} <= {ODD}
@@ -64,7 +64,7 @@ def read(file, tools):
 
 
 def write(file, pieces, tools):
-    archive = Archive(file.fileno(), tools)
+    archive = GzipWriter(file.fileno(), tools)
     for piece in pieces:
         archive.write(HEADER)
         archive.write(piece)

@@ -315,14 +315,14 @@ def test_a_run_is_none_the_worse_for_what_cannot_be_noted(tmp_path, monkeypatch)
 
 
 def test_pins(store, backed_up):
-    assert pins.pin(store, backed_up.name, stays=True)
-    assert not pins.pin(store, backed_up.name, stays=True)
+    assert pins.set_pinned(store, backed_up.name, stays=True)
+    assert not pins.set_pinned(store, backed_up.name, stays=True)
     assert pins.read(store) == {backed_up.name}
-    assert pins.pin(store, backed_up.name, stays=False)
+    assert pins.set_pinned(store, backed_up.name, stays=False)
     with pytest.raises(BackupError, match="not pinned"):
-        pins.pin(store, backed_up.name, stays=False)
+        pins.set_pinned(store, backed_up.name, stays=False)
     with pytest.raises(BackupError, match="no such backup"):
-        pins.pin(store, "backup_20200101T000000Z_000009", stays=True)
+        pins.set_pinned(store, "backup_20200101T000000Z_000009", stays=True)
     (store.state_dir / "pins.json").write_text(json.dumps("x")[:-1])
     with pytest.raises(BackupError, match="mend it"):
         pins.read(store)

@@ -18,11 +18,11 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive i
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BusyError, NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.offsite import fetch
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import (
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.catalog import (
     ADOPTED,
     CREATED,
     CREATING,
-    Ledger,
+    Catalog,
 )
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import State, Store
 from faulty_host import Host, records
@@ -53,7 +53,7 @@ def test_a_flipped_bit_of_the_ledger_is_found_at_every_byte(store):
         broken[place] ^= 1 << place % 8
         file.write_bytes(broken)
         with pytest.raises(NotAuthenticError, match="ledger, line"):
-            store.ledger()
+            store.catalog()
     # The end of the last line: as if it had never been written by the whole.
     file.write_bytes(good[:-1] + b"\x0b")
     with store.locked():
@@ -81,14 +81,14 @@ def test_of_a_ledger_that_was_cut_the_whole_lines_count(store):
     for _ in range(2):
         create.create(store, [])
     file = store.state_dir / "ledger"
-    good, made = file.read_bytes(), list(store.ledger().present().values())
+    good, made = file.read_bytes(), list(store.catalog().existing().values())
     lines = good.splitlines(keepends=True)
     for size in range(len(good)):
         file.write_bytes(good[:size])
-        whole, found = good[:size].count(b"\n"), store.ledger()
+        whole, found = good[:size].count(b"\n"), store.catalog()
         assert found.size == sum(map(len, lines[:whole]))
         # The first one was announced.
-        assert list(found.present().values()) == made[: max(0, whole - 1)]
+        assert list(found.existing().values()) == made[: max(0, whole - 1)]
 
 
 def test_a_ledger_that_was_cut_loses_no_backup_and_brings_none_back(store, made):
@@ -146,14 +146,14 @@ def test_one_that_dies_before_it_has_written_down_what_it_made_is_known_all_the_
     if adopted:
         create.create(store, [])
         fetch.adopt(elsewhere)
-    append = Ledger.append
+    append = Catalog.append
 
     def dying(ledger, record):
         if record.event == CREATED:
             raise KeyboardInterrupt
         append(ledger, record)
 
-    monkeypatch.setattr(Ledger, "append", dying)
+    monkeypatch.setattr(Catalog, "append", dying)
     with pytest.raises(KeyboardInterrupt):
         create.create(elsewhere, [])
     monkeypatch.undo()
@@ -169,7 +169,7 @@ def test_one_that_dies_before_it_has_written_down_what_it_made_is_known_all_the_
 
 def test_only_what_was_announced_is_believed(store, elsewhere):
     name = create.create(store, []).name
-    manifest = store.ledger().created(name)
+    manifest = store.catalog().created(name)
     for other in (replace(manifest, name="backup_20260101T000000Z_000001"), replace(manifest, manifest="0" * 64)):
         with elsewhere.locked() as ledger:
             ledger.append(replace(other, event=CREATING))

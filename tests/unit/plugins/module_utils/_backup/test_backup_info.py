@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import keyring
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.manifest import Source, Summary
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.manifest import SourceRecord, Summary
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import NotAuthenticError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage import info
 from faulty_host import Host
@@ -20,7 +20,7 @@ from faulty_host import Host
 
 @pytest.fixture
 def summary(keys):
-    source = Source("files", "data", "files/data")
+    source = SourceRecord("files", "data", "files/data")
     return Summary(
         host="host",
         set="full",

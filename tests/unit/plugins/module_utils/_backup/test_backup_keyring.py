@@ -56,7 +56,7 @@ def test_what_is_signed_for_one_purpose_says_nothing_for_another(keys):
         mac.update(b"text")
         return mac.hexdigest()
 
-    purposes = (keyring.MANIFEST, keyring.INFO, keyring.LEDGER, keyring.DRILL)
+    purposes = (keyring.MANIFEST, keyring.INFO, keyring.CATALOG, keyring.DRILL)
     assert len({sign(purpose) for purpose in purposes}) == len(purposes)
     assert sign(keyring.MANIFEST) == sign(keyring.MANIFEST, keys.signer)
 
@@ -64,9 +64,9 @@ def test_what_is_signed_for_one_purpose_says_nothing_for_another(keys):
 def test_a_rotated_ring_signs_with_another_key_and_knows_the_old_one(keys, tmp_path):
     rotated = keys.rotated("2026-11-23")
     assert rotated.signer != keys.signer
-    assert rotated.mac(keyring.LEDGER, keys.signer).digest() == keys.mac(keyring.LEDGER).digest()
+    assert rotated.mac(keyring.CATALOG, keys.signer).digest() == keys.mac(keyring.CATALOG).digest()
     with pytest.raises(NotAuthenticError, match=rotated.signer):
-        keys.mac(keyring.LEDGER, rotated.signer)
+        keys.mac(keyring.CATALOG, rotated.signer)
     file = tmp_path / "keyring.json"
     keyring.save(rotated, file)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -135,4 +135,4 @@ def test_who_waited_while_the_key_was_rotated_signs_with_the_new_one(host):
     signer = host.panelctl("key-rotate")["signer"]
     host.panelctl("create")
     assert create.create(store, found.origins).key == signer
-    assert store.ledger().newest.seq == 3
+    assert store.catalog().newest.seq == 3

@@ -616,7 +616,7 @@ def test_a_file_system_below_a_folder_is_not_moved_away(store):
     if above is None:
         pytest.skip("nothing is mounted in a folder that is no mount point")
     with pytest.raises(BackupError, match="is mounted below"):
-        Files("data", above).staging(above.parent / "restore")
+        Files("data", above).staging_folder(above.parent / "restore")
 
 
 def test_a_link_does_not_become_a_folder(store, data, tmp_path):

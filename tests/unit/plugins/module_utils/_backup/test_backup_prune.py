@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import BackupService
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import CREATED, PRUNED, Ledger
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.catalog import CREATED, PRUNED, Catalog
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 from faulty_host import RULES, Host
 
@@ -232,14 +232,14 @@ def dying(monkeypatch):
     """Let the ledger die at the first line of a kind."""
 
     def install(event):
-        append = Ledger.append
+        append = Catalog.append
 
         def appending(ledger, record):
             if record.event == event:
                 raise KeyboardInterrupt
             append(ledger, record)
 
-        monkeypatch.setattr(Ledger, "append", appending)
+        monkeypatch.setattr(Catalog, "append", appending)
         return monkeypatch.undo
 
     return install

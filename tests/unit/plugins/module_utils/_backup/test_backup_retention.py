@@ -11,7 +11,11 @@ import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import settings
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.retention import Made, Policy, decide
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.retention import (
+    Candidate,
+    Policy,
+    decide,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -26,7 +30,7 @@ def series(minutes):
     found, age = [], 0
     for number, gap in enumerate(minutes):
         seq = len(minutes) - number
-        found.append(Made(f"b{seq:03}", seq, NOW - timedelta(minutes=age)))
+        found.append(Candidate(f"b{seq:03}", seq, NOW - timedelta(minutes=age)))
         age += gap
     return found
 
@@ -78,14 +82,14 @@ def test_a_clock_that_jumps_removes_nothing(offset):
     made = series([20] * 100)
     with pytest.raises(BackupError, match=r"clock|days old"):
         decide(made, {"full": Policy(0, 0, 0, 0, 1)}, NOW + offset if offset.days else NOW - offset)
-    newest = Made("b101", 101, NOW + offset)
+    newest = Candidate("b101", 101, NOW + offset)
     with pytest.raises(BackupError, match=r"clock|future|days old"):
         decide([newest, *made], {"full": Policy(0, 0, 0, 0, 1)}, NOW)
 
 
 def test_one_that_was_made_with_a_wrong_clock_removes_nothing():
     made = series([20] * 10)
-    wrong = [Made(b.name, b.seq, b.began - timedelta(days=365) if b.seq == 5 else b.began) for b in made]
+    wrong = [Candidate(b.name, b.seq, b.began - timedelta(days=365) if b.seq == 5 else b.began) for b in made]
     with pytest.raises(BackupError, match="gone back"):
         decide(wrong, {"full": Policy(0, 0, 0, 0, 1)}, NOW)
 
@@ -100,7 +104,7 @@ def test_each_set_has_its_own_rules():
     often = [
         replace(backup, name=f"o{backup.seq}", seq=100 + backup.seq, set="databases") for backup in series([20] * 9)
     ]
-    gone = [Made("x", 0, NOW - timedelta(days=11), "gone")]
+    gone = [Candidate("x", 0, NOW - timedelta(days=11), "gone")]
     found = decide([*gone, *daily, *often], {"full": Policy(0, 3, 0, 0, 1), "databases": Policy(2, 0, 0, 0, 1)}, NOW)
     assert list(found.keep) == ["x", "b008", "b009", "b010", "o8", "o9"]
 
@@ -117,8 +121,8 @@ def test_what_restores_have_replaced_stays_for_some_weeks():
 
 def test_what_was_adopted_is_older_than_what_was_made_here_whatever_its_number():
     """A machine died and another has its place: the numbers of both begin with one, and its clock was another one."""
-    old = [Made(f"old{seq}", seq, NOW - timedelta(days=9, hours=-seq), adopted=True) for seq in range(1, 9)]
-    own = [Made(f"own{seq}", seq, NOW - timedelta(hours=9 - seq)) for seq in (1, 2, 9)]
+    old = [Candidate(f"old{seq}", seq, NOW - timedelta(days=9, hours=-seq), adopted=True) for seq in range(1, 9)]
+    own = [Candidate(f"own{seq}", seq, NOW - timedelta(hours=9 - seq)) for seq in (1, 2, 9)]
     policy = Policy(0, 0, 0, 0, 4)
     found = decide([*own, *old], {"full": policy}, NOW)
     assert list(found.keep) == ["old8", "own1", "own2", "own9"]

@@ -115,8 +115,8 @@ def test_whatever_compresses(tools, store, origins, tmp_path, monkeypatch):
     if tools and not shutil.which(tools[0][0]):
         pytest.skip(f"{tools[0][0]} is not installed")
     readers = [(tool[0], "--decompress", "--stdout") for tool in tools]
-    monkeypatch.setattr(compression.Archive.__init__, "__defaults__", (tools,))
-    monkeypatch.setattr(compression.Reader.__init__, "__defaults__", (readers,))
+    monkeypatch.setattr(compression.GzipWriter.__init__, "__defaults__", (tools,))
+    monkeypatch.setattr(compression.GzipReader.__init__, "__defaults__", (readers,))
     summary = create.create(store, origins)
     restore(store, summary.name, tmp_path / "restored")
 

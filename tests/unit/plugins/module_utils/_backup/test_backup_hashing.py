@@ -9,7 +9,7 @@ import hashlib
 import threading
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import sums
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import hashing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ pieces = st.lists(st.sampled_from([b"", b"a", b"b" * (64 << 10), b"c" * (200 << 
 
 @given(st.lists(pieces, min_size=1, max_size=6))
 def test_many_at_once_are_what_each_is_by_itself(files):
-    with contextlib.closing(sums.Sums()) as running:
+    with contextlib.closing(hashing.HashThread()) as running:
         begun = [running.new() for _ in files]
         for place in range(max(map(len, files))):
             for sum_, content in zip(begun, files, strict=True):
@@ -47,12 +47,12 @@ class Stuck:
 
 @pytest.fixture
 def running():
-    with contextlib.closing(sums.Sums()) as found:
+    with contextlib.closing(hashing.HashThread()) as found:
         yield found
 
 
 def begun(running, monkeypatch, digest):
-    monkeypatch.setattr(sums, "sha256", lambda: digest)
+    monkeypatch.setattr(hashing, "sha256", lambda: digest)
     found = running.new()
     monkeypatch.undo()
     return found
@@ -61,14 +61,14 @@ def begun(running, monkeypatch, digest):
 def test_whoever_comes_while_others_wait_digests_himself(running, monkeypatch):
     stuck = Stuck()
     slow, large = begun(running, monkeypatch, stuck), b"x" * (64 << 10)
-    for _ in range(sums._AHEAD):
+    for _ in range(hashing._AHEAD):
         slow.update(large)
     # More would have to be kept in memory.
     fast = running.new()
     fast.update(large)
     assert fast.hexdigest() == hashlib.sha256(large).hexdigest()
     stuck.may.set()
-    assert slow.hexdigest() == str(sums._AHEAD * len(large))
+    assert slow.hexdigest() == str(hashing._AHEAD * len(large))
 
 
 def test_a_failure_reaches_who_asks(running, monkeypatch):

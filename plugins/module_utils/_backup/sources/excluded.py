@@ -27,17 +27,17 @@ _NO_PLACE = (
 )
 
 
-def excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
+def find_excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
     """Give what the patterns mean below a folder, and what is below that.
 
     :raises OSError: the folder cannot be read.
     """
     # The panel stands still meanwhile, and mostly nothing is excluded.
-    found = gather.walk(folder, (), gather.ignore) if patterns and folder.exists() else iter(())
+    found = gather.walk_directory(folder, (), gather.no_warning) if patterns and folder.exists() else iter(())
     return (one for one in found if gather.matches(one.path, one.entry.name, patterns))
 
 
-def yield_to(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
+def remove_excluded(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
     """Remove what is excluded from a folder that nobody else can write to, where the present has the same.
 
     It is excluded by now, and was not yet when the other folder was backed up.
@@ -45,9 +45,9 @@ def yield_to(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
     :returns: the paths of what is excluded, and stays.
     :raises OSError: it cannot be.
     """
-    theirs = {found.path for found in excluded(present, patterns)}
+    theirs = {found.path for found in find_excluded(present, patterns)}
     stays = []
-    for path in [found.path for found in excluded(loaded, patterns)]:
+    for path in [found.path for found in find_excluded(loaded, patterns)]:
         if path not in theirs:
             stays.append(path)
         elif (loaded / path).is_dir():
@@ -58,7 +58,7 @@ def yield_to(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
     return stays
 
 
-def carry(origin: Path, target: Path, patterns: Sequence[str], but: Collection[str] = ()) -> list[str]:
+def move_excluded(origin: Path, target: Path, patterns: Sequence[str], but: Collection[str] = ()) -> list[str]:
     """Move what is excluded from one folder to the other, where that has nothing of the name.
 
     Others may write to both, and exchange folders for links meanwhile; nothing gets anywhere else by that.
@@ -68,7 +68,7 @@ def carry(origin: Path, target: Path, patterns: Sequence[str], but: Collection[s
     :raises OSError: it cannot be.
     """
     homeless = []
-    for found in excluded(origin, patterns):
+    for found in find_excluded(origin, patterns):
         if found.path in but:
             continue
         try:

@@ -17,20 +17,20 @@ from ..._host import durable
 _FOLDER = "broken"
 
 
-class Doubts:
+class CorruptMarkers:
     """What whoever read archives has found, for those who only look. It is no proof: who restores reads all of it."""
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / _FOLDER
 
-    def has(self, name: str, archive: os.stat_result) -> bool:
+    def is_marked(self, name: str, archive: os.stat_result) -> bool:
         """Tell whether the archive of a backup was found to be another one, and is still the file that was read."""
         try:
             return (self._folder / name).read_text(encoding="ascii") == _identity(archive)
         except (OSError, ValueError):
             return False
 
-    def note(self, name: str, archive: os.stat_result) -> None:
+    def mark(self, name: str, archive: os.stat_result) -> None:
         """Remember that it was; it is told in any case."""
         with contextlib.suppress(OSError):
             durable.make(self._folder)

@@ -46,7 +46,7 @@ class Record:
     at: str
 
 
-class Ledger:
+class Catalog:
     """The file, read as a whole. What it says of each backup is kept, not its lines, of which there are ever more.
 
     An append is durable before it returns. `size` is that of the lines, which tells whether there are more by now.
@@ -62,8 +62,8 @@ class Ledger:
         self._content = hashlib.sha256()
         self._last: Record | None = None
         self._newest: Record | None = None
-        self._came: dict[str, Record] = {}
-        self._present: dict[str, Record] = {}
+        self._added: dict[str, Record] = {}
+        self._existing: dict[str, Record] = {}
         self._pruned: dict[str, None] = {}
         for number, line in enumerate(self._lines(), 1):
             record, before = self._parse(line, number)
@@ -73,28 +73,28 @@ class Ledger:
 
     def created(self, name: str) -> Record | None:
         """Return what is written down of a backup's creation or adoption."""
-        return self._came.get(name)
+        return self._added.get(name)
 
     @property
     def newest(self) -> Record | None:
         """What is written down of the backup with the highest number, whether it is still there or not."""
         return self._newest
 
-    def present(self) -> Mapping[str, Record]:
+    def existing(self) -> Mapping[str, Record]:
         """Return the backups that should be there, oldest first, by their names."""
-        return self._present
+        return self._existing
 
     def pruned(self) -> list[str]:
         """Return the names of the backups that were pruned and did not come back, oldest first."""
-        return [name for name in self._pruned if name not in self._present]
+        return [name for name in self._pruned if name not in self._existing]
 
     @property
-    def announced(self) -> Record | None:
+    def pending_creation(self) -> Record | None:
         """The backup that is about to get its name, or was when its process died."""
         return self._last if self._last and self._last.event == CREATING else None
 
     @property
-    def unfinished(self) -> Record | None:
+    def pending_removal(self) -> Record | None:
         """The removal that is under way, or was when its process died."""
         return self._last if self._last and self._last.event == PRUNING else None
 
@@ -105,7 +105,7 @@ class Ledger:
             content.update(line)
         return content.digest() == self._content.digest()
 
-    def settle(self) -> None:
+    def sync(self) -> None:
         """Have on the disk what was read: one that was killed may have written it, and nothing may build on less."""
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
@@ -146,12 +146,12 @@ class Ledger:
         self._content.update(line)
         self.size += len(line)
         if record.event in (PRUNING, PRUNED):
-            self._present.pop(record.name, None)
+            self._existing.pop(record.name, None)
         if record.event == PRUNED:
             self._pruned[record.name] = None
         if record.event in (CREATED, ADOPTED):
-            self._came.setdefault(record.name, record)
-            self._present[record.name] = record
+            self._added.setdefault(record.name, record)
+            self._existing[record.name] = record
             if self._newest is None or record.seq > self._newest.seq:
                 self._newest = record
 
@@ -184,13 +184,13 @@ class Ledger:
 
     def _sign(self, text: bytes, key: str) -> str:
         if key not in self._macs:
-            self._macs[key] = self._keys.mac(keyring.LEDGER, key)
+            self._macs[key] = self._keys.mac(keyring.CATALOG, key)
         mac = self._macs[key].copy()
         mac.update(text)
         return mac.hexdigest()
 
 
-def order(began: str, seq: int, *, adopted: bool) -> tuple[bool, str, int]:
+def sort_key(began: str, seq: int, *, adopted: bool) -> tuple[bool, str, int]:
     """Return what sorts backups, oldest first.
 
     Numbers count up on one machine. What was adopted comes from one before it, or several, each with numbers of its

@@ -13,11 +13,11 @@ import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import NotAuthenticError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import (
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.catalog import (
     CREATED,
     PRUNED,
     PRUNING,
-    Ledger,
+    Catalog,
     Record,
 )
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
@@ -29,10 +29,10 @@ BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 @pytest.fixture
 def grown(memory, keys):
     """A ledger of a thousand backups, all pruned but the last three."""
-    ledger = Ledger(memory / "ledger", keys)
+    ledger = Catalog(memory / "ledger", keys)
     for seq in range(1, 1001):
         moment = BEGAN + timedelta(minutes=20 * seq)
-        record = Record(CREATED, seq, names.name(moment, seq), f"{seq:064x}", names.stamp(moment))
+        record = Record(CREATED, seq, names.format_name(moment, seq), f"{seq:064x}", names.timestamp(moment))
         ledger.append(record)
         if seq <= 997:
             ledger.append(Record(PRUNING, seq, record.name, record.manifest, record.at))
@@ -51,8 +51,8 @@ def peak(action):
 
 
 def test_of_what_was_pruned_little_is_kept(grown, keys):
-    read, taken = peak(lambda: Ledger(grown.file, keys))
-    assert (len(read.present()), len(read.pruned()), read.newest.seq) == (3, 997, 1000)
+    read, taken = peak(lambda: Catalog(grown.file, keys))
+    assert (len(read.existing()), len(read.pruned()), read.newest.seq) == (3, 997, 1000)
     assert read.created(read.pruned()[0]).manifest == f"{1:064x}"
     assert taken < 0.75 * grown.file.stat().st_size
     _, taken = peak(lambda: read.append(Record(CREATED, 1001, "backup", "", "")))
@@ -66,8 +66,8 @@ def test_a_command_reads_it_once_for_all_backups_that_there_are(memory, monkeypa
     host.panelctl("key-rotate")
     for _ in range(4):
         host.panelctl("create")
-    plain, read = Ledger.__init__, []
-    monkeypatch.setattr(Ledger, "__init__", lambda *arguments: read.append(plain(*arguments)))
+    plain, read = Catalog.__init__, []
+    monkeypatch.setattr(Catalog, "__init__", lambda *arguments: read.append(plain(*arguments)))
     for command in ("list", "prune", "verify", "verify --all"):
         read.clear()
         host.panelctl(*command.split())
@@ -77,12 +77,12 @@ def test_a_command_reads_it_once_for_all_backups_that_there_are(memory, monkeypa
 def test_what_another_one_writes_down_is_read(store):
     """And by whoever changes a line that was read already, somebody is told."""
     create.create(store, [])
-    before = store.ledger()
-    assert store.ledger() is before
+    before = store.catalog()
+    assert store.catalog() is before
     create.create(Store(store.folder, store.state_dir, store.host, store.keys), [])
-    assert store.ledger().newest.seq == 2
+    assert store.catalog().newest.seq == 2
     assert before.newest.seq == 1
     file = store.state_dir / "ledger"
     file.write_bytes(file.read_bytes().replace(b"creating", b"creation"))
     with pytest.raises(NotAuthenticError, match="line 1"):
-        store.ledger()
+        store.catalog()

@@ -22,7 +22,7 @@ _AHEAD = 8  # times that something may wait, a megabyte at most, so that memory 
 _Job = Callable[[], object]
 
 
-class Sums:
+class HashThread:
     """Digests in a thread of its own, in the order in which it comes from one other thread."""
 
     def __init__(self) -> None:
@@ -36,9 +36,9 @@ class Sums:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def new(self) -> Sum:
+    def new(self) -> Hash:
         """Begin a sum."""
-        return Sum(self)
+        return Hash(self)
 
     def close(self) -> None:
         """End the thread, after all that it was given."""
@@ -103,10 +103,10 @@ def _at_once() -> int:
     return min(int(_LARGE * _HANDING_OVER / min(seconds)), _LARGE // 2)
 
 
-class Sum:
+class Hash:
     """Of one file. Feed it, and ask for it when others have been begun."""
 
-    def __init__(self, sums: Sums) -> None:
+    def __init__(self, sums: HashThread) -> None:
         self._sums = sums
         self._digest = sha256()
         self._place = 0
