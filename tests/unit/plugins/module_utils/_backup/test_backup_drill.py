@@ -151,7 +151,7 @@ def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monk
 
 
 def test_a_canary_of_another_backup_fails(store, origins, backed_up, monkeypatch):
-    monkeypatch.setattr(Files, "mark", lambda *_: None)
+    monkeypatch.setattr(Files, "write_canary", lambda *_: None)
     create.create(store, origins)
     assert (
         "the canary that was written before the backup"
@@ -167,7 +167,7 @@ def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, mon
         raise BackupError("it is read-only")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Files, "mark", refuse)
+        patched.setattr(Files, "write_canary", refuse)
         name = create.create(store, [*origins, config]).name
     report = drill.drill(store, [*origins, config], Panel(), RecoveryObjectives())
     assert report.problem.startswith(f"data: {name} has no canary to look for; its warnings")
@@ -315,14 +315,14 @@ def test_a_run_is_none_the_worse_for_what_cannot_be_noted(tmp_path, monkeypatch)
 
 
 def test_pins(store, backed_up):
-    assert pins.set_pinned(store, backed_up.name, stays=True)
-    assert not pins.set_pinned(store, backed_up.name, stays=True)
+    assert pins.set_pinned(store, backed_up.name, pinned=True)
+    assert not pins.set_pinned(store, backed_up.name, pinned=True)
     assert pins.read(store) == {backed_up.name}
-    assert pins.set_pinned(store, backed_up.name, stays=False)
+    assert pins.set_pinned(store, backed_up.name, pinned=False)
     with pytest.raises(BackupError, match="not pinned"):
-        pins.set_pinned(store, backed_up.name, stays=False)
+        pins.set_pinned(store, backed_up.name, pinned=False)
     with pytest.raises(BackupError, match="no such backup"):
-        pins.set_pinned(store, "backup_20200101T000000Z_000009", stays=True)
+        pins.set_pinned(store, "backup_20200101T000000Z_000009", pinned=True)
     (store.state_dir / "pins.json").write_text(json.dumps("x")[:-1])
     with pytest.raises(BackupError, match="mend it"):
         pins.read(store)

@@ -594,14 +594,14 @@ def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypa
     create.create(store, origins)
     (data / "below" / "evil.lock").write_text("theirs")
     (tmp_path / "cron.d").mkdir()
-    begin = exchange.begin
+    swap = exchange.swap
 
     def exchanged(path, other):
-        begin(path, other)
+        swap(path, other)
         (data / "below").rmdir()
         (data / "below").symlink_to(tmp_path / "cron.d")
 
-    monkeypatch.setattr(exchange, "begin", exchanged)
+    monkeypatch.setattr(exchange, "swap", exchanged)
     with contextlib.suppress(BackupError):
         Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert not list((tmp_path / "cron.d").iterdir())
@@ -635,7 +635,7 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
     create.create(store, origins)
     remove, name = restore.shutil.rmtree, ".aapanel.restore" if elsewhere else "restore"
     if elsewhere:
-        monkeypatch.setattr(Files, "staging", lambda mine, _: mine.path.parent / name)
+        monkeypatch.setattr(Files, "staging_folder", lambda mine, _: mine.path.parent / name)
 
     def fails(folder, ignore_errors=False):
         # Who ignores errors hears of none, and it stays all the same.
@@ -681,7 +681,7 @@ def test_the_present_is_known_by_its_inode_alone(tmp_path, monkeypatch):
     present.mkdir()
     other.mkdir()
     (present / "file").write_text("the present")
-    exchange.begin(present, other)
+    exchange.swap(present, other)
     lstat = Path.lstat
 
     def rebooted(path):
@@ -689,7 +689,7 @@ def test_the_present_is_known_by_its_inode_alone(tmp_path, monkeypatch):
         return os.stat_result([*status[:2], status.st_dev + 1, *status[3:10]])
 
     monkeypatch.setattr(Path, "lstat", rebooted)
-    assert exchange.undo(present, other)
+    assert exchange.swap_back(present, other)
     assert (present / "file").read_text() == "the present"
 
 
