@@ -56,7 +56,7 @@ class App:
             answer = run([str(self._panelctl), *arguments, "--json"], {})
             return dict(json.loads(answer))
         except ProgramError as error:
-            raise BackupError(_reported_error(error.printed) or str(error)) from None
+            raise BackupError(_reported_error(error.stdout) or str(error)) from None
         except ValueError:
             raise BackupError(f"{self._panelctl} {arguments[0]} answered with no JSON: {answer[:200]}") from None
 

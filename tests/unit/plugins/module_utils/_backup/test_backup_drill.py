@@ -333,7 +333,7 @@ def test_pins(store, backed_up):
     [
         ("""echo '{"result": "unhealthy", "error": "it has no table"}'; exit 3""", "^it has no table$"),
         ("echo '{}'; echo out of luck >&2; exit 1", "failed with status 1: out of luck"),
-        ("echo broken; exit 1", "failed with status 1: it said nothing"),
+        ("echo broken; exit 1", "failed with status 1: no message on standard error"),
         ("echo broken", "answered with no JSON: broken"),
     ],
 )
