@@ -197,7 +197,7 @@ def test_what_keeps_the_present_from_its_place_is_told_with_its_cure(gone, store
             monkeypatch.setattr(sqlite, "_put", fail)
 
     with pytest.raises(
-        BackupError, match=r"^no answer\. And the present could not be put back: .*panelctl backup settle"
+        BackupError, match=r"^no answer\. And the rollback failed: .*panelctl backup settle"
     ):
         Restorer(store, [database], Panel(False, writes=writes)).restore(restore.plan(store, [database]))
     assert restore.is_interrupted(store)
@@ -594,14 +594,14 @@ def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypa
     create.create(store, origins)
     (data / "below" / "evil.lock").write_text("theirs")
     (tmp_path / "cron.d").mkdir()
-    begin = exchange.begin
+    begin = exchange.swap
 
     def exchanged(path, other):
         begin(path, other)
         (data / "below").rmdir()
         (data / "below").symlink_to(tmp_path / "cron.d")
 
-    monkeypatch.setattr(exchange, "begin", exchanged)
+    monkeypatch.setattr(exchange, "swap", exchanged)
     with contextlib.suppress(BackupError):
         Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert not list((tmp_path / "cron.d").iterdir())
@@ -635,7 +635,7 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
     create.create(store, origins)
     remove, name = restore.shutil.rmtree, ".aapanel.restore" if elsewhere else "restore"
     if elsewhere:
-        monkeypatch.setattr(Files, "staging", lambda mine, _: mine.path.parent / name)
+        monkeypatch.setattr(Files, "staging_folder", lambda mine, _: mine.path.parent / name)
 
     def fails(folder, ignore_errors=False):
         # Who ignores errors hears of none, and it stays all the same.
@@ -652,7 +652,7 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
     left = restore.leftovers(store)
     assert [folder.is_dir() and folder.name.startswith(name) for folder in left] == [True, True]
     problems = status.collect(store, origins, RecoveryObjectives(), {}).problems
-    assert [f"{folder} is left over of a restore, and could not be removed: remove it" for folder in left] == problems
+    assert [f"{folder} is left over from a restore and could not be removed: remove it" for folder in left] == problems
     # Something long may be at work meanwhile.
     with restore.scratch_lock(store, 0), store.locked(0):
         assert Restorer(store, origins, Panel()).settle() == ""
@@ -681,7 +681,7 @@ def test_the_present_is_known_by_its_inode_alone(tmp_path, monkeypatch):
     present.mkdir()
     other.mkdir()
     (present / "file").write_text("the present")
-    exchange.begin(present, other)
+    exchange.swap(present, other)
     lstat = Path.lstat
 
     def rebooted(path):
@@ -689,7 +689,7 @@ def test_the_present_is_known_by_its_inode_alone(tmp_path, monkeypatch):
         return os.stat_result([*status[:2], status.st_dev + 1, *status[3:10]])
 
     monkeypatch.setattr(Path, "lstat", rebooted)
-    assert exchange.undo(present, other)
+    assert exchange.swap_back(present, other)
     assert (present / "file").read_text() == "the present"
 
 
@@ -701,7 +701,7 @@ def test_a_panel_that_stays_unhealthy_is_no_reason_to_have_no_backups(store, dat
     (data / "file").write_text("the present")
     restorer = Restorer(store, origins, Panel(False, False))
     with pytest.raises(
-        BackupError, match=r"no answer\. The present is in its place, but the panel is not healthy on it"
+        BackupError, match=r"no answer\. The live data is back in place, but the panel is not healthy"
     ):
         restorer.restore(restore.plan(store, origins))
     assert (data / "file").read_text() == "the present"
@@ -713,7 +713,7 @@ def test_one_that_died_is_settled_though_the_panel_is_unhealthy(store, data):
     origins = [Files("data", data)]
     create.create(store, origins)
     (store.state_dir / "restore.json").write_text('{"phase": "loading", "staging": {}, "stopped": true}')
-    with pytest.raises(UnhealthyError, match=r"no answer\. Mend that, and then `panelctl start`"):
+    with pytest.raises(UnhealthyError, match=r"no answer\. Solve that, and then run `panelctl start`"):
         Restorer(store, origins, Panel(False)).settle()
     assert not restore.is_interrupted(store)
 
@@ -722,7 +722,7 @@ def test_a_source_of_another_kind_is_not_brought_back(store, database, data):
     """It has the same name, and what was backed up under that is none of it."""
     fill(database.path, "text")
     create.create(store, [database])
-    with pytest.raises(BackupError, match="no good backup has what could be brought back"):
+    with pytest.raises(BackupError, match="no good backup contains these sources"):
         restore.plan(store, [Files("database", data)])
 
 
