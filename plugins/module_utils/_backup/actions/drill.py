@@ -151,7 +151,7 @@ def _drill(store: Store, sources: Sequence[Source], app: App, report_progress: P
             health = app.rehearse({source.database: source.scratch for source in chosen if source.scratch})
         if future := {found[s.name].backup.name for s in chosen if names.is_in_future(results[s.name]["age"])}:
             raise BackupError(
-                f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or was wrong at the backup"
+                f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or was wrong then"
             )
         missing = [s.name for s in sources if s.in_place and s not in chosen and (not s.optional or s.exists())]
     except BackupError as error:
