@@ -594,10 +594,10 @@ def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypa
     create.create(store, origins)
     (data / "below" / "evil.lock").write_text("theirs")
     (tmp_path / "cron.d").mkdir()
-    begin = exchange.swap
+    swap = exchange.swap
 
     def exchanged(path, other):
-        begin(path, other)
+        swap(path, other)
         (data / "below").rmdir()
         (data / "below").symlink_to(tmp_path / "cron.d")
 

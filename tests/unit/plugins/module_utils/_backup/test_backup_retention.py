@@ -111,7 +111,7 @@ def test_each_set_has_its_own_rules():
 
 def test_what_restores_have_replaced_stays_for_some_weeks():
     daily = [replace(backup, set=names.BEFORE_RESTORE) for backup in series([24 * 60] * 60)]
-    rules = {names.BEFORE_RESTORE: settings._KEPT.retention}
+    rules = {names.BEFORE_RESTORE: settings._BEFORE_RESTORE.retention}
     kept = [backup for backup in daily if backup.name in decide(daily, rules, NOW).keep]
     assert [backup.seq for backup in kept[:7]] == list(range(60, 53, -1))
     assert timedelta(days=21) <= NOW - kept[-1].began < timedelta(days=35)
