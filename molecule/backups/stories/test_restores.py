@@ -164,7 +164,7 @@ def test_one_that_is_killed(host: Host, changed: Changed) -> None:
         said = host.panelctl("settle", "--wait", "60")
         where = f"{phase} + {delay} s, killed: {killed}, {said}"
         assert look(host) in {changed.before, changed.now}, where
-        if phase == "loading" or said["done"] == "put the present back":
+        if phase == "loading" or said["done"] == "rolled back an interrupted restore":
             assert look(host) == changed.now, where
         if not killed or phase == "done":
             assert look(host) == changed.before, where

@@ -273,7 +273,7 @@ def test_a_link_in_the_place_of_a_file_of_a_restore_is_not_written_through(store
 def test_another_folder_in_the_place_of_a_restore_is_never_called_restored(when, make, store, made, after_mkdir):
     tmp_path = store.folder.parent
     after_mkdir(when, swapped(tmp_path / ".restoring-to", make))
-    with pytest.raises(NotAuthenticError, match="somebody has put"):
+    with pytest.raises(NotAuthenticError, match="this folder was replaced"):
         extracted(store, made[-1], tmp_path / "to")
     assert not (tmp_path / "to").exists()
 

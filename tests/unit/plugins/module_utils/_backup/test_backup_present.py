@@ -196,9 +196,7 @@ def test_what_keeps_the_present_from_its_place_is_told_with_its_cure(gone, store
         else:
             monkeypatch.setattr(sqlite, "_put", fail)
 
-    with pytest.raises(
-        BackupError, match=r"^no answer\. And the present could not be put back: .*panelctl backup settle"
-    ):
+    with pytest.raises(BackupError, match=r"^no answer\. And the rollback failed: .*panelctl backup settle"):
         Restorer(store, [database], Panel(False, writes=writes)).restore(restore.plan(store, [database]))
     assert restore.is_interrupted(store)
 
@@ -652,7 +650,7 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
     left = restore.leftovers(store)
     assert [folder.is_dir() and folder.name.startswith(name) for folder in left] == [True, True]
     problems = status.collect(store, origins, RecoveryObjectives(), {}).problems
-    assert [f"{folder} is left over of a restore, and could not be removed: remove it" for folder in left] == problems
+    assert [f"{folder} is left over from a restore and could not be removed: remove it" for folder in left] == problems
     # Something long may be at work meanwhile.
     with restore.scratch_lock(store, 0), store.locked(0):
         assert Restorer(store, origins, Panel()).settle() == ""
@@ -700,9 +698,7 @@ def test_a_panel_that_stays_unhealthy_is_no_reason_to_have_no_backups(store, dat
     create.create(store, origins)
     (data / "file").write_text("the present")
     restorer = Restorer(store, origins, Panel(False, False))
-    with pytest.raises(
-        BackupError, match=r"no answer\. The present is in its place, but the panel is not healthy on it"
-    ):
+    with pytest.raises(BackupError, match=r"no answer\. The live data is back in place, but the panel is not healthy"):
         restorer.restore(restore.plan(store, origins))
     assert (data / "file").read_text() == "the present"
     assert not restore.is_interrupted(store)
@@ -713,7 +709,7 @@ def test_one_that_died_is_settled_though_the_panel_is_unhealthy(store, data):
     origins = [Files("data", data)]
     create.create(store, origins)
     (store.state_dir / "restore.json").write_text('{"phase": "loading", "staging": {}, "stopped": true}')
-    with pytest.raises(UnhealthyError, match=r"no answer\. Mend that, and then `panelctl start`"):
+    with pytest.raises(UnhealthyError, match=r"no answer\. Solve that, and then run `panelctl start`"):
         Restorer(store, origins, Panel(False)).settle()
     assert not restore.is_interrupted(store)
 
@@ -722,7 +718,7 @@ def test_a_source_of_another_kind_is_not_brought_back(store, database, data):
     """It has the same name, and what was backed up under that is none of it."""
     fill(database.path, "text")
     create.create(store, [database])
-    with pytest.raises(BackupError, match="no good backup has what could be brought back"):
+    with pytest.raises(BackupError, match="no good backup contains these sources"):
         restore.plan(store, [Files("database", data)])
 
 

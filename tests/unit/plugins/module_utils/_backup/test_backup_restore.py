@@ -145,10 +145,10 @@ def test_the_newest_one_of_each_source(store, origins, data, backed_up):
 @pytest.mark.parametrize(
     ("name", "only", "word"),
     [
-        ("", ["tape"], "no source tape; there are database, data, config"),
-        ("", ["config"], "--to only"),
+        ("", ["tape"], "no source tape; the sources are database, data, config"),
+        ("", ["config"], "extract it with --to"),
         ("backup_20200101T000000Z_000009", [], "no such backup"),
-        ("", ["other"], "no good backup has it"),
+        ("", ["other"], "no good backup contains it"),
     ],
 )
 def test_what_cannot_be_brought_back_says_why(name, only, word, store, origins, backed_up):  # noqa: PLR0917 (pytest's)
@@ -272,7 +272,7 @@ def test_one_that_was_never_there_may_be_missing_until_it_is(store, data, tmp_pa
     optional = Sqlite("later", tmp_path / "later.db", optional=True)
     summary = create.create(store, [optional, Files("data", data)])
     assert [source.name for source in summary.sources] == ["data"]
-    assert "there never was" in summary.warnings[0]
+    assert "no backup has one" in summary.warnings[0]
     with opened(optional.path) as database:
         database.execute("CREATE TABLE t (id INTEGER)")
     create.create(store, [optional])

@@ -125,7 +125,7 @@ def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(h
     assert "its content is not what was signed" in host.command("restore", "--to", to)[1]
     told = host.command("restore", "--to", to)[1]
     assert f"data of {made[0]}" in told
-    assert f"warning: {made[1]} is newer, and nothing was taken of it: {archive(host, made[1])}: " in told
+    assert f"warning: {made[1]} is newer, but was skipped: {archive(host, made[1])}: " in told
     shutil.rmtree(to)
     for where in (["--to", to], ["--yes"]):
         status, told = host.command("restore", made[1], *where)
@@ -135,7 +135,7 @@ def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(h
     assert (status, "there should be an archive, and is none" in told) == (4, True)
     told = host.command("restore", "--yes")[1]
     assert f"data is what {made[0]} has" in told
-    assert f"warning: {made[1]} is newer, and nothing was taken of it" in told
+    assert f"warning: {made[1]} is newer, but was skipped" in told
     host.panelctl("create")
     assert "is newer" not in host.command("restore", "--yes")[1]
 
