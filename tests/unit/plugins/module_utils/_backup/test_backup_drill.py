@@ -195,7 +195,7 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
         store, origins, RecoveryObjectives(), {"create full": LastRuns(problem="the disk is full")}
     ).problems
     for word in (
-        "manifest is not there",
+        "manifest is missing",
         "database: never",
         "the last drill failed",
         "settle",
@@ -321,7 +321,7 @@ def test_pins(store, backed_up):
     with pytest.raises(BackupError, match="no such backup"):
         pins.set_pinned(store, "backup_20200101T000000Z_000009", pinned=True)
     (store.state_dir / "pins.json").write_text(json.dumps("x")[:-1])
-    with pytest.raises(BackupError, match="mend it"):
+    with pytest.raises(BackupError, match="repair it"):
         pins.read(store)
 
 

@@ -180,7 +180,7 @@ def meanwhile(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("when", ["_look", "_look_at"])
+@pytest.mark.parametrize("when", ["_list", "_inspect"])
 @pytest.mark.parametrize("command", ["list", "status"])
 def test_what_is_pruned_while_somebody_looks_is_not_missed(command, when, host, meanwhile):
     keep(host, 1)
@@ -222,7 +222,7 @@ def test_a_folder_in_the_place_of_a_file_that_goes_stops_nothing(suffix, host, t
     make(host, "full")
     (aside,) = host.folder.glob(".aside-*")
     assert list((tmp_path / "outside").iterdir())
-    assert f"PROBLEM: {aside}: somebody put it in the place of a backup" in host.command("status")[1]
+    assert f"PROBLEM: {aside}: a folder was in the place of a backup file" in host.command("status")[1]
     shutil.rmtree(aside)
     assert "somebody" not in host.command("status")[1]
 
