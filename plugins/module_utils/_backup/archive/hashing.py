@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""SHA-256 sums of many files, while others are read and written: hashlib lets go of Python's lock for large pieces."""
+"""SHA-256 of many files, computed in a thread beside the reads and writes: hashlib releases the GIL for large data."""
 
 from __future__ import annotations
 
@@ -15,116 +15,116 @@ from functools import cache, partial
 from hashlib import sha256
 from queue import SimpleQueue
 
-_LARGE = 64 << 10  # bytes; fewer are gathered, and handed over together
-_HANDING_OVER = 12e-6  # seconds that it takes to hand a piece over, and to get Python's lock back from who digests it
-_AHEAD = 8  # times that something may wait, a megabyte at most, so that memory stays flat
+_BATCH = 64 << 10  # bytes; smaller pieces are collected, and passed to the thread together
+_HANDOVER = 12e-6  # seconds to pass a batch to the thread, and to get the GIL back from it
+_QUEUED_MAX = 8  # batches, of a megabyte at most, so that the use of memory is bounded
 
 _Job = Callable[[], object]
 
 
 class HashThread:
-    """Digests in a thread of its own, in the order in which it comes from one other thread."""
+    """A thread that hashes data in the order in which one other thread submits it."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Sequence[_Job]] = SimpleQueue()
-        self._room = threading.Semaphore(_AHEAD)
-        self._gathered: list[_Job] = []
+        self._queue: SimpleQueue[Sequence[_Job]] = SimpleQueue()
+        self._slots = threading.Semaphore(_QUEUED_MAX)
+        self._batch: list[_Job] = []
         self._size = 0
-        self._handed = self._done = 0
-        self._turn = threading.Condition()
+        self._submitted = self._done = 0
+        self._progress = threading.Condition()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def new(self) -> Hash:
-        """Begin a sum."""
+        """Return a new hash that uses this thread."""
         return Hash(self)
 
     def close(self) -> None:
-        """End the thread, after all that it was given."""
+        """End the thread when it has done all work."""
         self._flush(wait=True)
-        self._jobs.put(())
+        self._queue.put(())
         self._thread.join()
 
     def _put(self, job: _Job, size: int, *, wait: bool) -> int:
-        """Hand something over; returns its place in the order, 0 where that would have to wait and must not."""
-        self._gathered.append(job)
+        """Submit a job; return the number of its batch, or 0 if that would have to wait and must not."""
+        self._batch.append(job)
         self._size += size
-        if self._size >= _LARGE and not self._flush(wait=wait):
-            self._gathered.pop()
+        if self._size >= _BATCH and not self._flush(wait=wait):
+            self._batch.pop()
             self._size -= size
             return 0
-        return self._handed + bool(self._gathered)
+        return self._submitted + bool(self._batch)
 
     def _flush(self, *, wait: bool) -> bool:
-        """Hand over what was gathered; False where that would have to wait and must not."""
-        if not self._gathered:
+        """Submit the current batch; return False if that would have to wait and must not."""
+        if not self._batch:
             return True
-        taken = self._room.acquire(blocking=wait)
-        if taken:
-            self._jobs.put(self._gathered)
-            self._handed += 1
-            self._gathered, self._size = [], 0
-        return taken
+        free = self._slots.acquire(blocking=wait)
+        if free:
+            self._queue.put(self._batch)
+            self._submitted += 1
+            self._batch, self._size = [], 0
+        return free
 
-    def _wait(self, place: int) -> None:
-        """Wait for all up to that place."""
-        if place > self._handed:
+    def _wait(self, batch: int) -> None:
+        """Wait until all batches up to this number are done."""
+        if batch > self._submitted:
             self._flush(wait=True)
-        with self._turn:
-            self._turn.wait_for(lambda: self._done >= place)
+        with self._progress:
+            self._progress.wait_for(lambda: self._done >= batch)
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
-        while jobs := self._jobs.get():
+        while jobs := self._queue.get():
             for job in jobs:
                 self._do(job)
-            with self._turn:
+            with self._progress:
                 self._done += 1
-                self._turn.notify_all()
-            self._room.release()
+                self._progress.notify_all()
+            self._slots.release()
 
     def _do(self, job: _Job) -> None:
         try:
             job()
-        except BaseException as error:  # noqa: BLE001 (raised again in the thread that asks for a sum)
+        except BaseException as error:  # noqa: BLE001 (raised again in the thread that asks for a digest)
             self._error = error
 
 
 @cache
-def _at_once() -> int:
-    """Measure how many bytes are digested in the time that handing them over takes; many, with SHA instructions."""
-    data, seconds = bytes(_LARGE), []
+def _direct_max() -> int:
+    """Measure how many bytes are hashed in the time of a handover: many, if the processor has SHA instructions."""
+    data, seconds = bytes(_BATCH), []
     for _ in range(3):
         began = time.perf_counter()
         sha256(data)
         seconds.append(time.perf_counter() - began)
-    return min(int(_LARGE * _HANDING_OVER / min(seconds)), _LARGE // 2)
+    return min(int(_BATCH * _HANDOVER / min(seconds)), _BATCH // 2)
 
 
 class Hash:
-    """Of one file. Feed it, and ask for it when others have been begun."""
+    """SHA-256 of one file. Ask for the digest after the next files have begun, so that it need not be waited for."""
 
-    def __init__(self, sums: HashThread) -> None:
-        self._sums = sums
+    def __init__(self, thread: HashThread) -> None:
+        self._thread = thread
         self._digest = sha256()
-        self._place = 0
+        self._batch = 0
 
     def update(self, data: bytes) -> None:
-        """Take a piece; it is handed over, unless it is small or too many wait already."""
+        """Add data: in the thread, unless it is small or the queue is full."""
         job = partial(self._digest.update, data)
-        # After what was handed over, because the order counts.
-        after = self._place > 0
-        small = not after and len(data) <= _at_once()
-        place = 0 if small else self._sums._put(job, len(data), wait=after)
-        if place:
-            self._place = place
+        # Once data is in the queue, all later data has to follow it there: the order counts.
+        queued = self._batch > 0
+        direct = not queued and len(data) <= _direct_max()
+        batch = 0 if direct else self._thread._put(job, len(data), wait=queued)
+        if batch:
+            self._batch = batch
         else:
             job()
 
     def hexdigest(self) -> str:
-        """Return the sum, in hexadecimal, as soon as all is digested."""
-        if self._place:
-            self._sums._wait(self._place)
+        """Wait until all data is hashed; return the digest in hexadecimal."""
+        if self._batch:
+            self._thread._wait(self._batch)
         return self._digest.hexdigest()

@@ -194,7 +194,7 @@ def test_a_key_that_is_gone_is_named(tmp_path):
     for command in (["verify", name], ["create"], ["list"]):
         status, told = host.command(*command)
         assert status == 4
-        assert f"signed by the key {first}; the keyring has {second}, and not that one" in told
+        assert f"signed with the key {first}, which is not in the keyring (it has {second})" in told
 
 
 def test_another_key_of_the_same_name_proves_nothing(store, made, tmp_path):

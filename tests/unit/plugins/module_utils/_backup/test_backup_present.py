@@ -397,7 +397,7 @@ def test_a_file_that_cannot_be_read_is_named(store, data, monkeypatch):
         return read(descriptor, size)
 
     monkeypatch.setattr(os, "read", fails)
-    with pytest.raises(BackupError, match=r"files/data/file: Input/output error; mend that, or exclude it"):
+    with pytest.raises(BackupError, match=r"file: cannot read the file: Input/output error; repair it, or exclude it"):
         create.create(store, [Files("data", data)])
 
 

@@ -149,7 +149,7 @@ def test_what_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
     create.create(store, sizes)
     for folder in list(free):
         free[folder] -= 1
-        with pytest.raises(BackupError, match=rf"^{folder}: {free[folder]} MiB .* may need {free[folder] + 1}\."):
+        with pytest.raises(BackupError, match=rf"^{folder}: {free[folder]} MiB .* may need {free[folder] + 1} MiB\."):
             create.create(store, sizes)
         free[folder] += 1
     assert len(store.good()) == 1
@@ -166,7 +166,7 @@ def test_what_may_not_fit_is_refused_among_files_too(store, data, database, monk
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
     create.create(store, [directory.Files("data", data)])
     free[store.state_dir] -= 1
-    with pytest.raises(BackupError, match=rf"^{store.state_dir}: 93 MiB .* the copy of .*/mail.db may need 94\."):
+    with pytest.raises(BackupError, match=rf"^{store.state_dir}: 93 MiB .* the copy of .*/mail.db may need 94 MiB\."):
         create.create(store, [directory.Files("data", data)])
     assert len(store.good()) == 1
 

@@ -61,14 +61,14 @@ def begun(running, monkeypatch, digest):
 def test_whoever_comes_while_others_wait_digests_himself(running, monkeypatch):
     stuck = Stuck()
     slow, large = begun(running, monkeypatch, stuck), b"x" * (64 << 10)
-    for _ in range(hashing._AHEAD):
+    for _ in range(hashing._QUEUED_MAX):
         slow.update(large)
     # More would have to be kept in memory.
     fast = running.new()
     fast.update(large)
     assert fast.hexdigest() == hashlib.sha256(large).hexdigest()
     stuck.may.set()
-    assert slow.hexdigest() == str(hashing._AHEAD * len(large))
+    assert slow.hexdigest() == str(hashing._QUEUED_MAX * len(large))
 
 
 def test_a_failure_reaches_who_asks(running, monkeypatch):

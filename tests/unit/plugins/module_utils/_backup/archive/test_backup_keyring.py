@@ -81,15 +81,18 @@ def test_no_key_is_shown(keys):
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        ("no json, but s3cret", "no keyring"),
-        (json.dumps({"signer": "a"}), "no keyring"),
-        (json.dumps({"signer": "a", "keys": {"a": "s3cret!"}}), "no keyring"),
+        ("no json, but s3cret", "not a keyring"),
+        (json.dumps({"signer": "a"}), "not a keyring"),
+        (json.dumps({"signer": "a", "keys": {"a": "s3cret!"}}), "not a keyring"),
         (json.dumps({"signer": "a", "keys": {"a": "c2hvcnQ="}}), "at least 32"),
         (
             json.dumps({"signer": "b", "keys": {"a": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="}}),
-            "none of its keys",
+            "not one of the keys",
         ),
-        (json.dumps({"signer": "A", "keys": {"A": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="}}), "no id"),
+        (
+            json.dumps({"signer": "A", "keys": {"A": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="}}),
+            "not a valid key ID",
+        ),
     ],
 )
 def test_what_is_no_keyring_is_refused_without_showing_it(content, word, tmp_path):
@@ -105,9 +108,9 @@ def test_a_ring_that_others_can_read_is_refused(keys, tmp_path):
     file = tmp_path / "keyring.json"
     keyring.save(keys, file)
     file.chmod(0o640)
-    with pytest.raises(BackupError, match="others may read"):
+    with pytest.raises(BackupError, match="other users may read"):
         keyring.load(file)
-    with pytest.raises(BackupError, match="no keyring"):
+    with pytest.raises(BackupError, match="not a keyring"):
         keyring.load(tmp_path / "missing")
 
 

@@ -246,7 +246,7 @@ def test_ever_so_many_warnings_make_no_manifest_that_nobody_can_read(data, store
 
 def test_a_manifest_that_nobody_could_read_is_not_written(data, store, monkeypatch):
     monkeypatch.setattr(directory.Files, "add", lambda *_: manifest.SourceRecord("files", "n" * (2 << 20), "files/n"))
-    with pytest.raises(BackupError, match="nobody could read"):
+    with pytest.raises(BackupError, match="the manifest would have a line of"):
         create.create(store, [directory.Files("data", data)])
     assert list(store.folder.iterdir()) == []
 
