@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What is excluded from backups of a folder, on its way from the one that goes to the one that comes."""
+"""Move what is excluded from backups of a folder: from the live folder into the restored one, and back."""
 
 from __future__ import annotations
 
@@ -20,82 +20,83 @@ from ..._host.nofollow import OPEN_FOLDER
 from . import gather
 from .gather import Found
 
-#: Something of another kind is on the way or there by now, or it must not be moved, or is the root of a file system.
-_NO_PLACE = (
+#: Errors of one path: something of another kind is on the way or at the target, or it cannot be moved at all (it is
+#: immutable, for example, or the root of a file system).
+_UNMOVABLE = (
     *(errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR),
     *(errno.EPERM, errno.EBUSY, errno.EXDEV),
 )
 
 
 def find_excluded(folder: Path, patterns: Sequence[str]) -> Iterator[Found]:
-    """Give what the patterns mean below a folder, and what is below that.
+    """Yield what the patterns match below a folder.
 
     :raises OSError: the folder cannot be read.
     """
-    # The panel stands still meanwhile, and mostly nothing is excluded.
+    # Without patterns, which is usual, the folder is not walked: the panel is stopped meanwhile.
     found = gather.walk_directory(folder, (), gather.no_warning) if patterns and folder.exists() else iter(())
     return (one for one in found if gather.matches(one.path, one.entry.name, patterns))
 
 
-def remove_excluded(present: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
-    """Remove what is excluded from a folder that nobody else can write to, where the present has the same.
+def remove_excluded(live: Path, loaded: Path, patterns: Sequence[str]) -> list[str]:
+    """Remove what is excluded from a restored folder, if the live folder has the same path.
 
-    It is excluded by now, and was not yet when the other folder was backed up.
+    Such a path was excluded only after the backup. Nobody else may be able to write to the restored folder.
 
-    :returns: the paths of what is excluded, and stays.
-    :raises OSError: it cannot be.
+    :returns: the excluded paths that stay.
+    :raises OSError: a path cannot be removed.
     """
-    theirs = {found.path for found in find_excluded(present, patterns)}
+    live_paths = {found.path for found in find_excluded(live, patterns)}
     stays = []
     for path in [found.path for found in find_excluded(loaded, patterns)]:
-        if path not in theirs:
+        if path not in live_paths:
             stays.append(path)
         elif (loaded / path).is_dir():
             shutil.rmtree(loaded / path)
         else:
-            # Or it went with the folder that it is in.
+            # It may be gone already, with the folder that contained it.
             (loaded / path).unlink(missing_ok=True)
     return stays
 
 
 def move_excluded(origin: Path, target: Path, patterns: Sequence[str], but: Collection[str] = ()) -> list[str]:
-    """Move what is excluded from one folder to the other, where that has nothing of the name.
+    """Move what is excluded from one folder to another, unless that has something of the same path.
 
-    Others may write to both, and exchange folders for links meanwhile; nothing gets anywhere else by that.
+    Others may write to both folders, and exchange folders for symlinks meanwhile. Nothing leaves the two folders then.
 
     :param but: paths that stay.
-    :returns: the paths of what has no place in the target, each with why.
-    :raises OSError: it cannot be.
+    :returns: the paths that could not be moved, each with the reason.
+    :raises OSError: one of the folders cannot be read or written.
     """
-    homeless = []
+    unmovable = []
     for found in find_excluded(origin, patterns):
         if found.path in but:
             continue
         try:
-            with _same_place(target, found, origin) as folder:
+            with _same_folder(target, found, origin) as folder:
                 if not _has(folder, found.entry.name):
                     os.rename(found.entry.name, found.entry.name, src_dir_fd=found.folder, dst_dir_fd=folder)
         except FileNotFoundError:
-            # What went away meanwhile, perhaps with the folder that it is in, is not missed.
+            # Removed meanwhile, perhaps with the folder that contained it.
             pass
         except OSError as error:
-            if error.errno not in _NO_PLACE:
+            if error.errno not in _UNMOVABLE:
                 raise
-            homeless.append(f"{found.path} ({error.strerror})")
-    return homeless
+            unmovable.append(f"{found.path} ({error.strerror})")
+    return unmovable
 
 
 @contextlib.contextmanager
-def _same_place(target: Path, found: Found, origin: Path) -> Iterator[int]:
-    """Open the folder of the same path in the target; what is missing on the way is made as the origin has it."""
+def _same_folder(target: Path, found: Found, origin: Path) -> Iterator[int]:
+    """Open the folder of the same path in the target; missing folders are created like those of the origin."""
     with contextlib.ExitStack() as stack:
-        theirs, ours = _opened(stack, origin), _opened(stack, target)
+        in_origin, in_target = _opened(stack, origin), _opened(stack, target)
         for name in PurePath(found.path).parent.parts:
-            theirs = _opened(stack, name, theirs)
-            if not _has(ours, name):
-                nofollow.make_folder(name, theirs, ours)
-            ours = _opened(stack, name, ours)
-        yield ours
+            in_origin = _opened(stack, name, in_origin)
+            if not _has(in_target, name):
+                nofollow.make_folder(name, in_origin, in_target)
+            in_target = _opened(stack, name, in_target)
+        yield in_target
 
 
 def _opened(stack: contextlib.ExitStack, folder: Path | str, below: int | None = None) -> int:

@@ -134,7 +134,7 @@ class Catalog:
                     written += os.pwrite(descriptor, line[written:], size + written)
                 os.fsync(descriptor)
             except OSError:
-                # Without the line being durable, nobody may read and believe it.
+                # The line may not be durable: remove it, so that no reader trusts it.
                 os.ftruncate(descriptor, size)
                 raise
         finally:

@@ -143,17 +143,14 @@ def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monk
 
     assert "not healthy" in drill.drill(store, origins, Panel(sick), RecoveryObjectives()).problem
     monkeypatch.setattr(sqlite, "_count_rows", lambda _: {})
-    assert "has 0 rows after loading, and had 1" in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
+    assert "has 0 rows after loading, but had 1" in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
     assert not (store.state_dir / "drill").exists()
 
 
 def test_a_canary_of_another_backup_fails(store, origins, backed_up, monkeypatch):
     monkeypatch.setattr(Files, "write_canary", lambda *_: None)
     create.create(store, origins)
-    assert (
-        "the canary that was written before the backup"
-        in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
-    )
+    assert "the canary of the backup" in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
 
 
 def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, monkeypatch):

@@ -277,12 +277,12 @@ def test_one_that_was_never_there_may_be_missing_until_it_is(store, data, tmp_pa
         database.execute("CREATE TABLE t (id INTEGER)")
     create.create(store, [optional])
     optional.path.unlink()
-    with pytest.raises(BackupError, match="no such database"):
+    with pytest.raises(BackupError, match="the database does not exist"):
         create.create(store, [optional, Files("data", data)])
 
 
 def test_a_database_that_somebody_does_not_let_go_of(store, data, monkeypatch):
-    for name in ("_TIMEOUT", "_MARK_TIMEOUT"):
+    for name in ("_TIMEOUT", "_CANARY_TIMEOUT"):
         monkeypatch.setattr(sqlite, name, 0.5)
     with contextlib.closing(sqlite3.connect(data / "own.db")) as holder:
         holder.execute("BEGIN EXCLUSIVE")

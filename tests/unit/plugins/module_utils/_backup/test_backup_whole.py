@@ -232,7 +232,7 @@ def test_a_database_that_opens_and_is_not_sound_makes_no_backup(store, database,
             "UPDATE sqlite_master SET sql = 'CREATE INDEX amounts ON accounts (id)' WHERE name = 'amounts'"
         )
     connection.close()
-    with pytest.raises(BackupError, match=r"this copy is not sound: .*amounts"):
+    with pytest.raises(BackupError, match=r"the database is corrupt: .*amounts"):
         create.create(store, origins)
     assert store.backups() == []
 

@@ -110,7 +110,7 @@ def test_a_ring_that_others_can_read_is_refused(keys, tmp_path):
     file.chmod(0o640)
     with pytest.raises(BackupError, match="other users may read"):
         keyring.load(file)
-    with pytest.raises(BackupError, match="not a keyring"):
+    with pytest.raises(BackupError, match="there is no keyring"):
         keyring.load(tmp_path / "missing")
 
 

@@ -90,7 +90,7 @@ def test_a_file_that_goes_is_told_of(data, store, meanwhile):
     file = data / "folder" / "file"
     meanwhile(file, file.unlink)
     summary, found = back_up(store, data)
-    assert summary.warnings == (f"{file}: it went away meanwhile",)
+    assert summary.warnings == (f"{file}: removed while the backup was made",)
     # It is as if the backup had begun a moment later.
     assert not summary.partial
     assert found == {"folder", "other"}
@@ -105,7 +105,7 @@ def test_a_folder_that_goes_is_told_of(data, store, meanwhile):
 
     meanwhile(folder, first)
     summary, found = back_up(store, data)
-    assert summary.warnings == (f"{folder}: it went away meanwhile",)
+    assert summary.warnings == (f"{folder}: removed while the backup was made",)
     assert found == {"folder", "other"}
 
 
@@ -115,7 +115,7 @@ def test_a_file_that_goes_while_room_is_looked_for_stops_nothing(data, store, mo
     def going(self, warn):
         for found in walk(self, warn):
             if found.path == "folder/file":
-                Path(found.place).unlink(missing_ok=True)
+                Path(found.full_path).unlink(missing_ok=True)
             yield found
 
     monkeypatch.setattr(directory.Files, "_walk", going)
@@ -172,7 +172,7 @@ def test_folders_in_each_other_without_end(data, store):
         place.mkdir()
     summary, _ = back_up(store, data)
     assert summary.partial
-    assert summary.warnings[-1].endswith("/d: there are too many folders in each other")
+    assert summary.warnings[-1].endswith("/d: folders are nested too deeply")
 
 
 def test_a_source_that_goes_ends_the_backup(data, store, meanwhile):

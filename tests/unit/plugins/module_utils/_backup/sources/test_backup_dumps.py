@@ -118,10 +118,13 @@ class Nothing:
 @pytest.mark.parametrize(
     ("does", "why"),
     [
-        ("exit 0", "does not end as one that is whole"),
-        ("printf '%s\\n' '-- MariaDB dump' 'CREATE TABLE x (n int);'", "does not end as one that is whole"),
+        ("exit 0", "is incomplete"),
+        ("printf '%s\\n' '-- MariaDB dump' 'CREATE TABLE x (n int);'", "is incomplete"),
         # The words in a row are not its end.
-        ("printf '%s\\n' '-- MariaDB dump' \"INSERT INTO x VALUES ('-- Dump completed on 2026-01-01');\"", "whole"),
+        (
+            "printf '%s\\n' '-- MariaDB dump' \"INSERT INTO x VALUES ('-- Dump completed on 2026-01-01');\"",
+            "is incomplete",
+        ),
         ("printf '%s\\n' '-- MariaDB dump'; echo Lost connection >&2; exit 3", "Lost connection"),
         ("echo 'Access denied for user' >&2; exit 2", "Access denied"),
         ("echo 'Table definition has changed, please retry transaction' >&2; exit 3", "retry transaction"),
