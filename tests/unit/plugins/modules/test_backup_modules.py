@@ -184,7 +184,7 @@ def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
     for check in (True, False):
         done = run("backup_restore", to=str(host.parent / "elsewhere"), check=check)
         assert done["sources"] == {"database": databases, "data": full}
-        assert f"data of {full}\n" in done["diff"]["after"]
+        assert f"data from {full}\n" in done["diff"]["after"]
     assert (host.parent / "elsewhere/files/data/file").read_text() == "old"
 
 

@@ -87,13 +87,13 @@ def test_every_command_has_help(command, host):
 
 def test_from_nothing_to_a_backup_that_is_restored(host):
     assert "key-rotate" in panelctl(host, "create", status=1)
-    assert "signs from now on" in panelctl(host, "key-rotate")
-    assert "there are none" in panelctl(host, "list")
+    assert "signs new backups" in panelctl(host, "key-rotate")
+    assert "there are no backups" in panelctl(host, "list")
     made = panelctl(host, "create", "--json")
     assert made["result"] == "created"
     assert [found["state"] for found in panelctl(host, "list", "--json")] == ["good"]
     assert panelctl(host, "verify", "--json") == [{"name": made["name"], "problem": "", "result": "good"}]
-    assert "is in" in panelctl(host, "restore", "--to", str(host / "restored"))
+    assert "extracted data from" in panelctl(host, "restore", "--to", str(host / "restored"))
     assert (host / "restored/files/data/file").read_text() == "content\n"
     assert "already" in panelctl(host, "restore", "--to", str(host / "restored"), status=1)
 
@@ -120,8 +120,8 @@ def test_elsewhere_comes_the_newest_one_of_each_source(with_several):
     assert one["sources"] == {"data": full}
     assert [path.name for path in (host / "one").iterdir()] == ["files"]
     said = panelctl(host, "restore", "--to", str(host / "said"))
-    assert f"data of {full}" in said
-    assert f"panel of {databases}" in said
+    assert f"data from {full}" in said
+    assert f"panel from {databases}" in said
     before = panelctl(host, "list", "--json")[-1]
     assert before["summary"]["set"] == "before-restore"
     assert panelctl(host, "restore", before["name"], "--to", str(host / "before"), "--json")["name"] == before["name"]
@@ -197,11 +197,11 @@ def test_the_present_is_replaced_only_where_somebody_says_so(with_backup):
     (host / "data" / "file").write_text("later\n")
     for arguments in ([], ["--json"]):
         said = panelctl(host, "restore", *arguments, status=1)
-        assert "Say --yes" in (said["error"] if arguments else said)
+        assert "Pass --yes" in (said["error"] if arguments else said)
     for answer, status in (("no", 1), ("", 1), ("yes", 0)):
         assert (host / "data" / "file").read_text() == "later\n"
         done, seen = watched(host, "restore", answer=answer)
-        assert "replaces its data, panel from backup_" in seen
+        assert "restores data, panel from backup_" in seen
         assert done == status, seen
     assert (host / "data" / "file").read_text() == "content\n"
 
@@ -250,7 +250,7 @@ def test_one_of_the_first_format_is_known_as_such(host):
     to = str(host / "restored")
     for arguments in (["--to", to], ["--yes"]):
         assert f"restore {old} --to FOLDER --unproven" in panelctl(host, "restore", old, *arguments, status=1)
-    assert "say which" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
+    assert "needs the name" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
     panelctl(host, "restore", old, "--to", to, "--unproven")
     assert (host / "restored" / "file").read_text() == "content\n"
 
@@ -292,7 +292,7 @@ def test_one_that_is_stopped_tidies_up_and_says_so(number, with_backup):
         while not list((host / "backups").glob(".new-*")):
             assert running.poll() is None
         running.send_signal(number)
-        assert running.stderr.read() == "panelctl: interrupted; what there was before is untouched\n"
+        assert running.stderr.read() == "panelctl: interrupted; existing data is unchanged\n"
     assert running.returncode == 1
     assert not list((host / "backups").glob(".new-*"))
 
@@ -308,7 +308,7 @@ def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
     archive.write_bytes(good[:-1] + b"x")
     assert "not what was signed" in panelctl(host, "prune", status=4)
     archive.write_bytes(good)
-    assert f"{first}  would go" in panelctl(host, "prune", "--dry-run")
+    assert f"{first}  would be removed" in panelctl(host, "prune", "--dry-run")
     assert len(panelctl(host, "list", "--json")) == 3
     assert panelctl(host, "prune", "--json")["removed"] == [first]
     assert [found["name"] for found in panelctl(host, "list", "--json")] == others
@@ -347,7 +347,7 @@ def test_wrong_settings_say_what_and_where(host):
         ({"folders": "/x"}, "folders, which nobody knows"),
         ({"sources": [{"kind": "tape", "name": "x"}]}, "source 1: kind is 'tape'"),
         ({"sources": [{"kind": "files", "name": "x"}]}, "path"),
-        ({"sources": good["sources"] * 2}, "two sources are called data, panel"),
+        ({"sources": good["sources"] * 2}, "two sources have the name data, panel"),
     ]:
         file.write_text(json.dumps({**good, **change}))
         assert word in panelctl(host, "list", status=1)

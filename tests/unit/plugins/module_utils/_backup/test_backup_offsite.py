@@ -236,7 +236,7 @@ def test_what_breaks_on_the_remote_before_it_is_a_copy(encrypted, host, attach):
 "$RCLONE" "$@"; status=$?
 case "$*" in rcat*{ARCHIVE}*) printf '\\377\\377' | {broken};; esac
 exit $status""")
-    assert "is not what was sent" in host.panelctl("push", status=1)
+    assert "something else than what was sent" in host.panelctl("push", status=1)
     assert list(place.files()) == [file]
     assert host.journal()["time"] == ""
     host.panelctl("remote", status=1)
@@ -303,7 +303,7 @@ def test_a_wrong_identity_and_none(host, attach):
     assert "--identity FILE" in host.panelctl("fetch", status=1)
     assert not list(host.backups.iterdir())
     Path(identity).chmod(0o644)
-    assert "others may read" in host.panelctl("fetch", "--identity", identity, status=1)
+    assert "other users can read" in host.panelctl("fetch", "--identity", identity, status=1)
     Path(identity).chmod(0o600)
     host.panelctl("fetch", "--identity", identity)
 
@@ -528,7 +528,7 @@ def test_a_machine_that_had_backups_of_its_own_before_it_adopted(host, place):
     assert sorted(host.states().values()) == ["good", *["replayed"] * 3]
     assert "panelctl backup adopt" in host.panelctl("list", status=4)
     host.panelctl("restore", old[0], "--to", str(host.folder / "restored"), status=4)
-    assert "say which" in host.panelctl("adopt", status=1)
+    assert "either names of backups or --all" in host.panelctl("adopt", status=1)
     assert host.panelctl("adopt", old[1], "--json")["adopted"] == [old[1]]
     assert host.panelctl("adopt", "--all", "--json")["adopted"] == [old[0], old[2]]
     assert host.panelctl("adopt", old[1], "--json")["here"] == [old[1]]
@@ -579,8 +579,8 @@ def test_settings_that_give_secrets_away(host, place):
     host.offsite(remote=place.remote)
     for text, word in [
         (good.replace("known_hosts_file", "#"), "known_hosts_file"),
-        (elsewhere.SECRET, "no configuration"),
-        ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nx", "no configuration"),
+        (elsewhere.SECRET, "not an rclone configuration"),
+        ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nx", "not an rclone configuration"),
     ]:
         config.write_text(text)
         told = host.panelctl("push", status=1)
@@ -588,7 +588,7 @@ def test_settings_that_give_secrets_away(host, place):
         assert elsewhere.SECRET not in told
     config.write_text(good)
     config.chmod(0o640)
-    assert "others may read" in host.panelctl("push", status=1)
+    assert "other users can read" in host.panelctl("push", status=1)
     config.unlink()
     assert "No such file" in host.panelctl("push", status=1)
     host.configure(offsite=None)
@@ -597,7 +597,7 @@ def test_settings_that_give_secrets_away(host, place):
 
 def test_a_remote_with_nothing(host, place):
     assert "has no backup" in host.panelctl("fetch", status=1)
-    assert "there are none" in host.panelctl("remote")
+    assert "there are no backups" in host.panelctl("remote")
     assert host.panelctl("push", "--json")["sent"] == []
     name = host.create()
     assert "has no backup_2026" in host.panelctl("fetch", "backup_20260101T000000Z_000001", status=1)

@@ -134,7 +134,7 @@ def test_what_is_pinned_or_the_last_good_one_of_its_set_is_not_removed(host):
     assert host.names() == [full, *databases]
     host.panelctl("unpin", databases[0])
     host.panelctl("remove", databases[0], "--yes")
-    assert "last good one of databases" in host.command("remove", databases[1], "--yes")[1]
+    assert "last good backup of the set databases" in host.command("remove", databases[1], "--yes")[1]
     # Nobody can make another one of a set that there is no more.
     del host.settings["sets"]["databases"]
     host.write_settings()
@@ -222,7 +222,7 @@ def test_a_folder_in_the_place_of_a_file_that_goes_stops_nothing(suffix, host, t
     make(host, "full")
     (aside,) = host.folder.glob(".aside-*")
     assert list((tmp_path / "outside").iterdir())
-    assert f"PROBLEM: {aside}: somebody put it in the place of a backup" in host.command("status")[1]
+    assert f"PROBLEM: {aside}: a folder was in the place of a backup file" in host.command("status")[1]
     shutil.rmtree(aside)
     assert "somebody" not in host.command("status")[1]
 
