@@ -57,7 +57,7 @@ class App:
             output = run([str(self._panelctl), *arguments, "--json"], {})
             return dict(json.loads(output))
         except ProgramError as error:
-            raise BackupError(_reported_error(error.printed) or str(error)) from None
+            raise BackupError(_reported_error(error.stdout) or str(error)) from None
         except ValueError:
             raise BackupError(f"{self._panelctl} {arguments[0]} did not print JSON: {output[:200]}") from None
 

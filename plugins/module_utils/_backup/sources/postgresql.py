@@ -256,7 +256,7 @@ class Postgresql:
         try:
             run(["pg_restore", *options, str(dump)], self._env(self.scratch))
         except ProgramError as error:
-            if knows or error.code != 1 or not only_new_setting(error.said):
+            if knows or error.code != 1 or not only_new_setting(error.stderr):
                 raise
 
     def _rename(self, *names: tuple[str, str]) -> None:

@@ -4,10 +4,11 @@
 
 # Private to this collection: may change in any release.
 
-"""What backups there were, written down outside of their folder: who deletes, replaces or brings back one is noticed.
+"""The catalog: which backups were created, adopted and pruned, recorded outside of their folder.
 
-Each line is signed and names the digest of the line before it, so that none can be changed, moved or taken out. What
-was cut from its end shows as a manifest that is newer than the ledger.
+It shows that a backup was deleted, replaced or brought back. Each line is signed and names the digest of the line
+before it, so that no line can be changed, moved or removed. If lines are cut off at the end, the newest manifests are
+newer than the catalog.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from ..archive import canonical, keyring
 from ..archive.keyring import Keyring
 from ..errors import NotAuthenticError
 
-#: CREATING is written before a backup gets its name, where nothing else says whose it is, and CREATED when it has it;
-#: PRUNING before the files of one go, and PRUNED when they are gone.
+#: CREATING is recorded before a backup gets its name, if nothing else shows that it is of this machine, and CREATED
+#: afterwards. PRUNING is recorded before the files of a backup are removed, and PRUNED afterwards.
 CREATING, CREATED, ADOPTED, PRUNING, PRUNED = "creating", "created", "adopted", "pruning", "pruned"
 
 
@@ -34,9 +35,9 @@ CREATING, CREATED, ADOPTED, PRUNING, PRUNED = "creating", "created", "adopted", 
 class Record:
     """One event in the life of a backup.
 
-    :param event: CREATING or CREATED here, ADOPTED from a machine of which this one has the place, PRUNING or PRUNED.
+    :param event: CREATING or CREATED here, ADOPTED from the machine that this one replaces, PRUNING or PRUNED.
     :param manifest: SHA-256 of its manifest, in hexadecimal.
-    :param at: when, in UTC; of one that came, when its snapshot began.
+    :param at: time of the event, in UTC; for a creation or adoption, the start of the snapshot.
     """
 
     event: str
@@ -47,11 +48,12 @@ class Record:
 
 
 class Catalog:
-    """The file, read as a whole. What it says of each backup is kept, not its lines, of which there are ever more.
+    """The catalog file, read as a whole. The state of each backup is kept in memory; the lines are not.
 
-    An append is durable before it returns. `size` is that of the lines, which tells whether there are more by now.
+    An append is durable before it returns. `size` is the number of bytes that were read or appended; a larger file has
+    new lines.
 
-    :raises NotAuthenticError: a line was changed, or one is missing before the last.
+    :raises NotAuthenticError: a line was changed, or one before the last is missing.
     """
 
     def __init__(self, file: Path, keys: Keyring) -> None:
@@ -66,47 +68,47 @@ class Catalog:
         self._existing: dict[str, Record] = {}
         self._pruned: dict[str, None] = {}
         for number, line in enumerate(self._lines(), 1):
-            record, before = self._parse(line, number)
-            if before != self._digest:
-                raise NotAuthenticError(f"{self.file}, line {number}: the line before it was taken out or changed")
-            self._take(record, line)
+            record, previous = self._parse(line, number)
+            if previous != self._digest:
+                raise NotAuthenticError(f"{self.file}, line {number}: the line before it was removed or changed")
+            self._apply(record, line)
 
     def created(self, name: str) -> Record | None:
-        """Return what is written down of a backup's creation or adoption."""
+        """Return the record of a backup's creation or adoption; None if there is none."""
         return self._added.get(name)
 
     @property
     def newest(self) -> Record | None:
-        """What is written down of the backup with the highest number, whether it is still there or not."""
+        """The record of the backup with the highest number, whether it still exists or not."""
         return self._newest
 
     def existing(self) -> Mapping[str, Record]:
-        """Return the backups that should be there, oldest first, by their names."""
+        """Return the backups that should exist, oldest first, by name."""
         return self._existing
 
     def pruned(self) -> list[str]:
-        """Return the names of the backups that were pruned and did not come back, oldest first."""
+        """Return the names of the backups that were pruned and not added again, oldest first."""
         return [name for name in self._pruned if name not in self._existing]
 
     @property
     def pending_creation(self) -> Record | None:
-        """The backup that is about to get its name, or was when its process died."""
+        """The backup that is getting its name, or was when the process died."""
         return self._last if self._last and self._last.event == CREATING else None
 
     @property
     def pending_removal(self) -> Record | None:
-        """The removal that is under way, or was when its process died."""
+        """The backup that is being removed, or was when the process died."""
         return self._last if self._last and self._last.event == PRUNING else None
 
     def is_current(self) -> bool:
-        """Tell whether the file has the lines that were read, and no more: that is fast, and reading them is not."""
+        """Tell whether the file has the lines that were read, and no more. That is faster than reading it anew."""
         content = hashlib.sha256()
         for line in self._lines():
             content.update(line)
         return content.digest() == self._content.digest()
 
     def sync(self) -> None:
-        """Have on the disk what was read: one that was killed may have written it, and nothing may build on less."""
+        """Flush to the disk what was read: a process that was killed may have written it without a flush."""
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -116,13 +118,13 @@ class Catalog:
             durable.sync(self.file.parent)
 
     def append(self, record: Record) -> None:
-        """Add a record, durably."""
+        """Append a record, durably."""
         text = canonical.encode({**asdict(record), "previous": self._digest})
         key = self._keys.signer
         line = b"%s %s %s\n" % (text, key.encode("ascii"), self._sign(text, key).encode("ascii"))
         descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            # Over what a crash has torn: that line was never acknowledged.
+            # Overwrite a line that a crash has torn: its append has never returned.
             more = os.pread(descriptor, os.fstat(descriptor).st_size - self.size, self.size)
             size = self.size + more.rfind(b"\n") + 1
             os.ftruncate(descriptor, size)
@@ -132,16 +134,16 @@ class Catalog:
                     written += os.pwrite(descriptor, line[written:], size + written)
                 os.fsync(descriptor)
             except OSError:
-                # It can still be read, and would be believed, but nobody knows whether it is on the disk.
+                # Without the line being durable, nobody may read and believe it.
                 os.ftruncate(descriptor, size)
                 raise
         finally:
             os.close(descriptor)
         if not size:
             durable.sync(self.file.parent)
-        self._take(record, line)
+        self._apply(record, line)
 
-    def _take(self, record: Record, line: bytes) -> None:
+    def _apply(self, record: Record, line: bytes) -> None:
         self._last, self._digest = record, hashlib.sha256(line).hexdigest()
         self._content.update(line)
         self.size += len(line)
@@ -156,7 +158,7 @@ class Catalog:
                 self._newest = record
 
     def _lines(self) -> Iterator[bytes]:
-        """Read the whole lines, one after the other."""
+        """Yield the complete lines."""
         try:
             with self.file.open("rb") as stream:
                 yield from (line for line in stream if line.endswith(b"\n"))
@@ -168,19 +170,21 @@ class Catalog:
         try:
             text, key, signature = line.rstrip(b"\n").rsplit(b" ", 2)
         except ValueError:
-            raise NotAuthenticError(f"{where}: this is no line of a ledger") from None
+            raise NotAuthenticError(f"{where}: not a line of a catalog") from None
         try:
             expected = self._sign(text, key.decode("ascii", "replace"))
         except NotAuthenticError as error:
             raise NotAuthenticError(f"{where}: {error}") from None
         if not hmac.compare_digest(expected.encode("ascii"), signature):
-            raise NotAuthenticError(f"{where}: the signature is wrong: it was changed, or made with another key")
+            raise NotAuthenticError(
+                f"{where}: the signature is wrong; the line was changed, or signed with another key"
+            )
         content = canonical.decode(text)
         try:
-            before = content.pop("previous")
-            return Record(**content), before
+            previous = content.pop("previous")
+            return Record(**content), previous
         except (TypeError, KeyError, AttributeError) as error:
-            raise NotAuthenticError(f"{where}: it is signed, but no record: {error}") from None
+            raise NotAuthenticError(f"{where}: signed, but not a record of a catalog: {error}") from None
 
     def _sign(self, text: bytes, key: str) -> str:
         if key not in self._macs:
@@ -191,9 +195,9 @@ class Catalog:
 
 
 def sort_key(began: str, seq: int, *, adopted: bool) -> tuple[bool, str, int]:
-    """Return what sorts backups, oldest first.
+    """Return the sort key of a backup, oldest first.
 
-    Numbers count up on one machine. What was adopted comes from one before it, or several, each with numbers of its
-    own: there is nothing but their clocks to say which is older.
+    The numbers of one machine increase. Adopted backups may be of several machines with numbers of their own, so that
+    only the time of their snapshots orders them; they sort before all backups of this machine.
     """
     return not adopted, began if adopted else "", seq

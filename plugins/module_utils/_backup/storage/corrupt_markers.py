@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Which archives were found not to be what was signed: a file for each beside the ledger, where only root can write."""
+"""Marks for archives whose content is not what was signed: one file each, beside the catalog, for root only."""
 
 from __future__ import annotations
 
@@ -18,30 +18,33 @@ _FOLDER = "broken"
 
 
 class CorruptMarkers:
-    """What whoever read archives has found, for those who only look. It is no proof: who restores reads all of it."""
+    """What reading archives has found, for commands that do not read them.
+
+    A mark is a hint and proves nothing: a restore reads the whole archive in any case.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / _FOLDER
 
     def is_marked(self, name: str, archive: os.stat_result) -> bool:
-        """Tell whether the archive of a backup was found to be another one, and is still the file that was read."""
+        """Tell whether the archive of a backup is marked, and still the file that was read."""
         try:
             return (self._folder / name).read_text(encoding="ascii") == _identity(archive)
         except (OSError, ValueError):
             return False
 
     def mark(self, name: str, archive: os.stat_result) -> None:
-        """Remember that it was; it is told in any case."""
+        """Mark an archive, if the mark can be written; the caller reports the problem in any case."""
         with contextlib.suppress(OSError):
             durable.make(self._folder)
             durable.write(self._folder / name, _identity(archive))
 
     def clear(self, name: str) -> None:
-        """Forget it."""
+        """Remove the mark of an archive."""
         with contextlib.suppress(OSError):
             (self._folder / name).unlink(missing_ok=True)
 
 
 def _identity(archive: os.stat_result) -> str:
-    # Who mends it changes one of these; the number of the device is another one after a reboot.
+    # A repair of the file changes one of these. The device number is left out: it changes with a reboot.
     return f"{archive.st_ino} {archive.st_size} {archive.st_ctime_ns}"

@@ -259,7 +259,7 @@ def test_two_at_once(with_backup):
     host, _ = with_backup
     with (host / "state" / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "at work" in panelctl(host, "create", "--wait", "0", status=5)
+        assert "in progress" in panelctl(host, "create", "--wait", "0", status=5)
     assert panelctl(host, "status", "--json")["runs"]["create full"]["failures"] == 0
     panelctl(host, "create")
 

@@ -119,10 +119,7 @@ def test_what_no_good_backup_has_fails(store, origins, backed_up):
     assert drill.drill(store, [*origins[1:], absent], Panel(), RecoveryObjectives()).problem == ""
     store.folder.rename(store.folder.with_name("gone"))
     store.folder.mkdir()
-    assert (
-        "no good backup contains these sources"
-        in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
-    )
+    assert "no good backup contains these sources" in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
 
 
 @pytest.mark.parametrize(
@@ -198,7 +195,7 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
         store, origins, RecoveryObjectives(), {"create full": LastRuns(problem="the disk is full")}
     ).problems
     for word in (
-        "manifest is not there",
+        "manifest is missing",
         "database: never",
         "the last drill failed",
         "settle",
@@ -324,7 +321,7 @@ def test_pins(store, backed_up):
     with pytest.raises(BackupError, match="no such backup"):
         pins.set_pinned(store, "backup_20200101T000000Z_000009", pinned=True)
     (store.state_dir / "pins.json").write_text(json.dumps("x")[:-1])
-    with pytest.raises(BackupError, match="mend it"):
+    with pytest.raises(BackupError, match="repair it"):
         pins.read(store)
 
 
@@ -333,7 +330,7 @@ def test_pins(store, backed_up):
     [
         ("""echo '{"result": "unhealthy", "error": "it has no table"}'; exit 3""", "^it has no table$"),
         ("echo '{}'; echo out of luck >&2; exit 1", "failed with status 1: out of luck"),
-        ("echo broken; exit 1", "failed with status 1: it said nothing"),
+        ("echo broken; exit 1", "failed with status 1: no message on standard error"),
         ("echo broken", "did not print JSON: broken"),
     ],
 )

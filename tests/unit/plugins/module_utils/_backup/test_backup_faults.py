@@ -137,7 +137,7 @@ def test_power_is_cut_after_the_next_one_has_found_what_a_killed_one_left(story)
             disk.revive()
             with watched(disk):
                 # It takes the lock, and does nothing else.
-                assert "it is not pinned" in story.host.command("unpin", "none")[1]
+                assert "is not pinned" in story.host.command("unpin", "none")[1]
             for when, image in disk.images():
                 lay_down(image, story.host.root)
                 with told(f"killed at {synced}, power was cut after {when}"):

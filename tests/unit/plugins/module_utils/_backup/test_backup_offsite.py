@@ -510,8 +510,8 @@ def test_a_transfer_keeps_other_transfers_out_and_no_backup(host, place):
     with (host.state / "offsite.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         host.create()
-        assert "at work" in host.panelctl("push", "--wait", "0", status=5)
-        assert "at work" in host.panelctl("fetch", "--wait", "0", status=5)
+        assert "in progress" in host.panelctl("push", "--wait", "0", status=5)
+        assert "in progress" in host.panelctl("fetch", "--wait", "0", status=5)
         # The other one is the run.
         assert "push" not in host.panelctl("status", "--json")["runs"]
     with (host.state / "lock").open("r+") as lock:

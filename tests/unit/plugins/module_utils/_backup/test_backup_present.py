@@ -196,9 +196,7 @@ def test_what_keeps_the_present_from_its_place_is_told_with_its_cure(gone, store
         else:
             monkeypatch.setattr(sqlite, "_put", fail)
 
-    with pytest.raises(
-        BackupError, match=r"^no answer\. And the rollback failed: .*panelctl backup settle"
-    ):
+    with pytest.raises(BackupError, match=r"^no answer\. And the rollback failed: .*panelctl backup settle"):
         Restorer(store, [database], Panel(False, writes=writes)).restore(restore.plan(store, [database]))
     assert restore.is_interrupted(store)
 
@@ -700,9 +698,7 @@ def test_a_panel_that_stays_unhealthy_is_no_reason_to_have_no_backups(store, dat
     create.create(store, origins)
     (data / "file").write_text("the present")
     restorer = Restorer(store, origins, Panel(False, False))
-    with pytest.raises(
-        BackupError, match=r"no answer\. The live data is back in place, but the panel is not healthy"
-    ):
+    with pytest.raises(BackupError, match=r"no answer\. The live data is back in place, but the panel is not healthy"):
         restorer.restore(restore.plan(store, origins))
     assert (data / "file").read_text() == "the present"
     assert not restore.is_interrupted(store)

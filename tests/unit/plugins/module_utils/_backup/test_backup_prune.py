@@ -180,7 +180,7 @@ def meanwhile(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("when", ["_look", "_look_at"])
+@pytest.mark.parametrize("when", ["_list", "_inspect"])
 @pytest.mark.parametrize("command", ["list", "status"])
 def test_what_is_pruned_while_somebody_looks_is_not_missed(command, when, host, meanwhile):
     keep(host, 1)

@@ -39,7 +39,7 @@ def test_a_clock_that_jumps_by_a_year_makes_prune_refuse(jump, host):
         create(host, NOW)
     refused = host.run("prune", now=NOW + jump)
     assert refused.status == 1
-    assert "Nothing is pruned" in refused.err
+    assert "nothing was pruned" in refused.err
     assert numbers(host) == [1, 2, 3]
 
 
@@ -53,7 +53,7 @@ def test_a_clock_that_jumps_there_and_back_loses_nothing(host):
     for moment in {*moments}:
         refused = host.run("prune", now=moment)
         assert (refused.status, refused.out) == (1, "")
-        assert "is pruned" in refused.err
+        assert "was pruned" in refused.err
     assert numbers(host) == [1, 2, 3, 4, 5, 6]
     assert {found["result"] for found in host.panelctl("verify", "--all")} == {"good"}
 

@@ -45,7 +45,7 @@ def test_every_byte_and_every_length_counts(summary, keys, tmp_path):
     flipped = [content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in range(len(content))]
     for other in [*flipped, *(content[:size] for size in range(len(content))), content + b"\n", content + content]:
         path.write_bytes(other)
-        with pytest.raises(NotAuthenticError, match="does not say what was signed"):
+        with pytest.raises(NotAuthenticError, match="the file is not what was signed"):
             info.check(path, summary, keys)
 
 
@@ -75,6 +75,6 @@ def test_verifying_notices_and_restoring_does_not_need_it(somebody, memory):
     host.panelctl("create")
     somebody(host.folder / f"{host.names()[0]}.info")
     (verdict,) = host.panelctl("verify", status=4)
-    assert ".info: it " in verdict["problem"]
+    assert ".info: the file is " in verdict["problem"]
     host.panelctl("restore", "--to", str(memory / "restored"))
     assert list((memory / "restored").iterdir())

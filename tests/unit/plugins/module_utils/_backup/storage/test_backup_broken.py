@@ -60,12 +60,12 @@ def is_longer(path):
 
 
 SEEN = {
-    "gone": (lambda path: path.unlink(), "there should be an archive, and is none"),
-    "empty": (lambda path: path.write_bytes(b""), "it has 0 bytes"),
-    "shorter": (lambda path: os.truncate(path, path.stat().st_size - 1), "were signed"),
-    "longer": (is_longer, "were signed"),
-    "folder": (is_a_folder, "this is no file"),
-    "link": (leads_elsewhere, "this is no file"),
+    "gone": (lambda path: path.unlink(), "the archive is missing"),
+    "empty": (lambda path: path.write_bytes(b""), " 0 bytes"),
+    "shorter": (lambda path: os.truncate(path, path.stat().st_size - 1), "the signed archive has"),
+    "longer": (is_longer, "the signed archive has"),
+    "folder": (is_a_folder, "not a regular file"),
+    "link": (leads_elsewhere, "not a regular file"),
 }
 
 
@@ -104,7 +104,7 @@ def test_what_was_found_by_reading_is_remembered(host, made):
         assert host.panelctl("verify", status=4)[0]["name"] == made[1]
     assert host.panelctl("verify", made[0])
     assert states(host, 4) == {made[0]: "good", made[1]: "broken"}
-    assert "its content was found not to be what was signed" in host.command("status")[1]
+    assert "the content is not what was signed" in host.command("status")[1]
     # It is mended by whoever brings the right one.
     flip(archive(host, made[1]))
     assert states(host, 0) == dict.fromkeys(made, "good")
@@ -132,7 +132,7 @@ def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(h
         assert (status, "its content is not what was signed" in told) == (4, True)
     archive(host, made[1]).unlink()
     status, told = host.command("restore", made[1], "--yes")
-    assert (status, "there should be an archive, and is none" in told) == (4, True)
+    assert (status, "the archive is missing" in told) == (4, True)
     told = host.command("restore", "--yes")[1]
     assert f"restored data from {made[0]}" in told
     assert f"warning: {made[1]} is newer, but was skipped" in told
