@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-import elsewhere
 import pytest
+import remote_servers
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.offsite import upload
@@ -33,7 +33,7 @@ MANIFEST, ARCHIVE, INFO = ".manifest", ".tar.gz", ".info"
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs():
-    if gone := elsewhere.missing():
+    if gone := remote_servers.missing():
         reason = f"{', '.join(gone)} missing: apt-get install rclone age openssh-server"
         if os.environ.get("AAPANEL_TESTS_NEED_OFFSITE"):
             pytest.fail(reason)
@@ -46,9 +46,9 @@ def servers(tmp_path_factory, _programs):
     with contextlib.ExitStack() as stack:
         folder = tmp_path_factory.mktemp("servers")
         start = {
-            "sftp": lambda: elsewhere.sftp(folder / "sftp"),
-            "append-only": lambda: elsewhere.sftp(folder / "append-only", elsewhere.APPEND_ONLY),
-            "s3": elsewhere.s3,
+            "sftp": lambda: remote_servers.sftp(folder / "sftp"),
+            "append-only": lambda: remote_servers.sftp(folder / "append-only", remote_servers.APPEND_ONLY),
+            "s3": remote_servers.s3,
         }
         running = {}
 
@@ -313,14 +313,14 @@ def test_a_remote_that_does_not_answer(kind, host, attach):
     attach(kind)
     host.create()
     config = Path(host.settings["offsite"]["config"])
-    nobody = elsewhere.free_port()
+    nobody = remote_servers.free_port()
     text = [f"port = {nobody}" if line.startswith("port =") else line for line in config.read_text().splitlines()]
     text = [f"endpoint = http://127.0.0.1:{nobody}" if line.startswith("endpoint =") else line for line in text]
     config.write_text("\n".join(text))
     for command in ("push", "fetch", "remote"):
         told = host.panelctl(command, status=1)
         assert "refused" in told
-        assert elsewhere.SECRET not in told
+        assert remote_servers.SECRET not in told
     assert not (host.state / "offsite.json").exists()
 
 
@@ -333,7 +333,7 @@ def test_no_secret_is_in_an_argument_and_nothing_of_the_operators_in_the_environ
     assert host.panelctl("push", "--json")["sent"] == [name]
     told = log.read_text()
     assert "rcat" in told
-    assert elsewhere.SECRET not in told
+    assert remote_servers.SECRET not in told
     for word in ("DRY_RUN", "CONFIG_OFF", "AWS_"):
         assert word not in told
 
@@ -570,22 +570,22 @@ def test_settings_that_give_secrets_away(host, place):
     host.create()
     config = Path(host.settings["offsite"]["config"])
     good = config.read_text()
-    host.offsite(remote=f":sftp,host=localhost,pass={elsewhere.SECRET}:")
+    host.offsite(remote=f":sftp,host=localhost,pass={remote_servers.SECRET}:")
     told = host.panelctl("push", status=1)
     assert "name:path" in told
-    assert elsewhere.SECRET not in told
+    assert remote_servers.SECRET not in told
     host.offsite(remote="other:path")
     assert "no section [other]" in host.panelctl("push", status=1)
     host.offsite(remote=place.remote)
     for text, word in [
         (good.replace("known_hosts_file", "#"), "known_hosts_file"),
-        (elsewhere.SECRET, "not an rclone configuration"),
+        (remote_servers.SECRET, "not an rclone configuration"),
         ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nx", "not an rclone configuration"),
     ]:
         config.write_text(text)
         told = host.panelctl("push", status=1)
         assert word in told
-        assert elsewhere.SECRET not in told
+        assert remote_servers.SECRET not in told
     config.write_text(good)
     config.chmod(0o640)
     assert "other users can read" in host.panelctl("push", status=1)
