@@ -97,7 +97,7 @@ class Host:
         return subprocess.run(self.command("list", "--json"), capture_output=True, check=False).stdout
 
     def dies(self):
-        """Simulate a replacement host: the disk is empty, except for settings and keyring, which were kept off the host."""
+        """Simulate a replacement host: an empty disk, with the settings and the keyring that were kept off the host."""
         shutil.rmtree(self.backups)
         shutil.rmtree(self.state)
 
