@@ -132,7 +132,7 @@ class Served(sqlite.Sqlite):
 
 @pytest.fixture
 def sizes(origins, database, monkeypatch):
-    """Origins of 10, 30 and 40 MiB; the last two are databases."""
+    """Sources of 10, 30 and 40 MiB; the last two are databases."""
     monkeypatch.setattr(directory.Files, "size", lambda _: 10 << 20)
     monkeypatch.setattr(sqlite.Sqlite, "size", lambda _: 30 << 20)
     return [*origins, Served("served", database)]
