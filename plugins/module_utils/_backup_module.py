@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What the modules about backups have in common."""
+"""Code that the backup modules share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT = {"wait": {"type": "float", "default": 60.0}}
 
 @contextlib.contextmanager
 def backup_service(module: Any) -> Iterator[BackupService]:  # noqa: ANN401 (an AnsibleModule, which has no types)
-    """Give the backups of the host that the module runs on; what goes wrong with them ends it."""
+    """Yield the backup service of this host; an error of it fails the module."""
     params: dict[str, Any] = module.params
     try:
         yield BackupService(load(Path(params["config"])), wait=params.get("wait", 0.0))

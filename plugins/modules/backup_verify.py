@@ -7,10 +7,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_verify
-short_description: Read every byte of backups, and compare
+short_description: Verify every byte of backups
 version_added: 0.1.0
 description:
-  - Fails where one is not what was signed, or not where or when it belongs. Changes nothing.
+  - Fails if a backup is not what was signed, or is not in the catalog of this host. Changes nothing.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -19,12 +19,12 @@ extends_documentation_fragment:
 options:
   name:
     description:
-      - Which one. Empty for the newest.
+      - Name of the backup. Empty for the newest one.
     type: str
     default: ""
   all:
     description:
-      - Whether to verify all of them, but for those of the first format, which nothing proves.
+      - Whether to verify all backups. Those of the first format are left out, because they are not signed.
     type: bool
     default: false
 """
@@ -33,26 +33,26 @@ EXAMPLES = r"""
 - name: Verify the newest backup
   aapanel.pipeline.backup_verify:
 
-- name: Verify all of them
+- name: Verify all backups
   aapanel.pipeline.backup_verify:
     all: true
 """
 
 RETURN = r"""
 verified:
-  description: What was found of each.
-  returned: success, and where one is not good
+  description: The result for each backup; C(problem) is empty if it is good.
+  returned: success, and when a backup is not good
   type: list
   elements: dict
   sample: [{name: backup_20261122T213000Z_000042, problem: ""}]
 left_out:
-  description: Names of those of the first format, which nothing proves.
-  returned: success, and where one is not good
+  description: Names of the backups of the first format, which are not signed.
+  returned: success, and when a backup is not good
   type: list
   elements: str
   sample: [backup_20260101_000000]
 status:
-  description: What panelctl would exit with.
+  description: The exit status that C(panelctl backup) has for this error.
   returned: failure
   type: int
   sample: 4

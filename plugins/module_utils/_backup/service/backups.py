@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""The backups of this host: what panelctl and the modules ask for, each run noted for the status and for Prometheus."""
+"""The operations on backups that panelctl and the modules offer. Their results are recorded for the status."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying found of a backup; no problem, if it is good."""
+    """The result of verifying a backup; the problem is empty if the backup is good."""
 
     name: str
     problem: str = ""
@@ -45,7 +45,6 @@ class Verdict:
 class BackupService:
     """The backups of a host.
 
-    :param report_progress: is told what is being done.
     :param wait: seconds to wait for another run.
     """
 
@@ -57,44 +56,47 @@ class BackupService:
 
     @property
     def store(self) -> Store:
-        """The store, with the keys that there are now.
+        """The store, with the current keyring.
 
-        :raises BackupError: there are none.
+        :raises BackupError: there is no keyring.
         """
         return self.settings.store()
 
     def create(self, set_name: str) -> Summary:
-        """Make a backup of a set.
+        """Create a backup of a set.
 
-        :raises BackupError: it cannot be made; those before are untouched.
+        :raises BackupError: no backup was created, and existing ones are unchanged.
         """
-        origins = self.settings.sources_of(set_name)
-        with self._recorded_run(f"create {set_name}") as note:
+        sources = self.settings.sources_of(set_name)
+        with self._recorded_run(f"create {set_name}") as record_size:
             self._settle_interrupted()
             summary = create.create(
-                self.store, origins, set_name, wait=self._wait, report_progress=self._report_progress
+                self.store, sources, set_name, wait=self._wait, report_progress=self._report_progress
             )
-            note(summary.size)
+            record_size(summary.size)
         return summary
 
     def newest(self, set_name: str = "") -> Summary | None:
-        """Return the newest good backup, of a set where one is named."""
+        """Return the newest good backup.
+
+        :param set_name: only consider this set; empty for all.
+        """
         good = [found.summary for found in self.store.backups() if found.state is State.GOOD and found.summary]
         return next((summary for summary in reversed(good) if set_name in ("", summary.set)), None)
 
     def all(self) -> list[Backup]:
-        """Return all that are there or should be, oldest first."""
+        """Return all backups that exist or should exist, oldest first."""
         return self.store.backups()
 
     def status(self) -> Status:
-        """Look at all of it."""
-        return status.collect(self.store, self.settings.origins, self.settings.objectives, self._runs.read())
+        """Return the status of all backups."""
+        return status.collect(self.store, self.settings.sources, self.settings.objectives, self._runs.read())
 
     def verify(self, name: str = "") -> Verdict:
-        """Read every byte of a backup.
+        """Verify every byte of a backup.
 
-        :param name: which; empty for the newest one.
-        :raises BackupError: there is none.
+        :param name: name of the backup; empty for the newest one.
+        :raises BackupError: there is no backup.
         """
         store, found = self.store, Verdict("")
         with contextlib.suppress(_FindingError), self._recorded_run("verify"):
@@ -103,7 +105,10 @@ class BackupService:
         return found
 
     def verify_all(self) -> tuple[list[Verdict], list[Backup]]:
-        """Read every byte of all backups; returns also those of the first format, which nothing proves."""
+        """Verify every byte of all backups.
+
+        :returns: the verdicts, and the backups of the first format, which cannot be verified.
+        """
         store = self.store
         before = store.catalog().existing()
         there = store.backups()
@@ -114,7 +119,7 @@ class BackupService:
         with contextlib.suppress(_FindingError), self._recorded_run("verify"):
             for name in (backup.name for backup in there if backup not in old):
                 verdict = self._verify(store, name)
-                # Of what is pruned meanwhile no word is said.
+                # A backup that was pruned meanwhile is not reported.
                 if not verdict.problem or name not in before or name in store.catalog().existing():
                     found.append(verdict)
             _raise_first_problem(found)
@@ -129,37 +134,37 @@ class BackupService:
             return Verdict(name, str(error), error.status)
 
     def plan(self, name: str = "", only: Sequence[str] = ()) -> Plan:
-        """Decide what a restore in place brings back from which backup; see `restore.plan`."""
+        """Decide which source a restore in place takes from which backup; see `restore.plan`."""
         self._refuse_old(name)
-        return restore.plan(self.store, self.settings.origins, name, only)
+        return restore.plan(self.store, self.settings.sources, name, only)
 
-    def restore(self, wanted: Plan, *, snapshot: bool = True) -> RestoreResult:
-        """Bring back in place; see `restore.Restorer`."""
+    def restore(self, plan: Plan, *, snapshot: bool = True) -> RestoreResult:
+        """Restore in place; see `restore.Restorer`."""
         with self._recorded_run("restore"):
-            return self._restorer().restore(wanted, snapshot=snapshot, wait=self._wait)
+            return self._restorer().restore(plan, snapshot=snapshot, wait=self._wait)
 
     def select_members(self, name: str = "", only: Sequence[str] = ()) -> dict[str, dict[str, str]]:
-        """Return the member of each source that is wanted, by the names of the backups that they are in.
+        """Return the archive member of each source to extract, by the name of the backup that contains it.
 
-        :param name: of a backup, with all that it has; empty for the newest one of each source of this host.
-        :param only: names of the sources; all, where there are none.
+        :param name: name of a backup; empty for the newest one of each source.
+        :param only: names of the sources; empty for all.
         :raises BackupError: there is no such backup or source.
         """
         store = self.store
         self._refuse_old(name)
         if name:
             return {name: _members(store, name, only)}
-        wanted = restore.plan(store, self.settings.origins, only=only, to_folder=True)
-        return {name: _members(store, name, [origin.name for origin in group]) for name, group in wanted.items()}
+        wanted = restore.plan(store, self.settings.sources, only=only, to_folder=True)
+        return {name: _members(store, name, [source.name for source in group]) for name, group in wanted.items()}
 
     def extract(self, name: str, to: Path, only: Sequence[str] = ()) -> dict[str, Summary]:
-        """Verify backups, and write what they have below a folder that is made for that; see `members`.
+        """Verify backups, and extract sources to a new folder; see `select_members`.
 
-        :returns: the backup that each source came from, by its name.
+        :returns: the backup that each source came from, by the source's name.
         """
         store, wanted = self.store, self.select_members(name, only)
         with contextlib.ExitStack() as opened:
-            # All of them before anything of one is parsed.
+            # Verify all of them before the first one is parsed.
             parts = [
                 extract.Part(
                     *opened.enter_context(extract.verified_backup(store, backup, self._report_progress)),
@@ -171,82 +176,88 @@ class BackupService:
         return {source: part.found.summary for part in parts for source in wanted[part.found.summary.name]}
 
     def restore_result(self, found: Mapping[str, Summary]) -> RestoreResult:
-        """Return what was extracted, as it is told of a restore in place.
+        """Return the result of an extraction, in the form of a restore in place.
 
-        :param found: what `extract` returns.
+        :param found: the return value of `extract`.
         """
         return RestoreResult.of(found, restore.skipped_newer_backups(self.store, found))
 
     def settle(self) -> str:
-        """Undo what a restore that died has left; returns what was done, in words."""
+        """Settle an interrupted restore; returns what was done, in words, or nothing."""
         return self._restorer().settle(wait=self._wait)
 
     def _settle_interrupted(self) -> None:
-        # Whether the panel is healthy is another matter.
+        # An unhealthy panel must prevent neither a backup nor a drill.
         with contextlib.suppress(UnhealthyError):
             if done := self.settle():
                 self._report_progress(done)
 
     def drill(self) -> Report:
-        """Prove that the newest backups restore; see `drill.drill`.
+        """Run a drill; see `drill.drill`.
 
-        :raises BusyError: a restore or another drill is at work.
+        :raises BusyError: a restore or another drill is in progress.
         """
         store = self.store
         self._settle_interrupted()
         with contextlib.suppress(_FindingError), self._recorded_run("drill"), restore.scratch_lock(store, self._wait):
             app = App(self.settings.paths.panelctl)
             report = drill.drill(
-                store, self.settings.origins, app, self.settings.objectives, report_progress=self._report_progress
+                store, self.settings.sources, app, self.settings.objectives, report_progress=self._report_progress
             )
             if report.problem:
                 raise _FindingError(report.problem)
         return report
 
     def prune(self, *, dry_run: bool = False) -> retention.Decision:
-        """Remove what retention does not keep, after verifying the newest backup, and that of each set that loses one.
+        """Remove the backups that the retention does not keep.
 
-        :param dry_run: whether to change nothing; what a prune that died was removing is among what would go.
-        :raises BackupError: one of these is not good, or a clock has jumped; nothing is removed.
+        The newest backup, and the newest one of each set that loses a backup, are verified first.
+
+        :param dry_run: whether to change nothing. The result includes the pending removal of an interrupted prune.
+        :raises BackupError: one of these is not good, or the clock has jumped; nothing was removed.
         """
         store = self.store
         if dry_run:
             with lock(store.state_dir, self._wait):
-                decision, going = self._decide(store, store.good(include_broken=True)), store.catalog().pending_removal
-                return replace(decision, remove=[going.name, *decision.remove]) if going else decision
+                decision = self._decide(store, store.good(include_broken=True))
+                pending = store.catalog().pending_removal
+                return replace(decision, remove=[pending.name, *decision.remove]) if pending else decision
         with self._recorded_run("prune"), store.locked(self._wait) as catalog:
-            there = store.good(include_broken=True)
-            decision, now = self._decide(store, there), names.timestamp(datetime.now(timezone.utc))
-            for found in there:
+            backups = store.good(include_broken=True)
+            decision, now = self._decide(store, backups), names.timestamp(datetime.now(timezone.utc))
+            for found in backups:
                 if found.name in decision.remove:
                     store.remove(found, catalog, now)
         return decision
 
-    def _decide(self, store: Store, there: Sequence[Backup]) -> retention.Decision:
-        made = [
+    def _decide(self, store: Store, backups: Sequence[Backup]) -> retention.Decision:
+        candidates = [
             retention.Candidate.of(found.summary, adopted=found.adopted, broken=found.state is State.BROKEN)
-            for found in there
+            for found in backups
             if found.summary
         ]
         policies = {name: found.retention for name, found in self.settings.sets.items()}
-        decision = retention.decide(made, policies, datetime.now(timezone.utc), pins.read(store))
-        # Nothing old goes before something new of its set has shown that it is whole.
-        newest = {found.set: found.name for found in made}
-        shrinking = {newest[found.set] for found in made if found.name in decision.remove}
-        for name in sorted({there[-1].name, *shrinking}):
+        decision = retention.decide(candidates, policies, datetime.now(timezone.utc), pins.read(store))
+        # No old backup is removed before a newer one of its set is verified.
+        newest = {found.set: found.name for found in candidates}
+        shrinking = {newest[found.set] for found in candidates if found.name in decision.remove}
+        for name in sorted({backups[-1].name, *shrinking}):
             with extract.verified_backup(store, name, self._report_progress):
                 pass
         return decision
 
     def find_removable(self, name: str) -> Backup:
-        """Find a backup that may be removed by its name, in whichever state it is.
+        """Return a backup that may be removed, whatever its state.
 
-        :raises BackupError: there is none, or it has to stay.
+        :raises BackupError: there is no such backup, or it must not be removed.
         """
         return self._removable(name, self.store)
 
     def remove(self, name: str) -> Backup:
-        """Remove a backup, and write down that it is gone, which is all where it was lost; see `removable`."""
+        """Remove a backup, and record that in the catalog; see `find_removable`.
+
+        A backup whose files are missing is only recorded as removed.
+        """
         store = self.store
         with store.locked(self._wait) as catalog:
             found = self._removable(name, store)
@@ -254,37 +265,39 @@ class BackupService:
         return found
 
     def _removable(self, name: str, store: Store) -> Backup:
-        there = {found.name: found for found in store.backups()}
-        if name not in there:
-            raise BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
+        backups = {found.name: found for found in store.backups()}
+        if name not in backups:
+            raise BackupError(f"{name}: no such backup; see `panelctl backup list`")
         if name in pins.read(store):
-            raise BackupError(f"{name}: it is pinned; `panelctl backup unpin {name}` lets it go")
-        good = [found.summary for found in there.values() if found.state is State.GOOD and found.summary]
-        mine = next((summary.set for summary in good if summary.name == name), "")
+            raise BackupError(f"{name} is pinned: run `panelctl backup unpin {name}` first")
+        good = [found.summary for found in backups.values() if found.state is State.GOOD and found.summary]
+        set_name = next((summary.set for summary in good if summary.name == name), "")
         if (
-            mine in self.settings.sets
-            and mine != names.BEFORE_RESTORE
-            and [summary.set for summary in good].count(mine) == 1
+            set_name in self.settings.sets
+            and set_name != names.BEFORE_RESTORE
+            and [summary.set for summary in good].count(set_name) == 1
         ):
-            raise BackupError(f"{name}: it is the last good one of {mine}; `panelctl backup create {mine}` first")
-        return there[name]
+            raise BackupError(
+                f"{name} is the last good backup of the set {set_name}: run `panelctl backup create {set_name}` first"
+            )
+        return backups[name]
 
     def push(self, remote: Remote) -> PushResult:
-        """Send the good backups that a remote lacks; see `upload.push`."""
+        """Send the good backups that the remote lacks; see `upload.push`."""
         with contextlib.suppress(_FindingError), self._recorded_run("push"):
             done = upload.push(self.store, remote, wait=self._wait, report_progress=self._report_progress)
             if done.problems:
                 raise _FindingError(f"{done.problems[0].name}: {done.problems[0].text}")
         return done
 
-    def pin(self, name: str, *, stays: bool) -> bool:
-        """Have a backup stay, or go; returns whether that is a change."""
+    def pin(self, name: str, *, pinned: bool) -> bool:
+        """Pin or unpin a backup; returns whether that changed anything."""
         store = self.store
         with store.locked(self._wait):
-            return pins.set_pinned(store, name, pinned=stays)
+            return pins.set_pinned(store, name, pinned=pinned)
 
     def rotate_key(self) -> keyring.Keyring:
-        """Have a new key sign from now on; returns the keyring."""
+        """Add a key to the keyring, and sign with it from now on; returns the keyring."""
         paths, day = self.settings.paths, datetime.now(timezone.utc).strftime("%Y-%m-%d")
         with lock(paths.state_dir, self._wait):
             keys = keyring.load(paths.keyring).rotated(day) if paths.keyring.exists() else keyring.generate(day)
@@ -292,28 +305,28 @@ class BackupService:
         return keys
 
     def _restorer(self) -> Restorer:
-        return Restorer(self.store, self.settings.origins, App(self.settings.paths.panelctl), self._report_progress)
+        return Restorer(self.store, self.settings.sources, App(self.settings.paths.panelctl), self._report_progress)
 
     def _refuse_old(self, name: str) -> None:
         if names.is_old_name(name) and name in [found.name for found in self.all() if found.state is State.OLD]:
             raise BackupError(
-                f"{name}: nothing proves what an archive of the first format is. `panelctl backup restore {name} "
-                "--to FOLDER --unproven`, and look at it"
+                f"{name} has the first format, which cannot be verified: extract it with `panelctl backup restore "
+                f"{name} --to FOLDER --unproven`, and examine it"
             )
 
     @contextlib.contextmanager
     def _recorded_run(self, kind: str) -> Iterator[Callable[[int], None]]:
-        """Write down how a run goes; gives whom to tell the size of what was made."""
+        """Record the result of a run; yield the function that records the size of what it created."""
         began: float | None = time.monotonic()
         sizes, problem = [0], ""
         try:
             yield sizes.append
         except BusyError:
-            # It did not begin. When there was none for too long, its age tells.
+            # The run did not begin. If that goes on, the status reports the age of the newest backup.
             began = None
             raise
         except KeyboardInterrupt:
-            problem = "it was interrupted"
+            problem = "interrupted"
             raise
         except BaseException as error:
             problem = str(error).partition("\n")[0] or type(error).__name__
@@ -329,7 +342,7 @@ def _members(store: Store, name: str, only: Sequence[str]) -> dict[str, str]:
     with store.open(name) as found:
         members = {source.name: source.member for source in found.summary.sources}
     if unknown := sorted(set(only) - set(members)):
-        raise BackupError(f"{name} has no source {', '.join(unknown)}; it has {', '.join(members)}")
+        raise BackupError(f"{name} has no source {', '.join(unknown)}; its sources are {', '.join(members)}")
     return {source: members[source] for source in only or members}
 
 
@@ -339,4 +352,4 @@ def _raise_first_problem(found: Sequence[Verdict]) -> None:
 
 
 class _FindingError(BackupError):
-    """A run did what it should, and found something bad, which is its result."""
+    """The run itself worked, but its result is a problem, which is recorded as a failure."""

@@ -137,5 +137,5 @@ def test_who_waited_while_the_key_was_rotated_signs_with_the_new_one(host):
     store = found.store()
     signer = host.panelctl("key-rotate")["signer"]
     host.panelctl("create")
-    assert create.create(store, found.origins).key == signer
+    assert create.create(store, found.sources).key == signer
     assert store.catalog().newest.seq == 3

@@ -124,7 +124,7 @@ def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(h
     # Nobody knew.
     assert "its content is not what was signed" in host.command("restore", "--to", to)[1]
     told = host.command("restore", "--to", to)[1]
-    assert f"data of {made[0]}" in told
+    assert f"data from {made[0]}" in told
     assert f"warning: {made[1]} is newer, but was skipped: {archive(host, made[1])}: " in told
     shutil.rmtree(to)
     for where in (["--to", to], ["--yes"]):
@@ -134,7 +134,7 @@ def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(h
     status, told = host.command("restore", made[1], "--yes")
     assert (status, "the archive is missing" in told) == (4, True)
     told = host.command("restore", "--yes")[1]
-    assert f"data is what {made[0]} has" in told
+    assert f"restored data from {made[0]}" in told
     assert f"warning: {made[1]} is newer, but was skipped" in told
     host.panelctl("create")
     assert "is newer" not in host.command("restore", "--yes")[1]
@@ -144,7 +144,7 @@ def test_it_is_no_young_backup_and_not_the_last_good_one(host, made):
     archive(host, made[1]).unlink()
     assert BackupService(settings.load(host.config)).newest().name == made[0]
     status, told = host.command("remove", made[0], "--yes")
-    assert (status, "it is the last good one of full" in told) == (1, True)
+    assert (status, "is the last good backup of the set full" in told) == (1, True)
     assert host.panelctl("remove", made[1], "--yes")
     assert states(host, 0) == {made[0]: "good"}
 

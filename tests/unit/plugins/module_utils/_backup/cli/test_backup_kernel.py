@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Killed at the kernel's own boundary, with the program as it is installed: at calls that no Python can see, too."""
+"""The installed program, killed at system calls, including those that Python code cannot observe."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def host(memory):
 
 
 @pytest.mark.parametrize(("command", "calls"), [(command, calls) for command in CALLS for calls in CALLS[command]])
-def test_killed_at_a_call_of_the_kernel(command, calls, host, install):
+def test_killed_at_any_system_call(command, calls, host, install):
     program, before = install("_backup", host.settings), host.names()
     arguments = [command, "--to", host.to] if command == "restore" else [command]
     for number in itertools.count(1, STEP):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What goes, by the rules or by its name, and what anybody sees of it meanwhile."""
+"""Removing backups, by retention or by name, and what concurrent commands report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host(memory):
 
 
 def keep(host, newest):
-    """Have so many of each set stay; there are two sets."""
+    """Configure two sets that keep this many backups each."""
     rules = {"retention": {**RULES, "newest": newest}}
     host.settings["sets"] = {"full": rules, "databases": {**rules, "sources": ["panel"]}}
     host.write_settings()
@@ -42,7 +42,7 @@ def break_(host, name):
     archive.write_bytes(archive.read_bytes()[:-1] + b"x")
 
 
-def test_of_a_set_whose_newest_is_broken_nothing_goes(host):
+def test_prune_refuses_if_the_newest_of_the_set_is_broken(host):
     keep(host, 1)
     made = make(host, "full", "full", "databases")
     break_(host, made[1])
@@ -50,11 +50,11 @@ def test_of_a_set_whose_newest_is_broken_nothing_goes(host):
     assert status == 4
     assert f"{made[1]}.tar.gz: its content is not what was signed" in told
     assert [found["name"] for found in host.panelctl("list", status=4)] == made
-    # Now that it is known, the good one before it stays in its place.
+    # Now that it is known as broken, the good one before it is kept instead.
     assert host.panelctl("prune")["removed"] == []
 
 
-def test_what_is_broken_goes_when_it_would_and_keeps_no_place(host):
+def test_broken_backups_are_pruned_and_do_not_count(host):
     keep(host, 2)
     made = make(host, "full", "full", "full")
     break_(host, made[1])
@@ -66,7 +66,7 @@ def test_what_is_broken_goes_when_it_would_and_keeps_no_place(host):
     assert not list((host.state / "broken").iterdir())
 
 
-def test_of_a_set_that_loses_nothing_the_newest_is_not_read_again(host):
+def test_newest_of_a_set_that_loses_nothing_is_not_verified(host):
     keep(host, 1)
     made = make(host, "full", "databases", "databases")
     break_(host, made[0])
@@ -83,7 +83,7 @@ def gone(host, name):
 
 
 def replaced(host, name):
-    """Put one there that has the same name and is signed, and is another one."""
+    """Replace a backup by a different signed one of the same name."""
     shutil.copytree(host.root, host.root.with_name("other"))
     gone(host, name)
     (host.state / "ledger").unlink()
@@ -101,7 +101,7 @@ def forged(host, name):
 @pytest.mark.parametrize(
     ("harm", "state"), [(None, "good"), (gone, "missing"), (replaced, "replaced"), (forged, "forged")]
 )
-def test_one_is_removed_whatever_its_state(harm, state, host):
+def test_remove_works_in_any_state(harm, state, host):
     first = make(host, "full")[0]
     if harm:
         harm(host, first)
@@ -112,19 +112,19 @@ def test_one_is_removed_whatever_its_state(harm, state, host):
     assert host.names() == [second]
     assert not list(host.folder.glob(f"{first}*"))
     assert "no such backup" in host.command("remove", first, "--yes")[1]
-    # As what retention removed it does not come back, and its number neither.
+    # Like a pruned backup it is not accepted again, and its number is not reused.
     assert host.panelctl("create")["seq"] == 3
     host.assert_chained()
 
 
-def test_one_is_not_removed_before_somebody_was_asked(host):
+def test_remove_needs_confirmation(host):
     first, second = make(host, "full", "full")
     status, told = host.command("remove", first)
     assert (status, "--yes" in told) == (1, True)
     assert host.names() == [first, second]
 
 
-def test_what_is_pinned_or_the_last_good_one_of_its_set_is_not_removed(host):
+def test_pinned_or_last_good_backup_is_not_removed(host):
     keep(host, 6)
     full, *databases = make(host, "full", "databases", "databases")
     break_(host, databases[0])
@@ -134,15 +134,15 @@ def test_what_is_pinned_or_the_last_good_one_of_its_set_is_not_removed(host):
     assert host.names() == [full, *databases]
     host.panelctl("unpin", databases[0])
     host.panelctl("remove", databases[0], "--yes")
-    assert "last good one of databases" in host.command("remove", databases[1], "--yes")[1]
-    # Nobody can make another one of a set that there is no more.
+    assert "last good backup of the set databases" in host.command("remove", databases[1], "--yes")[1]
+    # The last backup of a set that is no longer configured can be removed, because it cannot be replaced.
     del host.settings["sets"]["databases"]
     host.write_settings()
     host.panelctl("remove", databases[1], "--yes")
     assert host.names() == [full]
 
 
-def test_one_of_another_machine_is_removed_without_a_word_in_the_ledger(host):
+def test_unknown_backup_is_removed_without_a_catalog_record(host):
     first = json.loads(host.run("create", "--json", now=datetime.now(timezone.utc) - timedelta(hours=1)).out)["name"]
     (host.state / "ledger").unlink()
     make(host, "full")
@@ -151,7 +151,7 @@ def test_one_of_another_machine_is_removed_without_a_word_in_the_ledger(host):
     assert (host.state / "ledger").read_bytes() == before
 
 
-def test_after_a_clock_that_jumped_there_is_a_cure(host):
+def test_recovery_after_a_clock_jump(host):
     keep(host, 1)
     now = datetime.now(timezone.utc)
     for moment in (now, now + timedelta(minutes=20), now):
@@ -165,7 +165,7 @@ def test_after_a_clock_that_jumped_there_is_a_cure(host):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Run a command of another process just before something is done for the first time."""
+    """Run a command of another process just before the first call of a method."""
 
     def install(host, owner, name, *arguments):
         plain = getattr(owner, name)
@@ -182,7 +182,7 @@ def meanwhile(monkeypatch):
 
 @pytest.mark.parametrize("when", ["_list", "_inspect"])
 @pytest.mark.parametrize("command", ["list", "status"])
-def test_what_is_pruned_while_somebody_looks_is_not_missed(command, when, host, meanwhile):
+def test_backup_pruned_during_a_listing_is_not_missed(command, when, host, meanwhile):
     keep(host, 1)
     made = make(host, "full", "full", "full")
     meanwhile(host, Store, when, "prune")
@@ -192,19 +192,19 @@ def test_what_is_pruned_while_somebody_looks_is_not_missed(command, when, host, 
     assert host.names() == made[2:]
 
 
-def test_what_is_pruned_while_all_are_verified_is_not_missed(host, meanwhile):
+def test_backup_pruned_during_verify_all_is_not_missed(host, meanwhile):
     keep(host, 1)
     made = make(host, "full", "full", "full")
     meanwhile(host, BackupService, "_verify", "prune")
     assert [found["name"] for found in host.panelctl("verify", "--all")] == made[2:]
     make(host, "full")
-    # Who asks for one by its name is told.
+    # A backup that is verified by name is reported.
     meanwhile(host, BackupService, "_verify", "prune")
     assert "no such backup" in host.command("verify", made[2])[1]
 
 
 @pytest.mark.parametrize("suffix", names.SUFFIXES)
-def test_a_folder_in_the_place_of_a_file_that_goes_stops_nothing(suffix, host, tmp_path):
+def test_folder_in_place_of_a_backup_file_does_not_stop_a_prune(suffix, host, tmp_path):
     keep(host, 1)
     made = make(host, "full", "full")
     (tmp_path / "outside").mkdir()
@@ -224,20 +224,20 @@ def test_a_folder_in_the_place_of_a_file_that_goes_stops_nothing(suffix, host, t
     assert list((tmp_path / "outside").iterdir())
     assert f"PROBLEM: {aside}: a folder was in the place of a backup file" in host.command("status")[1]
     shutil.rmtree(aside)
-    assert "somebody" not in host.command("status")[1]
+    assert "a folder was in the place" not in host.command("status")[1]
 
 
 @pytest.fixture
 def dying(monkeypatch):
-    """Let the ledger die at the first line of a kind."""
+    """Return a function that makes the catalog die at the first line of a kind."""
 
     def install(event):
         append = Catalog.append
 
-        def appending(ledger, record):
+        def appending(catalog, record):
             if record.event == event:
                 raise KeyboardInterrupt
-            append(ledger, record)
+            append(catalog, record)
 
         monkeypatch.setattr(Catalog, "append", appending)
         return monkeypatch.undo
@@ -250,7 +250,7 @@ def content(host):
 
 
 @pytest.mark.parametrize(("event", "command"), [(CREATED, "create"), (PRUNED, "prune")])
-def test_a_dry_run_finishes_nothing_that_another_one_has_begun(event, command, host, dying):
+def test_dry_run_does_not_finish_an_interrupted_prune(event, command, host, dying):
     keep(host, 2)
     made = make(host, "full", "full", "full")
     revive = dying(event)

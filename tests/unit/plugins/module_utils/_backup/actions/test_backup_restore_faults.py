@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A restore in place that is killed, or that the disk refuses, at any call: it is as it was, or as it was backed up."""
+"""A restore in place that fails at any call: afterwards the live data is the old data or the backed-up data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BEFORE, BACKED_UP = ("changed", "kept", 2), ("content\n", "kept", 1)
 @pytest.fixture
 def host(request, memory, monkeypatch):
     if not request.param:
-        # As on a file system that cannot exchange two names in one call.
+        # Like a file system without RENAME_EXCHANGE.
         monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
     host = Host(memory)
     settings = host.settings
-    # What is excluded stays as it is, wherever the rest comes from.
+    # Excluded files stay as they are, whichever data is live.
     settings["sources"][0]["exclude"] = ["cache"]
     host.write_settings()
     host.panelctl("key-rotate")
@@ -38,7 +38,7 @@ def host(request, memory, monkeypatch):
 
 
 def put(host, text, rows):
-    """Have this in the folder and in the database."""
+    """Write this text to the folder and the database."""
     (host.data / "folder" / "file").write_text(text)
     (host.data / "cache").mkdir(exist_ok=True)
     (host.data / "cache" / "page").write_text("kept")
@@ -78,7 +78,7 @@ def test_killed_at_any_call(half, host):
         if not fault.where:
             break
         assert done.status == -signal.SIGKILL
-        # Who comes next settles it, whatever it comes for: a backup does, too.
+        # Any next command settles the restore, even a backup.
         host.panelctl(*(["settle"] if number % 8 else ["create"]))
         assert look(host) in {BEFORE, BACKED_UP}, fault.where
         assert nothing_left(host), fault.where
@@ -92,7 +92,7 @@ def test_killed_at_any_call(half, host):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("host", [True], indirect=True)
-def test_the_disk_refuses_any_call(code, host):
+def test_disk_error_at_any_call(code, host):
     for number in itertools.count(1):
         changed(host)
         fault = Refuse(number, code, on=code == errno.ENOSPC)
@@ -110,8 +110,8 @@ def test_the_disk_refuses_any_call(code, host):
 
 
 @pytest.mark.parametrize("host", [True, False], indirect=True, ids=["exchange", "no exchange"])
-def test_who_settles_is_killed_at_any_call(host):
-    """And the next one ends it, wherever the restore died before."""
+def test_settle_killed_at_any_call(host):
+    """The next run settles the restore, wherever both were killed."""
     phases = {}
     for number in itertools.count(1):
         changed(host)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From files and a database to an archive and back; whatever is done to it on the way is noticed."""
+"""From files and a database to an archive and back; every manipulation on the way is noticed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def restore(store, name, to):
         extract.extract(found, archive, to)
 
 
-def test_what_comes_back_is_what_went_in(store, origins, data, database, tmp_path):
+def test_extracted_content_equals_the_sources(store, origins, data, database, tmp_path):
     summary = create.create(store, origins)
     assert [backup.state for backup in store.backups()] == [State.GOOD]
     assert store.good()[-1].summary == summary
@@ -94,12 +94,12 @@ def test_what_comes_back_is_what_went_in(store, origins, data, database, tmp_pat
     with sqlite3.connect(tmp_path / "restored/sqlite/panel.sqlite3") as copy:
         assert copy.execute("SELECT count(*), sum(amount) FROM accounts").fetchone() == (50, 5000)
     assert summary.sources[1].rows == {"accounts": 50, "aapanel_canary": 1}
-    # What was left out is told of, and is no failure: nobody can restore a pipe.
+    # Skipped files are reported, but are no failure: a pipe cannot be restored.
     assert [warning.split(": ")[0] for warning in summary.warnings] == [str(data / "link"), str(data / "pipe")]
     assert not summary.partial
 
 
-def test_people_can_read_it_with_their_own_tools(store, origins):
+def test_standard_tools_can_read_a_backup(store, origins):
     summary = create.create(store, origins)
     archive = store.path(summary.name, names.ARCHIVE)
     info = dict(line.split(": ", 1) for line in store.path(summary.name, names.INFO).read_text().splitlines())
@@ -111,7 +111,7 @@ def test_people_can_read_it_with_their_own_tools(store, origins):
 
 
 @pytest.mark.parametrize("tools", [(), (("pigz", "-1", "--stdout"),), (("igzip", "-1", "--stdout"),)])
-def test_whatever_compresses(tools, store, origins, tmp_path, monkeypatch):
+def test_all_compressors_and_readers(tools, store, origins, tmp_path, monkeypatch):
     if tools and not shutil.which(tools[0][0]):
         pytest.skip(f"{tools[0][0]} is not installed")
     readers = [(tool[0], "--decompress", "--stdout") for tool in tools]
@@ -122,7 +122,7 @@ def test_whatever_compresses(tools, store, origins, tmp_path, monkeypatch):
 
 
 class Served(sqlite.Sqlite):
-    """A database that is dumped, as those of a server are."""
+    """A database that is dumped like one of a database server."""
 
     database = "served"
 
@@ -132,14 +132,14 @@ class Served(sqlite.Sqlite):
 
 @pytest.fixture
 def sizes(origins, database, monkeypatch):
-    """Origins of 10, 30 and 40 MiB; the last two are databases."""
+    """Sources of 10, 30 and 40 MiB; the last two are databases."""
     monkeypatch.setattr(directory.Files, "size", lambda _: 10 << 20)
     monkeypatch.setattr(sqlite.Sqlite, "size", lambda _: 30 << 20)
     return [*origins, Served("served", database)]
 
 
 @pytest.mark.parametrize("beside", [True, False], ids=["one disk", "two disks"])
-def test_what_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
+def test_backup_that_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
     store = store if beside else Store(store.folder, memory / "state", store.host, store.keys)
     store.state_dir.mkdir()
     if not beside and store.state_dir.stat().st_dev == store.folder.parent.stat().st_dev:
@@ -153,13 +153,13 @@ def test_what_may_not_fit_is_refused(beside, store, sizes, memory, monkeypatch):
             create.create(store, sizes)
         free[folder] += 1
     assert len(store.good()) == 1
-    # What is no database is copied nowhere.
+    # Files are not copied before they are archived.
     free |= {store.folder: 64 + 10, **({} if beside else {store.state_dir: 0})}
     create.create(store, sizes[:1])
 
 
-def test_what_may_not_fit_is_refused_among_files_too(store, data, database, monkeypatch):
-    """Databases among them are copied beside the archive."""
+def test_databases_among_files_count_for_the_free_space(store, data, database, monkeypatch):
+    """Databases among files are copied beside the archive."""
     database.rename(data / "mail.db")
     (data / "mail.db").open("ab").truncate(30 << 20)
     free = {store.folder: 1024, store.state_dir: 64 + 30}
@@ -171,15 +171,15 @@ def test_what_may_not_fit_is_refused_among_files_too(store, data, database, monk
     assert len(store.good()) == 1
 
 
-def test_backups_follow_each_other(store, origins):
+def test_each_backup_names_its_predecessor(store, origins):
     made = [create.create(store, origins) for _ in range(3)]
     found = store.backups()
     assert [backup.summary for backup in found] == made
     assert [backup.summary.previous for backup in found] == ["", found[0].sha256, found[1].sha256]
 
 
-def test_a_database_that_is_written_to_is_a_moment_of_it(store, database, tmp_path):
-    """Money moves from account to account all the time; there is always the same amount of it."""
+def test_backup_of_a_busy_database_is_consistent(store, database, tmp_path):
+    """Money moves between accounts all the time, but the sum never changes."""
     stop = threading.Event()
 
     def move():
@@ -207,13 +207,13 @@ def test_a_database_that_is_written_to_is_a_moment_of_it(store, database, tmp_pa
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database" * 100])
-def test_a_database_that_is_none_makes_no_backup(content, store, tmp_path, origins):
+def test_file_that_is_no_database_fails_the_backup(content, store, tmp_path, origins):
     good = create.create(store, origins)
     broken = tmp_path / "broken.db"
     if content is not None:
         broken.write_bytes(content)
     if content == b"":
-        # That is an empty database to SQLite, and a lost one to everybody else.
+        # An empty file is a valid empty database for SQLite, but a lost one for its owner.
         assert create.create(store, [sqlite.Sqlite("broken", broken)]).sources[0].rows == {}
         return
     with pytest.raises(BackupError, match=r"broken\.db"):
@@ -223,11 +223,11 @@ def test_a_database_that_is_none_makes_no_backup(content, store, tmp_path, origi
     assert len(list(store.folder.iterdir())) == 3
 
 
-def test_a_database_that_opens_and_is_not_sound_makes_no_backup(store, database, origins):
+def test_damaged_database_fails_the_backup(store, database, origins):
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE INDEX amounts ON accounts (amount)")
         connection.execute("PRAGMA writable_schema = ON")
-        # The index is one of another column by now, and has none of its values.
+        # The index now refers to another column, and does not contain its values.
         connection.execute(
             "UPDATE sqlite_master SET sql = 'CREATE INDEX amounts ON accounts (id)' WHERE name = 'amounts'"
         )
@@ -237,7 +237,7 @@ def test_a_database_that_opens_and_is_not_sound_makes_no_backup(store, database,
     assert store.backups() == []
 
 
-def test_a_file_that_changes_is_told_of(store, data, monkeypatch):
+def test_file_that_changes_is_reported(store, data, monkeypatch):
     read = os.read
 
     def slow(descriptor, size):
@@ -270,7 +270,7 @@ def refused(store, name, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [names.ARCHIVE, names.MANIFEST])
-def test_a_flipped_bit_is_found_at_every_byte(suffix, store, small, tmp_path):
+def test_flipped_bit_is_found_at_every_byte(suffix, store, small, tmp_path):
     path = store.path(small.name, suffix)
     good = path.read_bytes()
     for place in range(len(good)):
@@ -283,7 +283,7 @@ def test_a_flipped_bit_is_found_at_every_byte(suffix, store, small, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [names.ARCHIVE, names.MANIFEST])
-def test_a_cut_is_found_wherever_it_is(suffix, store, small, tmp_path):
+def test_truncation_is_found_at_every_length(suffix, store, small, tmp_path):
     path = store.path(small.name, suffix)
     good = path.read_bytes()
     for size in (*range(len(good)), len(good) + 1):
@@ -291,7 +291,7 @@ def test_a_cut_is_found_wherever_it_is(suffix, store, small, tmp_path):
         refused(store, small.name, tmp_path)
 
 
-def test_a_manifest_in_another_place_is_refused(store, small, origins, tmp_path, keys):
+def test_manifest_of_another_backup_is_refused(store, small, origins, tmp_path, keys):
     other = create.create(store, origins)
     for suffix in names.SUFFIXES:
         shutil.copy(store.path(other.name, suffix), store.path(small.name, suffix))
@@ -300,7 +300,7 @@ def test_a_manifest_in_another_place_is_refused(store, small, origins, tmp_path,
         small.name: State.REPLAYED,
         other.name: State.GOOD,
     }
-    # Another installation that happens to have the same key.
+    # Another installation with the same key.
     elsewhere = Store(tmp_path / "elsewhere", tmp_path / "elsewhere-state", "host-2", keys)
     theirs = create.create(elsewhere, origins)
     for suffix in names.SUFFIXES:
@@ -308,7 +308,7 @@ def test_a_manifest_in_another_place_is_refused(store, small, origins, tmp_path,
     refused(store, theirs.name, tmp_path)
 
 
-def test_what_was_pruned_does_not_come_back(store, small, origins, tmp_path):
+def test_pruned_backup_that_reappears_is_refused(store, small, origins, tmp_path):
     kept = untouched(store.folder)
     create.create(store, origins)
     with store.locked() as ledger:
@@ -319,13 +319,13 @@ def test_what_was_pruned_does_not_come_back(store, small, origins, tmp_path):
     assert store.backups()[0].state is State.REPLAYED
 
 
-def test_what_somebody_deletes_is_missed(store, small):
+def test_deleted_backup_is_reported_as_missing(store, small):
     for path in store.folder.iterdir():
         path.unlink()
     assert [(backup.name, backup.state) for backup in store.backups()] == [(small.name, State.MISSING)]
 
 
-def test_a_forged_ledger_is_refused(store, small, origins, tmp_path):
+def test_forged_catalog_is_refused(store, small, origins, tmp_path):
     create.create(store, origins)
     ledger = store.state_dir / "ledger"
     good = ledger.read_bytes()
@@ -337,7 +337,7 @@ def test_a_forged_ledger_is_refused(store, small, origins, tmp_path):
     ):
         ledger.write_bytes(forged)
         refused(store, small.name, tmp_path)
-    # A line that a crash has torn was never acknowledged.
+    # A line that a crash has cut off was never acknowledged.
     ledger.write_bytes(announced + first + second[:-5])
     assert [backup.state for backup in store.backups()] == [State.GOOD, State.GOOD]
     with store.locked():
@@ -345,7 +345,7 @@ def test_a_forged_ledger_is_refused(store, small, origins, tmp_path):
     assert len(records(store)) == 3
 
 
-def test_a_wrong_key_and_an_old_one(store, small, tmp_path, keys):
+def test_wrong_key_and_old_key(store, small, tmp_path, keys):
     rotated = keys.rotated("2026-11-23")
     after = Store(store.folder, store.state_dir, store.host, rotated)
     restore(after, small.name, tmp_path / "restored")
@@ -359,7 +359,7 @@ def test_a_wrong_key_and_an_old_one(store, small, tmp_path, keys):
     refused(gone, small.name, tmp_path)
 
 
-def test_the_file_never_chooses_its_algorithm(store, small, tmp_path):
+def test_manifest_cannot_choose_its_algorithm(store, small, tmp_path):
     path = store.path(small.name, names.MANIFEST)
     good = path.read_bytes()
     for word in (b"signature none ", b"signature md5 ", b"signature  "):
@@ -368,12 +368,12 @@ def test_the_file_never_chooses_its_algorithm(store, small, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["000", "001", "099", "100"])
-def test_what_is_signed_of_each_file_is_compared_however_many_follow(path, store, tmp_path):
-    """The digest of the archive covers them, too; this is what remains if it is changed after that was looked at."""
+def test_digest_of_each_file_is_compared(path, store, tmp_path):
+    """This protects against changes after the digest of the whole archive was compared."""
     root = tmp_path / "many"
     root.mkdir()
     for number in range(101):
-        # Large ones are digested in another thread.
+        # Large files are hashed in another thread.
         (root / f"{number:03}").write_bytes(b"x" * (300_000 if number % 2 else 10))
     made = create.create(store, [directory.Files("many", root)])
     with extract.verified_backup(store, made.name) as (found, archive):
@@ -386,7 +386,7 @@ def test_what_is_signed_of_each_file_is_compared_however_many_follow(path, store
         extract.extract(found, archive, tmp_path / "again")
 
 
-def test_a_disk_that_did_not_take_all_fails_the_restore(store, small, tmp_path, monkeypatch):
+def test_failed_sync_fails_the_restore(store, small, tmp_path, monkeypatch):
     def fail(_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -398,13 +398,13 @@ def test_a_disk_that_did_not_take_all_fails_the_restore(store, small, tmp_path, 
         extract._sync_all(-1)
 
 
-def test_nothing_is_restored_over_something_else(store, small, tmp_path):
+def test_existing_folder_is_not_overwritten(store, small, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(BackupError, match="already"):
         restore(store, small.name, tmp_path / "there")
 
 
-def test_a_link_in_the_place_of_an_archive_is_not_followed(store, small, tmp_path):
+def test_symlink_in_place_of_an_archive_is_not_followed(store, small, tmp_path):
     path = store.path(small.name, names.ARCHIVE)
     path.rename(tmp_path / "aside")
     path.symlink_to(tmp_path / "aside")
@@ -414,12 +414,12 @@ def test_a_link_in_the_place_of_an_archive_is_not_followed(store, small, tmp_pat
 @pytest.mark.parametrize(
     "path", ["../x", "/x", "a/../b", "a//b", "./a", "a/", "", "a\0b", "/".join(["d"] * 200), "n" * 5000]
 )
-def test_a_path_that_leads_elsewhere_is_refused(path):
+def test_path_outside_of_the_folder_is_refused(path):
     with pytest.raises(NotAuthenticError):
         paths.check_path(path)
 
 
-def test_a_manifest_says_what_it_is_in_its_first_line(store, small):
+def test_first_line_of_a_manifest_names_its_format(store, small):
     with store.path(small.name, names.MANIFEST).open("rb") as stream:
         found = manifest.read(stream, store.keys)
         assert found.summary == small

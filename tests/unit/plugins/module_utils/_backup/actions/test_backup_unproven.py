@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Archives of the first format, which anybody may have made: restored only on demand, and then with every suspicion."""
+"""Archives of the first format, which are not signed: extracted only on request, and checked thoroughly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def item(name="file", **changes):
 
 @pytest.fixture
 def put(store):
-    """Put an archive there as the first format had them."""
+    """Create an archive of the first format."""
 
     def write(archive, info=None):
         store.folder.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def restore(store, to, limits=SMALL):
         extract.extract_unproven(archive, to, limits)
 
 
-def test_what_the_first_format_had_comes_back(store, put, tmp_path):
+def test_archive_of_the_first_format_is_extracted(store, put, tmp_path):
     put(packed((item("./data", type=tarfile.DIRTYPE, mode=0o750), b""), (item("./data/file", mtime=1.5), b"content")))
     assert [backup.state for backup in store.backups()] == [State.OLD]
     restore(store, tmp_path / "to")
@@ -70,14 +70,14 @@ def test_what_the_first_format_had_comes_back(store, put, tmp_path):
 
 
 @pytest.mark.parametrize("info", ["MD5: " + "0" * 32 + "\n", "Format: v2\nSHA256: " + "0" * 64 + "\n"])
-def test_a_digest_that_does_not_fit_is_refused(info, store, put, tmp_path):
+def test_wrong_digest_is_refused(info, store, put, tmp_path):
     put(packed((item(), b"x")), info)
     with pytest.raises(NotAuthenticError, match="differs from the one"):
         restore(store, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
-def test_a_signed_backup_is_not_restored_without_its_proof(store, tmp_path):
+def test_signed_backup_is_not_extracted_unproven(store, tmp_path):
     root = tmp_path / "data"
     root.mkdir()
     signed = create.create(store, [directory.Files("data", root)])
@@ -109,7 +109,7 @@ def test_a_signed_backup_is_not_restored_without_its_proof(store, tmp_path):
         [(item("large"), bytes((1 << 20) + 1))],
     ],
 )
-def test_what_is_hostile_is_refused_and_nothing_is_outside(items, store, put, tmp_path):
+def test_hostile_members_are_refused_and_nothing_is_written_outside(items, store, put, tmp_path):
     deep = tmp_path / "deep"
     deep.mkdir()
     put(packed(*items))
@@ -119,7 +119,7 @@ def test_what_is_hostile_is_refused_and_nothing_is_outside(items, store, put, tm
     assert [path.name for path in deep.iterdir()] in ([], ["to"])
 
 
-def test_set_id_bits_do_not_come_back(store, put, tmp_path):
+def test_set_id_bits_are_dropped(store, put, tmp_path):
     put(packed((item("tool", mode=0o6755), b"x"), (item("folder", type=tarfile.DIRTYPE, mode=0o3777), b"")))
     restore(store, tmp_path / "to")
     assert (tmp_path / "to/tool").stat().st_mode & 0o7777 == 0o755
@@ -152,7 +152,7 @@ with open(sys.argv[1], "rb") as archive:
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_does_not_go_off(bomb, put, store, tmp_path):
+def test_decompression_bomb_is_refused(bomb, put, store, tmp_path):
     put(BOMBS[bomb]())
     program = UNDER_A_LIMIT.format(path=sys.path, limit=256 << 20)
     archive = store.path(NAME, names.ARCHIVE)
@@ -163,8 +163,8 @@ def test_a_bomb_does_not_go_off(bomb, put, store, tmp_path):
     assert sum(path.stat().st_size for path in (tmp_path / "to").rglob("*") if path.is_file()) <= 32 << 20
 
 
-def test_more_than_any_text_would_come_to_is_refused(put, store, tmp_path):
-    """Whatever room there is; and what there is no room for says so."""
+def test_implausible_compression_ratio_is_refused(put, store, tmp_path):
+    """Regardless of the free space. Too little free space has an error of its own."""
     put(BOMBS["gzip"]())
     with store.path(NAME, names.ARCHIVE).open("rb") as archive:
         assert extract.ArchiveLimits.for_archive(archive.fileno(), tmp_path).size == 1 << 30
@@ -180,8 +180,8 @@ def test_more_than_any_text_would_come_to_is_refused(put, store, tmp_path):
             extract.extract_unproven(archive.fileno(), tmp_path / "other", replace(limits, free_space=32 << 20))
 
 
-def test_the_limit_of_the_bombs_is_one(tmp_path):
-    """A test of the test above: under it Python cannot have a bomb's size."""
+def test_memory_limit_of_the_bomb_test_works(tmp_path):
+    """A test of the test above: under its limit, Python cannot allocate the size of a bomb."""
     program = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({256 << 20},) * 2); bytes({512 << 20})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "MemoryError" in done.stderr

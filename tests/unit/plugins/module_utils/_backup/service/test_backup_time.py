@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A clock that jumps, and runs that meet each other: every backup has a name and a number of its own."""
+"""Clock jumps and concurrent runs: every backup has a unique name and number."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def numbers(host):
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR], ids=["ahead", "back"])
-def test_a_clock_that_jumps_by_a_year_makes_prune_refuse(jump, host):
+def test_prune_refuses_after_a_clock_jump(jump, host):
     for _ in range(3):
         create(host, NOW)
     refused = host.run("prune", now=NOW + jump)
@@ -43,11 +43,11 @@ def test_a_clock_that_jumps_by_a_year_makes_prune_refuse(jump, host):
     assert numbers(host) == [1, 2, 3]
 
 
-def test_a_clock_that_jumps_there_and_back_loses_nothing(host):
+def test_clock_that_jumps_back_and_forth_loses_nothing(host):
     moments = [NOW, NOW + YEAR, NOW, NOW - YEAR, NOW, NOW]
     for moment in moments:
         create(host, moment)
-        # In the order in which they were made, whatever their names say.
+        # In order of creation, regardless of their names.
         host.assert_chained()
     assert numbers(host) == [1, 2, 3, 4, 5, 6]
     for moment in {*moments}:
@@ -58,7 +58,7 @@ def test_a_clock_that_jumps_there_and_back_loses_nothing(host):
     assert {found["result"] for found in host.panelctl("verify", "--all")} == {"good"}
 
 
-def test_a_clock_that_is_ahead_prunes_by_the_rules_and_no_more(host):
+def test_prune_with_a_clock_ahead_follows_the_retention(host):
     for _ in range(3):
         create(host, NOW)
     create(host, NOW + YEAR)
@@ -67,7 +67,7 @@ def test_a_clock_that_is_ahead_prunes_by_the_rules_and_no_more(host):
     assert numbers(host) == [3, 4]
 
 
-def test_many_in_the_same_second_are_many(host):
+def test_several_backups_in_the_same_second(host):
     for _ in range(3):
         create(host, NOW)
     assert len(host.names()) == len(set(host.names())) == 3
@@ -76,7 +76,7 @@ def test_many_in_the_same_second_are_many(host):
 
 @pytest.fixture
 def installed(host, install):
-    """The program as a host has it, for real processes."""
+    """The installed program, for real processes."""
     return install("_backup", host.settings)
 
 
@@ -86,8 +86,8 @@ def start(program, *arguments):
 
 
 @pytest.mark.parametrize(("wait", "statuses"), [("60", {0}), ("0", {0, 5})])
-def test_runs_at_once_wait_or_say_so(wait, statuses, host, installed):
-    # Keep each of them at it for a while.
+def test_concurrent_runs_wait_or_are_refused(wait, statuses, host, installed):
+    # Makes each run take a while.
     (host.data / "large").write_bytes(bytes(20 << 20))
     running = [start(installed, "create", "--wait", wait) for _ in range(3)]
     told = [process.communicate()[0] for process in running]
@@ -98,11 +98,11 @@ def test_runs_at_once_wait_or_say_so(wait, statuses, host, installed):
     host.assert_sound(host.names())
 
 
-def test_two_first_keys_at_once_are_both_kept(host, installed):
+def test_two_concurrent_first_keys_are_both_kept(host, installed):
     host.keyring.unlink()
     running = [start(installed, "key-rotate") for _ in range(2)]
     told = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], told
-    # The one who was told of the first key may have signed with it.
+    # A backup may already be signed with the first key, so it must stay in the keyring.
     assert "has 1 keys" in "".join(told)
     assert "has 2 keys" in "".join(told)

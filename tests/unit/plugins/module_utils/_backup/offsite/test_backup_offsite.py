@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Copies elsewhere, by panelctl as it is installed, on real servers; and what goes wrong on the way there and back."""
+"""Off-site copies, by the installed panelctl on real servers, and failures during transfers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import sys
 import time
 from pathlib import Path
 
-import elsewhere
 import pytest
+import remote_servers
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.offsite import upload
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.offsite.remote import Remote
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import directory
 
-# Each kind of remote plain and encrypted somewhere: of two tests that ask the same of all kinds, one each way.
+# Pairs of tests share the combinations of remote and encryption, so that each one is tested in one of the two.
 KINDS = [("sftp", True), ("append-only", False), ("s3", True)]
 OTHER_KINDS = [(kind, not encrypted) for kind, encrypted in KINDS]
 MANIFEST, ARCHIVE, INFO = ".manifest", ".tar.gz", ".info"
@@ -33,7 +33,7 @@ MANIFEST, ARCHIVE, INFO = ".manifest", ".tar.gz", ".info"
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs():
-    if gone := elsewhere.missing():
+    if gone := remote_servers.missing():
         reason = f"{', '.join(gone)} missing: apt-get install rclone age openssh-server"
         if os.environ.get("AAPANEL_TESTS_NEED_OFFSITE"):
             pytest.fail(reason)
@@ -42,13 +42,13 @@ def _programs():
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory, _programs):
-    """Servers by their kinds, each started when a test asks for it."""
+    """Servers by kind, each started on first use."""
     with contextlib.ExitStack() as stack:
         folder = tmp_path_factory.mktemp("servers")
         start = {
-            "sftp": lambda: elsewhere.sftp(folder / "sftp"),
-            "append-only": lambda: elsewhere.sftp(folder / "append-only", elsewhere.APPEND_ONLY),
-            "s3": elsewhere.s3,
+            "sftp": lambda: remote_servers.sftp(folder / "sftp"),
+            "append-only": lambda: remote_servers.sftp(folder / "append-only", remote_servers.APPEND_ONLY),
+            "s3": remote_servers.s3,
         }
         running = {}
 
@@ -61,7 +61,7 @@ def servers(tmp_path_factory, _programs):
 
 
 class Host:
-    """A machine with things to back up, its backups, and panelctl."""
+    """A host with sources, backups and panelctl."""
 
     def __init__(self, folder, program, settings):
         self.folder = folder
@@ -97,7 +97,7 @@ class Host:
         return subprocess.run(self.command("list", "--json"), capture_output=True, check=False).stdout
 
     def dies(self):
-        """Its disk is gone; what people kept elsewhere is put back by them: settings and keyring."""
+        """Simulate a replacement host: an empty disk, with the settings and the keyring that were kept off the host."""
         shutil.rmtree(self.backups)
         shutil.rmtree(self.state)
 
@@ -105,7 +105,7 @@ class Host:
         return json.loads((self.state / "offsite.json").read_text())
 
     def instead_of_rclone(self, script):
-        """Put something between panelctl and rclone; it finds the real one in $RCLONE."""
+        """Replace rclone by a shell script, which finds the real rclone in $RCLONE."""
         folder = self.folder / "bin"
         folder.mkdir(exist_ok=True)
         (folder / "rclone").write_text(f"#!/bin/bash\nRCLONE={shutil.which('rclone')}\n{script}\n")
@@ -134,7 +134,7 @@ def host(tmp_path, install):
 
 @pytest.fixture
 def attach(host, servers, tmp_path):
-    """Give the host a remote of a kind; returns the place."""
+    """Configure a remote of a kind; returns the folder or bucket."""
 
     def attach_to(kind, *, encrypted=False):
         server = servers(kind)
@@ -169,7 +169,7 @@ def files_of(*names, ending=""):
 
 
 @pytest.mark.parametrize(("kind", "encrypted"), KINDS)
-def test_from_a_host_to_the_remote_to_the_machine_that_takes_its_place(kind, encrypted, host, attach):
+def test_push_then_fetch_and_adopt_on_a_replacement_host(kind, encrypted, host, attach):
     place = attach(kind, encrypted=encrypted)
     first = host.create()
     assert "there: no" in host.panelctl("remote", status=1)
@@ -181,7 +181,7 @@ def test_from_a_host_to_the_remote_to_the_machine_that_takes_its_place(kind, enc
     assert host.journal()["newest"] == first
     host.panelctl("remote")
 
-    # Nothing is sent twice.
+    # A second push sends nothing.
     assert host.panelctl("push", "--json")["sent"] == []
     assert place.files() == there
     later = host.create()
@@ -197,14 +197,14 @@ def test_from_a_host_to_the_remote_to_the_machine_that_takes_its_place(kind, enc
     assert host.panelctl("fetch", "--all", "--adopt", "--json")["adopted"] == [first]
     assert {path.name: path.read_bytes() for path in host.backups.iterdir() if path.name in here} == here
     assert list(host.states().values()) == ["good"] * 3
-    # What it fetched it need not send, nor look at once more.
+    # A push sends no fetched backup, and does not read it back.
     assert len(host.panelctl("push", "--json")["sent"]) == 1
     assert len(place.files()) == 9
     host.panelctl("remote")
 
 
 @pytest.mark.parametrize(("kind", "encrypted"), OTHER_KINDS)
-def test_a_push_that_is_killed(kind, encrypted, host, attach):
+def test_killed_push_is_resumed(kind, encrypted, host, attach):
     place = attach(kind, encrypted=encrypted)
     (host.folder / "data" / "large").write_bytes(os.urandom(12_000_000))
     name = host.create()
@@ -227,7 +227,7 @@ def test_a_push_that_is_killed(kind, encrypted, host, attach):
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
-def test_what_breaks_on_the_remote_before_it_is_a_copy(encrypted, host, attach):
+def test_damaged_upload_is_noticed_before_the_copy_is_complete(encrypted, host, attach):
     place = attach("append-only", encrypted=encrypted)
     name = host.create()
     file = next(path for path in files_of(name, ending=".age" * encrypted) if ARCHIVE in path)
@@ -236,7 +236,7 @@ def test_what_breaks_on_the_remote_before_it_is_a_copy(encrypted, host, attach):
 "$RCLONE" "$@"; status=$?
 case "$*" in rcat*{ARCHIVE}*) printf '\\377\\377' | {broken};; esac
 exit $status""")
-    assert "is not what was sent" in host.panelctl("push", status=1)
+    assert "something else than what was sent" in host.panelctl("push", status=1)
     assert list(place.files()) == [file]
     assert host.journal()["time"] == ""
     host.panelctl("remote", status=1)
@@ -248,7 +248,7 @@ exit $status""")
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
 @pytest.mark.parametrize("suffix", [ARCHIVE, MANIFEST])
-def test_what_was_changed_on_the_remote_is_not_fetched(suffix, encrypted, host, attach):
+def test_altered_copy_is_not_fetched(suffix, encrypted, host, attach):
     place = attach("sftp", encrypted=encrypted)
     name = host.create()
     host.panelctl("push")
@@ -267,7 +267,7 @@ def test_what_was_changed_on_the_remote_is_not_fetched(suffix, encrypted, host, 
     assert host.states() == {name: "good"}
 
 
-def test_an_archive_without_an_end_fills_no_disk(host, place):
+def test_endless_archive_does_not_fill_the_disk(host, place):
     name = host.create()
     host.panelctl("push")
     host.dies()
@@ -278,7 +278,7 @@ exec "$RCLONE" "$@" """)
     assert not list(host.backups.iterdir())
 
 
-def test_a_copy_of_another_host_or_name_is_not_fetched(host, place):
+def test_copy_of_another_host_or_name_is_not_fetched(host, place):
     first, second = host.create(), host.create()
     host.panelctl("push")
     there = place.files()
@@ -291,7 +291,7 @@ def test_a_copy_of_another_host_or_name_is_not_fetched(host, place):
     assert not list(host.backups.iterdir())
 
 
-def test_a_wrong_identity_and_none(host, attach):
+def test_wrong_or_missing_identity(host, attach):
     attach("sftp", encrypted=True)
     host.create()
     host.panelctl("push")
@@ -303,28 +303,28 @@ def test_a_wrong_identity_and_none(host, attach):
     assert "--identity FILE" in host.panelctl("fetch", status=1)
     assert not list(host.backups.iterdir())
     Path(identity).chmod(0o644)
-    assert "others may read" in host.panelctl("fetch", "--identity", identity, status=1)
+    assert "other users can read" in host.panelctl("fetch", "--identity", identity, status=1)
     Path(identity).chmod(0o600)
     host.panelctl("fetch", "--identity", identity)
 
 
 @pytest.mark.parametrize("kind", ["sftp", "s3"])
-def test_a_remote_that_does_not_answer(kind, host, attach):
+def test_unreachable_remote(kind, host, attach):
     attach(kind)
     host.create()
     config = Path(host.settings["offsite"]["config"])
-    nobody = elsewhere.free_port()
+    nobody = remote_servers.free_port()
     text = [f"port = {nobody}" if line.startswith("port =") else line for line in config.read_text().splitlines()]
     text = [f"endpoint = http://127.0.0.1:{nobody}" if line.startswith("endpoint =") else line for line in text]
     config.write_text("\n".join(text))
     for command in ("push", "fetch", "remote"):
         told = host.panelctl(command, status=1)
         assert "refused" in told
-        assert elsewhere.SECRET not in told
+        assert remote_servers.SECRET not in told
     assert not (host.state / "offsite.json").exists()
 
 
-def test_no_secret_is_in_an_argument_and_nothing_of_the_operators_in_the_environment(host, attach):
+def test_arguments_hold_no_secret_and_environment_nothing_of_the_operator(host, attach):
     attach("s3")
     log = host.folder / "log"
     host.instead_of_rclone(f'(echo "$@"; env) >> {log}\nexec "$RCLONE" "$@"')
@@ -333,12 +333,12 @@ def test_no_secret_is_in_an_argument_and_nothing_of_the_operators_in_the_environ
     assert host.panelctl("push", "--json")["sent"] == [name]
     told = log.read_text()
     assert "rcat" in told
-    assert elsewhere.SECRET not in told
+    assert remote_servers.SECRET not in told
     for word in ("DRY_RUN", "CONFIG_OFF", "AWS_"):
         assert word not in told
 
 
-def test_rclone_leaves_its_configuration_alone(host, place):
+def test_rclone_does_not_write_its_configuration(host, place):
     config = Path(host.settings["offsite"]["config"])
     before = config.read_text()
     host.create()
@@ -347,7 +347,7 @@ def test_rclone_leaves_its_configuration_alone(host, place):
 
 
 @pytest.mark.parametrize("suffix", [ARCHIVE, MANIFEST])
-def test_something_else_under_the_name_of_a_backup(suffix, host, place):
+def test_different_file_of_the_same_name_is_not_overwritten(suffix, host, place):
     first, second = host.create(), host.create()
     place.write(f"{first}{suffix}", b"somebody's")
     assert "is not written over" in host.panelctl("push", status=4)
@@ -360,7 +360,7 @@ def test_something_else_under_the_name_of_a_backup(suffix, host, place):
 
 
 @pytest.mark.parametrize("status", [1, 4])
-def test_a_push_that_sent_not_all_is_noted_as_one_that_failed(status, host, place):
+def test_incomplete_push_is_recorded_as_failed(status, host, place):
     figures = host.folder / "figures"
     figures.mkdir()
     host.configure(textfile_dir=str(figures))
@@ -381,7 +381,7 @@ def test_a_push_that_sent_not_all_is_noted_as_one_that_failed(status, host, plac
     assert host.panelctl("status", "--json")["problems"] == []
 
 
-def test_a_copy_that_changes_its_size_is_told_of(host, place):
+def test_changed_size_of_a_copy_is_reported(host, place):
     name = host.create()
     host.panelctl("push")
     place.write(f"{name}{INFO}", b"Name: other\n")
@@ -389,7 +389,7 @@ def test_a_copy_that_changes_its_size_is_told_of(host, place):
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
-def test_without_its_journal_a_host_knows_its_copies(encrypted, host, attach):
+def test_copies_are_recognised_without_the_upload_state(encrypted, host, attach):
     place = attach("append-only", encrypted=encrypted)
     host.create()
     host.panelctl("push")
@@ -402,7 +402,7 @@ def test_without_its_journal_a_host_knows_its_copies(encrypted, host, attach):
     assert place.files() == there
 
 
-def test_who_begins_to_encrypt_sends_nothing_twice(host, attach):
+def test_enabling_encryption_sends_nothing_twice(host, attach):
     place = attach("sftp")
     first = host.create()
     host.panelctl("push")
@@ -423,7 +423,7 @@ def keep(count):
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
-def test_what_was_pruned_stays_there_unless_it_is_to_go(encrypted, host, attach):
+def test_copies_of_pruned_backups_stay_unless_prune_is_set(encrypted, host, attach):
     place = attach("sftp", encrypted=encrypted)
     host.configure(sets=keep(1))
     first = host.create()
@@ -449,7 +449,7 @@ def test_what_was_pruned_stays_there_unless_it_is_to_go(encrypted, host, attach)
     assert host.panelctl("push", "--json")["removed"] == []
 
 
-def test_nothing_goes_there_before_the_new_ones_are_there(host, place):
+def test_copies_are_removed_only_after_new_ones_are_complete(host, place):
     host.configure(sets=keep(1))
     host.offsite(prune=True)
     first = host.create()
@@ -461,7 +461,7 @@ def test_nothing_goes_there_before_the_new_ones_are_there(host, place):
     assert set(files_of(first)) <= set(place.files())
 
 
-def test_a_broken_backup_is_not_sent(host, place):
+def test_broken_backup_is_not_sent(host, place):
     name = host.create()
     archive = host.backups / f"{name}{ARCHIVE}"
     archive.write_bytes(archive.read_bytes()[:-1] + b"x")
@@ -470,7 +470,7 @@ def test_a_broken_backup_is_not_sent(host, place):
 
 
 @pytest.mark.parametrize("gone", [[MANIFEST], [ARCHIVE, INFO, MANIFEST]])
-def test_what_is_missing_or_broken_here_comes_back(gone, host, place):
+def test_missing_or_broken_backup_is_fetched(gone, host, place):
     name = host.create()
     host.panelctl("push")
     for suffix in gone:
@@ -485,7 +485,7 @@ def test_what_is_missing_or_broken_here_comes_back(gone, host, place):
     host.panelctl("verify")
 
 
-def test_a_fetch_that_was_killed_leaves_nothing_and_no_backup_sweeps_a_running_one_away(host, place):
+def test_killed_fetch_leaves_nothing_and_a_backup_does_not_disturb_a_running_one(host, place):
     name = host.create()
     host.panelctl("push")
     host.dies()
@@ -505,21 +505,21 @@ exec "$RCLONE" "$@" """)
     assert not list(host.backups.glob(".fetched-*"))
 
 
-def test_a_transfer_keeps_other_transfers_out_and_no_backup(host, place):
+def test_transfer_blocks_other_transfers_but_no_backup(host, place):
     host.create()
     with (host.state / "offsite.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         host.create()
         assert "in progress" in host.panelctl("push", "--wait", "0", status=5)
         assert "in progress" in host.panelctl("fetch", "--wait", "0", status=5)
-        # The other one is the run.
+        # A refused run is not recorded.
         assert "push" not in host.panelctl("status", "--json")["runs"]
     with (host.state / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert len(host.panelctl("push", "--json")["sent"]) == 2
 
 
-def test_a_machine_that_had_backups_of_its_own_before_it_adopted(host, place):
+def test_host_with_own_backups_adopts_others(host, place):
     old = [host.create() for _ in range(3)]
     host.panelctl("push")
     host.dies()
@@ -528,12 +528,12 @@ def test_a_machine_that_had_backups_of_its_own_before_it_adopted(host, place):
     assert sorted(host.states().values()) == ["good", *["replayed"] * 3]
     assert "panelctl backup adopt" in host.panelctl("list", status=4)
     host.panelctl("restore", old[0], "--to", str(host.folder / "restored"), status=4)
-    assert "say which" in host.panelctl("adopt", status=1)
+    assert "either names of backups or --all" in host.panelctl("adopt", status=1)
     assert host.panelctl("adopt", old[1], "--json")["adopted"] == [old[1]]
     assert host.panelctl("adopt", "--all", "--json")["adopted"] == [old[0], old[2]]
     assert host.panelctl("adopt", old[1], "--json")["here"] == [old[1]]
     assert "nothing to adopt" in host.panelctl("adopt", "--all")
-    # In the order of time, though the oldest one here has the number of the oldest one there.
+    # Ordered by time, although the oldest backups of both hosts have the same number.
     assert [found["name"] for found in host.panelctl("list", "--json")] == [*old, own]
     made = host.panelctl("create", "--json")
     assert made["seq"] == 4
@@ -543,7 +543,7 @@ def test_a_machine_that_had_backups_of_its_own_before_it_adopted(host, place):
     assert "pruned" in host.panelctl("fetch", old[0], "--adopt", status=4)
 
 
-def test_what_is_not_adopted(host, place):
+def test_backups_that_cannot_be_adopted(host, place):
     name = host.create()
     host.panelctl("push")
     files = {path: path.read_bytes() for path in host.backups.iterdir()}
@@ -566,38 +566,38 @@ def test_what_is_not_adopted(host, place):
     assert "pruned" in host.panelctl("adopt", name, status=4)
 
 
-def test_settings_that_give_secrets_away(host, place):
+def test_settings_that_expose_secrets_are_refused(host, place):
     host.create()
     config = Path(host.settings["offsite"]["config"])
     good = config.read_text()
-    host.offsite(remote=f":sftp,host=localhost,pass={elsewhere.SECRET}:")
+    host.offsite(remote=f":sftp,host=localhost,pass={remote_servers.SECRET}:")
     told = host.panelctl("push", status=1)
     assert "name:path" in told
-    assert elsewhere.SECRET not in told
+    assert remote_servers.SECRET not in told
     host.offsite(remote="other:path")
     assert "no section [other]" in host.panelctl("push", status=1)
     host.offsite(remote=place.remote)
     for text, word in [
         (good.replace("known_hosts_file", "#"), "known_hosts_file"),
-        (elsewhere.SECRET, "no configuration"),
-        ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nx", "no configuration"),
+        (remote_servers.SECRET, "not an rclone configuration"),
+        ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nx", "not an rclone configuration"),
     ]:
         config.write_text(text)
         told = host.panelctl("push", status=1)
         assert word in told
-        assert elsewhere.SECRET not in told
+        assert remote_servers.SECRET not in told
     config.write_text(good)
     config.chmod(0o640)
-    assert "others may read" in host.panelctl("push", status=1)
+    assert "other users can read" in host.panelctl("push", status=1)
     config.unlink()
     assert "No such file" in host.panelctl("push", status=1)
     host.configure(offsite=None)
     assert "no remote" in host.panelctl("push", status=1)
 
 
-def test_a_remote_with_nothing(host, place):
+def test_empty_remote(host, place):
     assert "has no backup" in host.panelctl("fetch", status=1)
-    assert "there are none" in host.panelctl("remote")
+    assert "there are no backups" in host.panelctl("remote")
     assert host.panelctl("push", "--json")["sent"] == []
     name = host.create()
     assert "has no backup_2026" in host.panelctl("fetch", "backup_20260101T000000Z_000001", status=1)
@@ -605,7 +605,7 @@ def test_a_remote_with_nothing(host, place):
     assert "has no" in host.panelctl("fetch", name, status=1)
 
 
-def test_a_remote_that_refuses_is_asked_twice_and_not_a_thousand_times(store, tmp_path, monkeypatch):
+def test_push_stops_after_two_consecutive_failures(store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     names = [create.create(store, [directory.Files("data", tmp_path / "data")]).name for _ in range(5)]
     asked, refused = [], {names[0], names[2], names[3]}
@@ -628,7 +628,7 @@ def test_a_remote_that_refuses_is_asked_twice_and_not_a_thousand_times(store, tm
     assert upload.UploadState.load(store.state_dir / "offsite.json").time == ""
 
 
-def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path, monkeypatch):
+def test_file_changed_during_upload_is_not_completed(store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     name = create.create(store, [directory.Files("data", tmp_path / "data")]).name
 
@@ -646,7 +646,7 @@ def test_what_is_changed_while_it_is_sent_never_comes_to_its_end(store, tmp_path
 
 
 @pytest.mark.parametrize("suffix", [ARCHIVE, INFO, MANIFEST])
-def test_a_backup_that_is_pruned_while_it_is_sent_is_left_out(suffix, store, tmp_path, monkeypatch):
+def test_backup_pruned_during_upload_is_left_out(suffix, store, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     first, second = (create.create(store, [directory.Files("data", tmp_path / "data")]).name for _ in range(2))
 

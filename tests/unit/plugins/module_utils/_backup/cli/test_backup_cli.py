@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""panelctl backup as it is installed: the package on its own, in a Python of its own."""
+"""`panelctl backup` as it is installed: the package alone, in a separate Python process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = [
 
 @pytest.fixture
 def host(tmp_path, install):
-    """A host with a folder and a database to back up, and no keys yet."""
+    """A host with a folder and a database to back up, without a keyring."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content\n")
     with sqlite3.connect(tmp_path / "panel.db") as database:
@@ -56,9 +56,9 @@ def panelctl(host, *arguments, status=0):
 
 
 def watched(host, *arguments, answer=""):
-    """Run it as somebody does who sits at a terminal; gives what he has seen beside the result.
+    """Run panelctl on a terminal; returns the exit status and the output.
 
-    :param answer: what he types.
+    :param answer: the line that is typed.
     """
     ours, its = os.openpty()
     command = [sys.executable, "-I", host / "panelctl.py", *arguments]
@@ -66,7 +66,7 @@ def watched(host, *arguments, answer=""):
         os.close(its)
         os.write(ours, f"{answer}\n".encode())
         seen = b""
-        # Linux ends a terminal that nobody writes to any more so.
+        # On Linux, reading a terminal without a writer fails with EIO.
         with contextlib.suppress(OSError):
             while data := os.read(ours, 1 << 16):
                 seen += data
@@ -85,22 +85,22 @@ def test_every_command_has_help(command, host):
     assert "usage: panelctl backup" in panelctl(host, command, "--help")
 
 
-def test_from_nothing_to_a_backup_that_is_restored(host):
+def test_first_key_first_backup_and_restore(host):
     assert "key-rotate" in panelctl(host, "create", status=1)
-    assert "signs from now on" in panelctl(host, "key-rotate")
-    assert "there are none" in panelctl(host, "list")
+    assert "signs new backups" in panelctl(host, "key-rotate")
+    assert "there are no backups" in panelctl(host, "list")
     made = panelctl(host, "create", "--json")
     assert made["result"] == "created"
     assert [found["state"] for found in panelctl(host, "list", "--json")] == ["good"]
     assert panelctl(host, "verify", "--json") == [{"name": made["name"], "problem": "", "result": "good"}]
-    assert "is in" in panelctl(host, "restore", "--to", str(host / "restored"))
+    assert "extracted data from" in panelctl(host, "restore", "--to", str(host / "restored"))
     assert (host / "restored/files/data/file").read_text() == "content\n"
     assert "already" in panelctl(host, "restore", "--to", str(host / "restored"), status=1)
 
 
 @pytest.fixture
 def with_several(host):
-    """A host with two backups, of which only the first has all sources, and one of what a restore has replaced."""
+    """A host with a full backup, a backup of the database, and a snapshot."""
     settings = json.loads((host / "settings.json").read_text())
     settings["sources"][0]["in_place"] = False
     (host / "settings.json").write_text(json.dumps({**settings, "sets": {"databases": {"sources": ["panel"]}}}))
@@ -110,7 +110,7 @@ def with_several(host):
     return host, *names
 
 
-def test_elsewhere_comes_the_newest_one_of_each_source(with_several):
+def test_restore_to_folder_takes_the_newest_backup_of_each_source(with_several):
     host, full, databases = with_several
     told = panelctl(host, "restore", "--to", str(host / "all"), "--json")
     assert told["sources"] == {"data": full, "panel": databases}
@@ -120,14 +120,14 @@ def test_elsewhere_comes_the_newest_one_of_each_source(with_several):
     assert one["sources"] == {"data": full}
     assert [path.name for path in (host / "one").iterdir()] == ["files"]
     said = panelctl(host, "restore", "--to", str(host / "said"))
-    assert f"data of {full}" in said
-    assert f"panel of {databases}" in said
+    assert f"data from {full}" in said
+    assert f"panel from {databases}" in said
     before = panelctl(host, "list", "--json")[-1]
     assert before["summary"]["set"] == "before-restore"
     assert panelctl(host, "restore", before["name"], "--to", str(host / "before"), "--json")["name"] == before["name"]
 
 
-def test_elsewhere_comes_nothing_of_a_backup_of_nothing(host):
+def test_restore_to_folder_of_an_empty_backup_extracts_nothing(host):
     settings = json.loads((host / "settings.json").read_text())
     absent = {"kind": "sqlite", "name": "later", "path": str(host / "later.db"), "optional": True}
     (host / "settings.json").write_text(json.dumps({**settings, "sources": [absent]}))
@@ -136,7 +136,7 @@ def test_elsewhere_comes_nothing_of_a_backup_of_nothing(host):
     assert panelctl(host, "restore", name, "--to", str(host / "restored"), "--json")["sources"] == {}
 
 
-def test_elsewhere_comes_all_of_it_or_nothing(with_several):
+def test_restore_to_folder_extracts_all_or_nothing(with_several):
     host, full, _ = with_several
     archive = host / "backups" / f"{full}.tar.gz"
     archive.write_bytes(archive.read_bytes()[:-1] + b"x")
@@ -144,7 +144,7 @@ def test_elsewhere_comes_all_of_it_or_nothing(with_several):
     assert not list(host.glob("*all"))
 
 
-def test_who_watches_sees_how_far_it_is(with_backup):
+def test_terminal_shows_progress(with_backup):
     host, _ = with_backup
     status, seen = watched(host, "create")
     assert status == 0
@@ -154,7 +154,7 @@ def test_who_watches_sees_how_far_it_is(with_backup):
     assert "backing up" not in panelctl(host, "create")
 
 
-def test_what_fails_is_not_shown_as_done(with_backup):
+def test_failed_run_does_not_reach_100_percent(with_backup):
     host, _ = with_backup
     (host / "panel.db").write_bytes(b"no database".ljust(10_000))
     status, seen = watched(host, "create")
@@ -166,7 +166,7 @@ def test_what_fails_is_not_shown_as_done(with_backup):
     assert "100%" not in last
 
 
-def test_what_was_changed_ends_with_four(with_backup):
+def test_altered_backup_exits_with_4(with_backup):
     host, name = with_backup
     archive = host / "backups" / f"{name}.tar.gz"
     archive.write_bytes(archive.read_bytes()[:-1] + b"x")
@@ -178,10 +178,10 @@ def test_what_was_changed_ends_with_four(with_backup):
     assert "MISSING" in panelctl(host, "list", status=4)
 
 
-def test_a_part_that_is_missing_ends_with_three(with_backup):
+def test_partial_backup_exits_with_3(with_backup):
     host, _ = with_backup
     (host / "data" / "growing").write_bytes(b"x" * 50_000_000)
-    # It grows all the time, and so while it is read.
+    # The file grows all the time, so it also grows while it is read.
     grow = "import sys\nwith open(sys.argv[1], 'ab', 0) as file:\n    while True: file.write(b'x')"
     with subprocess.Popen([sys.executable, "-c", grow, host / "data" / "growing"]) as writer:
         try:
@@ -192,28 +192,28 @@ def test_a_part_that_is_missing_ends_with_three(with_backup):
     assert "changed while it was read" in told["warnings"][0]
 
 
-def test_the_present_is_replaced_only_where_somebody_says_so(with_backup):
+def test_restore_in_place_needs_confirmation(with_backup):
     host, _ = with_backup
     (host / "data" / "file").write_text("later\n")
     for arguments in ([], ["--json"]):
         said = panelctl(host, "restore", *arguments, status=1)
-        assert "Say --yes" in (said["error"] if arguments else said)
+        assert "Pass --yes" in (said["error"] if arguments else said)
     for answer, status in (("no", 1), ("", 1), ("yes", 0)):
         assert (host / "data" / "file").read_text() == "later\n"
         done, seen = watched(host, "restore", answer=answer)
-        assert "replaces its data, panel from backup_" in seen
+        assert "restores data, panel from backup_" in seen
         assert done == status, seen
     assert (host / "data" / "file").read_text() == "content\n"
 
 
-def test_a_snapshot_of_the_present_that_nobody_wants_is_not_made(with_backup):
+def test_no_snapshot_option(with_backup):
     host, name = with_backup
     assert panelctl(host, "restore", "--yes", "--no-snapshot", "--json")["snapshot"] == ""
     assert [found["name"] for found in panelctl(host, "list", "--json")] == [name]
     assert panelctl(host, "restore", "--yes", "--json")["snapshot"] != ""
 
 
-def test_a_drill_ends_with_one_where_it_did_not_pass(with_backup):
+def test_failed_drill_exits_with_1(with_backup):
     host, _ = with_backup
     assert panelctl(host, "drill", "--json")["result"] == "passed"
     settings = json.loads((host / "settings.json").read_text())
@@ -222,9 +222,9 @@ def test_a_drill_ends_with_one_where_it_did_not_pass(with_backup):
     assert "the last `drill` failed: RTO is" in panelctl(host, "status", status=1)
 
 
-def test_what_comes_back_from_a_partial_backup_is_partial(with_backup):
+def test_restore_of_a_partial_backup_is_partial(with_backup):
     host, whole = with_backup
-    # No database, and so copied as any other file.
+    # Not a database, so it is copied like any other file.
     (host / "data" / "odd.db").write_bytes(b"SQLite format 3\0".ljust(5000, b"x"))
     partial = panelctl(host, "create", "--json", status=3)["name"]
     for arguments in (["--yes"], [partial, "--yes"], ["--to", str(host / "one")], [partial, "--to", str(host / "two")]):
@@ -235,7 +235,7 @@ def test_what_comes_back_from_a_partial_backup_is_partial(with_backup):
     assert panelctl(host, "restore", whole, "--yes", "--json")["partial"] is False
 
 
-def test_one_of_the_first_format_is_known_as_such(host):
+def test_archive_of_the_first_format(host):
     panelctl(host, "key-rotate")
     (host / "backups").mkdir()
     old = "backup_20240101_000000"
@@ -250,12 +250,12 @@ def test_one_of_the_first_format_is_known_as_such(host):
     to = str(host / "restored")
     for arguments in (["--to", to], ["--yes"]):
         assert f"restore {old} --to FOLDER --unproven" in panelctl(host, "restore", old, *arguments, status=1)
-    assert "say which" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
+    assert "needs the name" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
     panelctl(host, "restore", old, "--to", to, "--unproven")
     assert (host / "restored" / "file").read_text() == "content\n"
 
 
-def test_two_at_once(with_backup):
+def test_second_run_is_refused_while_the_lock_is_held(with_backup):
     host, _ = with_backup
     with (host / "state" / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -265,11 +265,11 @@ def test_two_at_once(with_backup):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_one_that_is_killed_leaves_nothing_that_looks_like_a_backup(number, with_backup):
+def test_killed_run_leaves_nothing_that_looks_like_a_backup(number, with_backup):
     host, name = with_backup
     with (host / "data" / "large").open("wb") as large:
         large.truncate(2 << 30)
-    # Where the tests themselves run in the background, a shell has had them ignore the first of the three.
+    # A shell makes background jobs ignore SIGINT, which the tests may have inherited.
     command = ["env", "--default-signal=INT", sys.executable, "-I", host / "panelctl.py", "create"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
         while not list((host / "backups").glob(".new-*")):
@@ -283,7 +283,7 @@ def test_one_that_is_killed_leaves_nothing_that_looks_like_a_backup(number, with
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_one_that_is_stopped_tidies_up_and_says_so(number, with_backup):
+def test_interrupted_run_cleans_up_and_reports(number, with_backup):
     host, _ = with_backup
     with (host / "data" / "large").open("wb") as large:
         large.truncate(2 << 30)
@@ -292,12 +292,12 @@ def test_one_that_is_stopped_tidies_up_and_says_so(number, with_backup):
         while not list((host / "backups").glob(".new-*")):
             assert running.poll() is None
         running.send_signal(number)
-        assert running.stderr.read() == "panelctl: interrupted; what there was before is untouched\n"
+        assert running.stderr.read() == "panelctl: interrupted; existing data is unchanged\n"
     assert running.returncode == 1
     assert not list((host / "backups").glob(".new-*"))
 
 
-def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
+def test_prune_follows_the_retention_and_verifies_first(with_backup):
     host, first = with_backup
     settings = json.loads((host / "settings.json").read_text())
     rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
@@ -308,17 +308,17 @@ def test_prune_keeps_what_the_rules_say_and_verifies_first(with_backup):
     archive.write_bytes(good[:-1] + b"x")
     assert "not what was signed" in panelctl(host, "prune", status=4)
     archive.write_bytes(good)
-    assert f"{first}  would go" in panelctl(host, "prune", "--dry-run")
+    assert f"{first}  would be removed" in panelctl(host, "prune", "--dry-run")
     assert len(panelctl(host, "list", "--json")) == 3
     assert panelctl(host, "prune", "--json")["removed"] == [first]
     assert [found["name"] for found in panelctl(host, "list", "--json")] == others
     assert panelctl(host, "prune", "--json")["removed"] == []
     assert not list((host / "backups").glob(f"{first}*"))
-    # Numbers go on, whatever went.
+    # Numbers of pruned backups are not reused.
     assert panelctl(host, "create", "--json")["seq"] == 4
 
 
-def test_create_prunes_and_says_so(with_backup):
+def test_create_with_prune(with_backup):
     host, first = with_backup
     settings = json.loads((host / "settings.json").read_text())
     rules = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 1}
@@ -329,7 +329,7 @@ def test_create_prunes_and_says_so(with_backup):
     assert len(panelctl(host, "list", "--json")) == 1
 
 
-def test_a_backup_that_is_made_and_not_pruned_says_both(with_backup):
+def test_created_but_not_pruned_reports_both(with_backup):
     host, _ = with_backup
     settings = json.loads((host / "settings.json").read_text())
     (host / "settings.json").write_text(json.dumps({**settings, "sets": {"full": {"retention": {"newest": 0}}}}))
@@ -339,7 +339,7 @@ def test_a_backup_that_is_made_and_not_pruned_says_both(with_backup):
     assert [found["state"] for found in panelctl(host, "list", "--json")] == ["good", "good"]
 
 
-def test_wrong_settings_say_what_and_where(host):
+def test_wrong_settings_name_the_mistake(host):
     file = host / "settings.json"
     good = json.loads(file.read_text())
     for change, word in [
@@ -347,7 +347,7 @@ def test_wrong_settings_say_what_and_where(host):
         ({"folders": "/x"}, "folders, which nobody knows"),
         ({"sources": [{"kind": "tape", "name": "x"}]}, "source 1: kind is 'tape'"),
         ({"sources": [{"kind": "files", "name": "x"}]}, "path"),
-        ({"sources": good["sources"] * 2}, "two sources are called data, panel"),
+        ({"sources": good["sources"] * 2}, "two sources have the name data, panel"),
     ]:
         file.write_text(json.dumps({**good, **change}))
         assert word in panelctl(host, "list", status=1)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What somebody does to the ledger, to the keyring, or in the way of a restore is noticed, and does no harm."""
+"""Manipulations of the catalog, the keyring and the folder of a restore are noticed, and do no harm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from faulty_host import Host, records
 
 @pytest.fixture
 def made(store, tmp_path):
-    """Three backups, of which the first is pruned."""
+    """Three backups; the first one is pruned."""
     root = tmp_path / "data"
     (root / "folder").mkdir(parents=True)
     (root / "folder" / "file").write_text("content\n")
@@ -44,7 +44,7 @@ def states(store):
     return [(backup.name, backup.state) for backup in store.backups()]
 
 
-def test_a_flipped_bit_of_the_ledger_is_found_at_every_byte(store):
+def test_flipped_bit_of_the_catalog_is_found_at_every_byte(store):
     made = [create.create(store, []).name for _ in range(2)]
     file = store.state_dir / "ledger"
     good = file.read_bytes()
@@ -54,14 +54,14 @@ def test_a_flipped_bit_of_the_ledger_is_found_at_every_byte(store):
         file.write_bytes(broken)
         with pytest.raises(NotAuthenticError, match="ledger, line"):
             store.catalog()
-    # The end of the last line: as if it had never been written by the whole.
+    # Without its newline, the last line counts as incomplete.
     file.write_bytes(good[:-1] + b"\x0b")
     with store.locked():
         pass
     assert states(store) == [(name, State.GOOD) for name in made]
 
 
-def test_a_forged_ledger_stops_all_and_stays_as_it_is(tmp_path):
+def test_forged_catalog_stops_all_commands_and_is_not_changed(tmp_path):
     host = Host(tmp_path)
     host.panelctl("key-rotate")
     host.panelctl("create")
@@ -77,7 +77,7 @@ def test_a_forged_ledger_stops_all_and_stays_as_it_is(tmp_path):
     assert ledger.read_bytes() == forged
 
 
-def test_of_a_ledger_that_was_cut_the_whole_lines_count(store):
+def test_complete_lines_of_a_truncated_catalog_count(store):
     for _ in range(2):
         create.create(store, [])
     file = store.state_dir / "ledger"
@@ -87,11 +87,11 @@ def test_of_a_ledger_that_was_cut_the_whole_lines_count(store):
         file.write_bytes(good[:size])
         whole, found = good[:size].count(b"\n"), store.catalog()
         assert found.size == sum(map(len, lines[:whole]))
-        # The first one was announced.
+        # The first line is an announcement.
         assert list(found.existing().values()) == made[: max(0, whole - 1)]
 
 
-def test_a_ledger_that_was_cut_loses_no_backup_and_brings_none_back(store, made):
+def test_truncated_catalog_loses_no_backup_and_revives_none(store, made):
     file = store.state_dir / "ledger"
     lines = file.read_bytes().splitlines(keepends=True)
     for count, torn in itertools.product(range(len(lines)), (0, 100)):
@@ -100,52 +100,50 @@ def test_a_ledger_that_was_cut_loses_no_backup_and_brings_none_back(store, made)
             pass
         found = dict(states(store))
         if count:
-            # Where it says no more that the first was pruned, that one is missed.
+            # Without the record of its removal, the first backup is reported as missing.
             assert {found.pop(made[0], State.MISSING)} == {State.MISSING}
             assert found == dict.fromkeys(made[1:], State.GOOD)
         else:
-            # Nothing says any more that these are the newest of this host: they are not called good.
+            # Without any record, nothing proves that these backups are the newest ones of this host.
             assert State.GOOD not in found.values()
 
 
 @pytest.fixture
-def elsewhere(store, tmp_path):
-    """A new machine that has the folder and the keys of the one before it, and an empty ledger."""
+def replacement(store, tmp_path):
+    """A replacement host with the folder and the keys of its predecessor, and an empty catalog."""
     return Store(store.folder, tmp_path / "state-elsewhere", store.host, store.keys)
 
 
-def test_on_a_new_machine_none_is_its_own_before_it_is_adopted(store, elsewhere, tmp_path):
+def test_replacement_host_has_no_good_backup_before_it_adopts(store, replacement, tmp_path):
     origins = [directory.Files("state", store.state_dir)]
     store.state_dir.mkdir()
     made = [create.create(store, origins).name for _ in range(4)]
     with store.locked() as ledger:
         store.remove(store.good()[2], ledger, "2026-11-22T00:00:00Z")
     del made[2]
-    with elsewhere.locked():
-        assert not records(elsewhere)
-    assert states(elsewhere) == [(name, State.REPLAYED) for name in made]
-    assert "panelctl backup adopt" in elsewhere.backups()[0].problem
-    assert fetch.adopt(elsewhere).adopted == made
-    assert {record["event"] for record in records(elsewhere)} == {ADOPTED}
-    assert [backup.name for backup in elsewhere.good()] == made
-    assert list(restore.plan(elsewhere, origins)) == [made[-1]]
+    with replacement.locked():
+        assert not records(replacement)
+    assert states(replacement) == [(name, State.REPLAYED) for name in made]
+    assert "panelctl backup adopt" in replacement.backups()[0].problem
+    assert fetch.adopt(replacement).adopted == made
+    assert {record["event"] for record in records(replacement)} == {ADOPTED}
+    assert [backup.name for backup in replacement.good()] == made
+    assert list(restore.plan(replacement, origins)) == [made[-1]]
 
 
-def test_what_follows_an_adopted_one_is_not_taken_in_by_itself(store, elsewhere):
+def test_successor_of_an_adopted_backup_is_not_adopted_automatically(store, replacement):
     made = [create.create(store, []).name for _ in range(3)]
-    assert fetch.adopt(elsewhere, made[:2]).adopted == made[:2]
-    with elsewhere.locked():
+    assert fetch.adopt(replacement, made[:2]).adopted == made[:2]
+    with replacement.locked():
         pass
-    assert dict(states(elsewhere))[made[2]] is State.REPLAYED
+    assert dict(states(replacement))[made[2]] is State.REPLAYED
 
 
 @pytest.mark.parametrize("adopted", [False, True], ids=["first", "after others"])
-def test_one_that_dies_before_it_has_written_down_what_it_made_is_known_all_the_same(
-    adopted, store, elsewhere, monkeypatch
-):
+def test_backup_killed_before_its_record_is_recognised(adopted, store, replacement, monkeypatch):
     if adopted:
         create.create(store, [])
-        fetch.adopt(elsewhere)
+        fetch.adopt(replacement)
     append = Catalog.append
 
     def dying(ledger, record):
@@ -155,26 +153,26 @@ def test_one_that_dies_before_it_has_written_down_what_it_made_is_known_all_the_
 
     monkeypatch.setattr(Catalog, "append", dying)
     with pytest.raises(KeyboardInterrupt):
-        create.create(elsewhere, [])
+        create.create(replacement, [])
     monkeypatch.undo()
-    assert records(elsewhere)[-1]["event"] == CREATING
-    assert elsewhere.backups()[-1].state is State.GOOD
-    own = elsewhere.backups()[-1].name
-    with elsewhere.locked() as ledger:
+    assert records(replacement)[-1]["event"] == CREATING
+    assert replacement.backups()[-1].state is State.GOOD
+    own = replacement.backups()[-1].name
+    with replacement.locked() as ledger:
         assert ledger.created(own).event == CREATED
-    # The one after it needs no announcement.
-    create.create(elsewhere, [])
-    assert [record["event"] for record in records(elsewhere)][-3:] == [CREATING, CREATED, CREATED]
+    # The next backup needs no announcement.
+    create.create(replacement, [])
+    assert [record["event"] for record in records(replacement)][-3:] == [CREATING, CREATED, CREATED]
 
 
-def test_only_what_was_announced_is_believed(store, elsewhere):
+def test_only_announced_backups_are_recognised(store, replacement):
     name = create.create(store, []).name
     manifest = store.catalog().created(name)
     for other in (replace(manifest, name="backup_20260101T000000Z_000001"), replace(manifest, manifest="0" * 64)):
-        with elsewhere.locked() as ledger:
+        with replacement.locked() as ledger:
             ledger.append(replace(other, event=CREATING))
-        with elsewhere.locked():
-            assert states(elsewhere) == [(name, State.REPLAYED)]
+        with replacement.locked():
+            assert states(replacement) == [(name, State.REPLAYED)]
 
 
 def without(host, key):
@@ -183,7 +181,7 @@ def without(host, key):
     host.keyring.write_text(json.dumps(content))
 
 
-def test_a_key_that_is_gone_is_named(tmp_path):
+def test_missing_key_is_named(tmp_path):
     host = Host(tmp_path)
     first = host.panelctl("key-rotate")["signer"]
     host.panelctl("create")
@@ -197,7 +195,7 @@ def test_a_key_that_is_gone_is_named(tmp_path):
         assert f"signed with the key {first}, which is not in the keyring (it has {second})" in told
 
 
-def test_another_key_of_the_same_name_proves_nothing(store, made, tmp_path):
+def test_different_key_of_the_same_name_is_refused(store, made, tmp_path):
     other = keyring.Keyring(store.keys.signer, {store.keys.signer: bytes(32)})
     stranger = Store(store.folder, tmp_path / "elsewhere", store.host, other)
     assert {state for _, state in states(stranger)} == {State.FORGED}
@@ -212,7 +210,7 @@ def extracted(store, name, to):
 
 @pytest.fixture
 def after_mkdir(monkeypatch):
-    """Do something when the restore has made a folder of that name."""
+    """Return a function that runs an action once a folder of a name was created."""
     mkdir = os.mkdir
 
     def install(name, action):
@@ -228,7 +226,7 @@ def after_mkdir(monkeypatch):
 
 
 def swapped(path, make):
-    """Put something else into the place of a folder, which goes aside."""
+    """Return an action that moves a folder aside, and replaces it."""
 
     def action():
         path.rename(path.with_name("aside"))
@@ -247,7 +245,7 @@ def opened(path):
 
 
 @pytest.mark.parametrize("within", [".restoring-to", "files", "data", "folder"])
-def test_a_link_in_the_place_of_a_folder_of_a_restore_leads_nowhere(within, store, made, tmp_path, after_mkdir):
+def test_symlink_in_place_of_a_folder_is_not_followed_by_a_restore(within, store, made, tmp_path, after_mkdir):
     parts = {".restoring-to": "", "files": "files", "data": "files/data", "folder": "files/data/folder"}
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -259,7 +257,7 @@ def test_a_link_in_the_place_of_a_folder_of_a_restore_leads_nowhere(within, stor
     assert not (tmp_path / "to").exists()
 
 
-def test_a_link_in_the_place_of_a_file_of_a_restore_is_not_written_through(store, made, tmp_path, after_mkdir):
+def test_symlink_in_place_of_a_file_is_not_followed_by_a_restore(store, made, tmp_path, after_mkdir):
     outside = tmp_path / "outside"
     outside.write_text("untouched")
     after_mkdir("folder", lambda: (tmp_path / ".restoring-to/files/data/folder/file").symlink_to(outside))
@@ -270,7 +268,7 @@ def test_a_link_in_the_place_of_a_file_of_a_restore_is_not_written_through(store
 
 
 @pytest.mark.parametrize(("when", "make"), [(".restoring-to", opened), ("folder", closed), ("folder", opened)])
-def test_another_folder_in_the_place_of_a_restore_is_never_called_restored(when, make, store, made, after_mkdir):
+def test_replaced_staging_folder_is_refused(when, make, store, made, after_mkdir):
     tmp_path = store.folder.parent
     after_mkdir(when, swapped(tmp_path / ".restoring-to", make))
     with pytest.raises(NotAuthenticError, match="this folder was replaced"):
@@ -278,7 +276,7 @@ def test_another_folder_in_the_place_of_a_restore_is_never_called_restored(when,
     assert not (tmp_path / "to").exists()
 
 
-def test_two_restores_to_one_place_do_not_meet(store, made, tmp_path, monkeypatch):
+def test_two_restores_to_one_folder(store, made, tmp_path, monkeypatch):
     after, met = extract._signed_members, []
 
     def meanwhile(*arguments):
@@ -314,7 +312,7 @@ def hostile(**changes):
         hostile(pax_headers={"uid": "-7"}, type=tarfile.DIRTYPE),
     ],
 )
-def test_what_no_file_can_have_is_refused(content, tmp_path):
+def test_impossible_members_are_refused(content, tmp_path):
     archive = tmp_path / "archive"
     with tarfile.open(archive, "w:gz") as packed:
         packed.fileobj.write(content)

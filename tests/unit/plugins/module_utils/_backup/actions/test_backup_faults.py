@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Killed, without power, or on a disk that refuses, at every call: nothing false is good, and nothing good is lost."""
+"""Kills, power cuts and disk errors at every call: no false backup is called good, and no good one is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STORIES = {
 
 
 class Story:
-    """A command that something happens to."""
+    """A command that is interrupted by a fault."""
 
     def __init__(self, name: str, root: Path) -> None:
         self.name = name
@@ -46,14 +46,14 @@ class Story:
         self.arguments = [argument.format(to=host.to, oldest=oldest) for argument in STORIES[name]]
         self.may_go = 1 if name in ("prune", "remove") else 0
         if self.before:
-            # What an earlier one has left that was killed.
+            # Leftovers of an earlier run that was killed.
             unfinished = "backup_20240101T000000Z_000009"
             for left in (f".new-{unfinished}.info", f"{unfinished}.tar.gz"):
                 (host.folder / left).write_text("left")
         host.keep()
 
     def is_done(self) -> bool:
-        """Tell whether what the command is for is there."""
+        """Tell whether the command has reached its goal."""
         host, made = self.host, len(self.before)
         if self.name == "restore":
             return host.to.exists()
@@ -62,7 +62,7 @@ class Story:
         return len(host.names()) == (made - self.may_go if self.may_go else made + 1)
 
     def assert_sound(self) -> None:
-        """Go on from here."""
+        """Use the current state as the starting point."""
         host = self.host
         if self.name.endswith("key-rotate"):
             host.panelctl("key-rotate")
@@ -83,7 +83,7 @@ def story(request, memory):
 
 @contextlib.contextmanager
 def told(what):
-    """Say in the report where it was."""
+    """Name the place of the fault in the test report."""
     try:
         yield
     except BaseException as error:
@@ -107,7 +107,7 @@ def test_killed_at_any_call(half, story):
     assert number > 1
 
 
-def test_power_is_cut_after_any_call(story):
+def test_power_cut_after_any_call(story):
     story.host.reset()
     with contextlib.closing(Disk(story.host.root)) as disk:
         with watched(disk):
@@ -122,8 +122,8 @@ def test_power_is_cut_after_any_call(story):
 
 
 @pytest.mark.parametrize("story", ["create", "first create", "prune", "remove"], indirect=True)
-def test_power_is_cut_after_the_next_one_has_found_what_a_killed_one_left(story):
-    """What a killed one has written can be read, and may be in memory only: nothing may be built on that."""
+def test_power_cut_after_the_run_that_follows_a_killed_one(story):
+    """Data written by a killed run is readable, but may be in memory only. The next run must not rely on it."""
     calls = []
     story.host.reset()
     with watched(lambda call: (calls.append(call), call.perform())[1]):
@@ -136,7 +136,7 @@ def test_power_is_cut_after_the_next_one_has_found_what_a_killed_one_left(story)
                 story.host.panelctl(*story.arguments)
             disk.revive()
             with watched(disk):
-                # It takes the lock, and does nothing else.
+                # This command only takes the lock.
                 assert "is not pinned" in story.host.command("unpin", "none")[1]
             for when, image in disk.images():
                 lay_down(image, story.host.root)
@@ -148,7 +148,7 @@ def test_power_is_cut_after_the_next_one_has_found_what_a_killed_one_left(story)
 @pytest.mark.parametrize(
     ("code", "on"), [(errno.ENOSPC, True), (errno.EIO, False)], ids=["no room from then on", "broken once"]
 )
-def test_the_disk_refuses_any_call(code, on, story):
+def test_disk_error_at_any_call(code, on, story):
     hidden = story.host.hidden()
     for number in itertools.count(1):
         story.host.reset()
@@ -171,7 +171,7 @@ def test_the_disk_refuses_any_call(code, on, story):
 
 @pytest.fixture
 def fsync_fails(monkeypatch):
-    """Let fsync(2) fail while a condition is met, for those who look at the file's or folder's path."""
+    """Make fsync(2) fail while a condition on the path of the file or folder is met."""
 
     def install(condition):
         fsync = os.fsync
@@ -186,8 +186,8 @@ def fsync_fails(monkeypatch):
     return install
 
 
-def test_what_may_not_be_on_the_disk_is_not_published(memory, fsync_fails):
-    """The kernel says once that it has lost something, and the next fsync of the same is well: so never try again."""
+def test_backup_that_could_not_be_synced_is_not_published(memory, fsync_fails):
+    """The kernel reports lost writes only once, and the next fsync succeeds. So a failed fsync must not be retried."""
     host = Story("create", memory).host
     before = host.names()
     fsync_fails(lambda path: path == host.folder and len(list(path.glob("backup_*.manifest"))) > len(before))
@@ -197,7 +197,7 @@ def test_what_may_not_be_on_the_disk_is_not_published(memory, fsync_fails):
 
 
 @pytest.mark.parametrize("command", ["create", "prune"])
-def test_a_line_of_the_ledger_that_may_not_be_on_the_disk_is_taken_back(command, memory, fsync_fails, monkeypatch):
+def test_catalog_line_that_could_not_be_synced_is_removed(command, memory, fsync_fails, monkeypatch):
     host = Story(command, memory).host
     ledger = host.state / "ledger"
     before, listed = ledger.read_bytes(), host.names()
@@ -208,8 +208,8 @@ def test_a_line_of_the_ledger_that_may_not_be_on_the_disk_is_taken_back(command,
     host.assert_sound(listed)
 
 
-def test_no_file_may_grow_beyond_any_limit(memory):
-    """The kernel refuses here, and so those writes too that no hook sees: of SQLite and of what has a buffer."""
+def test_file_size_limit_at_any_size(memory):
+    """Here the kernel refuses, which also covers writes that the hook cannot see: of SQLite, and of buffered files."""
     host = Story("create", memory).host
     before = host.names()
     for limit in itertools.count(512, 512):
@@ -222,5 +222,5 @@ def test_no_file_may_grow_beyond_any_limit(memory):
             assert "Traceback" not in done.err
             assert host.names() == before
             host.assert_sound(before)
-    # That is how large the database is.
+    # The size of the database.
     assert limit >= 8192

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Backups that come back in place: what was backed up is there again, or what there was before is."""
+"""Restores in place: afterwards either the backed-up data or the previous data is live."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LATER = "written after the backup"
 
 @contextlib.contextmanager
 def opened(path):
-    """A database whose changes are kept, and which nobody has open afterwards."""
+    """A database connection that commits and closes."""
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         yield database
 
 
 class Panel:
-    """An app that is stopped and started, and says what it was asked."""
+    """An app that records its stops and starts."""
 
     def __init__(self, *, healthy=True):
         self.healthy = healthy
@@ -80,7 +80,7 @@ def origins(data):
 
 @pytest.fixture
 def backed_up(store, origins, data):
-    """A backup, after which everything changed."""
+    """A backup; all live data changed since."""
     summary = create.create(store, origins[:2])
     with opened(data / "panel.db") as database:
         database.execute("INSERT INTO notes VALUES (?)", (LATER,))
@@ -91,7 +91,7 @@ def backed_up(store, origins, data):
 
 
 def look(data):
-    """What the panel would see."""
+    """The live data as the panel sees it."""
     with opened(data / "panel.db") as database:
         notes = [text for (text,) in database.execute("SELECT text FROM notes")]
     files = {str(path.relative_to(data)): path.read_text() for path in (data / "static").rglob("*") if path.is_file()}
@@ -113,9 +113,9 @@ def nothing_left(store, data):
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
-def test_it_is_as_it_was(exchanges, store, origins, data, backed_up, monkeypatch):  # noqa: PLR0917 (pytest's)
+def test_restore_in_place_restores_everything(exchanges, store, origins, data, backed_up, monkeypatch):  # noqa: PLR0917 (pytest's)
     if not exchanges:
-        # As on a file system that has no exchange of two names.
+        # Like a file system without RENAME_EXCHANGE.
         monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
     panel = Panel()
     done = Restorer(store, origins, panel).restore(restore.plan(store, origins))
@@ -123,14 +123,14 @@ def test_it_is_as_it_was(exchanges, store, origins, data, backed_up, monkeypatch
     assert done.sources == {"database": backed_up.name, "data": backed_up.name}
     assert panel.asked == ["stop", "start"]
     nothing_left(store, data)
-    # And nothing is lost: what there was before is a backup too, and comes back the same way.
+    # The replaced data is in the snapshot, and can be restored the same way.
     summary = next(found.summary for found in store.good() if found.name == done.snapshot)
     assert summary.set == names.BEFORE_RESTORE
     Restorer(store, origins, panel).restore(restore.plan(store, origins, done.snapshot))
     assert look(data) == AS_BEFORE
 
 
-def test_the_newest_one_of_each_source(store, origins, data, backed_up):
+def test_plan_takes_the_newest_backup_of_each_source(store, origins, data, backed_up):
     often = create.create(store, origins[:1], "databases")
     before = create.create(store, origins[:2], names.BEFORE_RESTORE)
     wanted = restore.plan(store, origins)
@@ -151,12 +151,12 @@ def test_the_newest_one_of_each_source(store, origins, data, backed_up):
         ("", ["other"], "no good backup contains it"),
     ],
 )
-def test_what_cannot_be_brought_back_says_why(name, only, word, store, origins, backed_up):  # noqa: PLR0917 (pytest's)
+def test_plan_explains_what_cannot_be_restored(name, only, word, store, origins, backed_up):  # noqa: PLR0917 (pytest's)
     with pytest.raises(BackupError, match=word):
         restore.plan(store, [*origins, Sqlite("other", store.folder / "other.db")], name, only)
 
 
-def test_what_is_gone_comes_back(store, origins, data, backed_up):
+def test_missing_sources_are_restored(store, origins, data, backed_up):
     (data / "panel.db").unlink()
     for path in sorted(data.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -169,7 +169,7 @@ def test_what_is_gone_comes_back(store, origins, data, backed_up):
     nothing_left(store, data)
 
 
-def test_a_panel_that_is_not_healthy_on_it_gets_its_own_back(store, origins, data, backed_up):
+def test_unhealthy_panel_is_rolled_back(store, origins, data, backed_up):
     panel = Panel(healthy=False)
     with pytest.raises(BackupError, match="not healthy"):
         Restorer(store, origins, panel).restore(restore.plan(store, origins))
@@ -181,7 +181,7 @@ def test_a_panel_that_is_not_healthy_on_it_gets_its_own_back(store, origins, dat
 @pytest.mark.usefixtures("backed_up")
 @pytest.mark.parametrize("failing", ["load", "swap"])
 @pytest.mark.parametrize("kind", [Files, Sqlite])
-def test_whatever_fails_the_present_stays(kind, failing, store, origins, data, monkeypatch):  # noqa: PLR0917 (pytest's)
+def test_any_failure_is_rolled_back(kind, failing, store, origins, data, monkeypatch):  # noqa: PLR0917 (pytest's)
     def fail(*_):
         raise BackupError("no")
 
@@ -196,7 +196,7 @@ def test_whatever_fails_the_present_stays(kind, failing, store, origins, data, m
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"SQLite format 3\0" + b"x" * 4080, bytes(range(256)) * 32])
 @pytest.mark.parametrize("healthy", [True, False])
-def test_a_database_that_is_broken_by_now(healthy, content, store, origins, backed_up):
+def test_broken_live_database_is_replaced(healthy, content, store, origins, backed_up):
     file = origins[0].path
     for suffix in ("-wal", "-shm"):
         file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
@@ -211,12 +211,12 @@ def test_a_database_that_is_broken_by_now(healthy, content, store, origins, back
     else:
         with pytest.raises(BackupError, match="not healthy"):
             Restorer(store, origins, Panel(healthy=False)).restore(wanted, snapshot=False)
-        # One of no bytes is a database without tables, and comes back as one that has a page.
+        # An empty file is a database without tables. It is restored as a file of one page.
         assert file.read_bytes() == content or not content
     nothing_left(store, file.parent)
 
 
-def test_nothing_that_was_changed_is_loaded(store, origins, data, backed_up):
+def test_altered_backup_is_not_loaded(store, origins, data, backed_up):
     archive = store.path(backed_up.name, names.ARCHIVE)
     content = archive.read_bytes()
     archive.write_bytes(content[:-1] + b"x")
@@ -228,7 +228,7 @@ def test_nothing_that_was_changed_is_loaded(store, origins, data, backed_up):
     nothing_left(store, data)
 
 
-def test_a_database_among_files_is_copied_whole(store, data, tmp_path):
+def test_database_among_files_is_copied_consistently(store, data, tmp_path):
     writer = sqlite3.connect(data / "own.db")
     writer.execute("PRAGMA journal_mode = WAL")
     writer.execute("PRAGMA wal_autocheckpoint = 0")
@@ -243,10 +243,10 @@ def test_a_database_among_files_is_copied_whole(store, data, tmp_path):
         assert database.execute("SELECT count(*) FROM own").fetchone() == (1,)
 
 
-def test_databases_among_files_that_are_sound_and_one_that_is_not(store, tmp_path):
+def test_sound_and_damaged_databases_among_files(store, tmp_path):
     data, readers = tmp_path / "many", []
     data.mkdir()
-    # The second one comes between the first one and its log.
+    # The second name sorts between the first one and its log.
     for name in ("a.db", "a.db-old", "c.db"):
         readers.append(sqlite3.connect(data / name))
         readers[-1].execute("PRAGMA journal_mode = WAL")
@@ -262,13 +262,13 @@ def test_databases_among_files_that_are_sound_and_one_that_is_not(store, tmp_pat
     assert [str(broken) in warning for warning in summary.warnings] == [True]
     with store.open(summary.name) as found:
         members = {entry.member.path.partition("/many/")[2]: entry.sha256 for entry in found.entries()}
-    # What is in their logs is in the copies already; of the broken one somebody may yet save something.
+    # The copies already contain the content of the logs. The damaged one is kept with its log, for a manual repair.
     assert set(members) - {"", ".aapanel_canary"} == {"a.db", "a.db-old", "b.db", "b.db-wal", "c.db"}
     assert members["b.db"] == hashlib.sha256(broken.read_bytes()).hexdigest()
     assert not [file for file in store.state_dir.iterdir() if file.name.startswith(names.TEMPORARY)]
 
 
-def test_one_that_was_never_there_may_be_missing_until_it_is(store, data, tmp_path):
+def test_optional_source_may_be_missing_until_it_was_backed_up(store, data, tmp_path):
     optional = Sqlite("later", tmp_path / "later.db", optional=True)
     summary = create.create(store, [optional, Files("data", data)])
     assert [source.name for source in summary.sources] == ["data"]
@@ -281,7 +281,7 @@ def test_one_that_was_never_there_may_be_missing_until_it_is(store, data, tmp_pa
         create.create(store, [optional, Files("data", data)])
 
 
-def test_a_database_that_somebody_does_not_let_go_of(store, data, monkeypatch):
+def test_database_that_stays_locked(store, data, monkeypatch):
     for name in ("_TIMEOUT", "_CANARY_TIMEOUT"):
         monkeypatch.setattr(sqlite, name, 0.5)
     with contextlib.closing(sqlite3.connect(data / "own.db")) as holder:

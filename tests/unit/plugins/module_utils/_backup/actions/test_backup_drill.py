@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Drills, and what is told of them and of all other runs."""
+"""Drills, the status, and the record of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage i
 
 
 class Panel(App):
-    """An app that looks for its database where it always is."""
+    """An app whose rehearsal calls a function."""
 
     def __init__(self, look=lambda: None):
         super().__init__(None)
@@ -54,7 +54,7 @@ def backed_up(store, origins):
     return create.create(store, origins)
 
 
-def test_one_that_passes_leaves_a_signed_report_and_nothing_else(store, origins, backed_up):
+def test_passed_drill_leaves_only_a_signed_report(store, origins, backed_up):
     seen = []
 
     def look():
@@ -64,7 +64,7 @@ def test_one_that_passes_leaves_a_signed_report_and_nothing_else(store, origins,
 
     report = drill.drill(store, origins, Panel(look), RecoveryObjectives())
     assert (report.result, report.problem, report.health) == ("passed", "", "")
-    # The panel found the database where it is in real life.
+    # The rehearsal found the database at its usual path.
     assert seen == [("content", [(1,)])]
     assert report.sources["database"]["canary"] == backed_up.sources[0].canary != ""
     assert report.sources["database"]["rows"] == 2
@@ -72,7 +72,7 @@ def test_one_that_passes_leaves_a_signed_report_and_nothing_else(store, origins,
     assert drill.read_reports(store) == [report]
 
 
-def test_a_report_that_was_changed_is_none(store, origins, backed_up):
+def test_altered_report_is_refused(store, origins, backed_up):
     drill.drill(store, origins, Panel(), RecoveryObjectives(rto_max=0))
     file = store.state_dir / "drills"
     good = file.read_bytes()
@@ -85,7 +85,7 @@ def test_a_report_that_was_changed_is_none(store, origins, backed_up):
         drill.read_reports(store)
 
 
-def test_what_one_that_died_has_left_of_its_report_is_none(store, origins, backed_up):
+def test_incomplete_report_of_a_killed_drill_is_ignored(store, origins, backed_up):
     drill.drill(store, origins, Panel(), RecoveryObjectives())
     file = store.state_dir / "drills"
     with file.open("ab") as stream:
@@ -96,7 +96,7 @@ def test_what_one_that_died_has_left_of_its_report_is_none(store, origins, backe
     assert len(file.read_bytes().splitlines()) == 2
 
 
-def test_a_disk_that_is_full_fails(store, origins, backed_up, monkeypatch):
+def test_full_disk_fails_the_drill(store, origins, backed_up, monkeypatch):
     def full():
         raise OSError(28, "No space left on device", "/somewhere")
 
@@ -107,14 +107,14 @@ def test_a_disk_that_is_full_fails(store, origins, backed_up, monkeypatch):
     assert not (store.state_dir / "drill").exists()
 
 
-def test_what_no_good_backup_has_fails(store, origins, backed_up):
-    """It would have nothing to come back from."""
+def test_source_without_a_good_backup_fails_the_drill(store, origins, backed_up):
+    """A source that no good backup contains could not be restored."""
     create.create(store, origins[1:])
     store.path(backed_up.name, ".manifest").unlink()
     report = drill.drill(store, origins, Panel(), RecoveryObjectives())
     assert report.problem == "no good backup contains database"
     assert set(report.sources) == {"data"}
-    # One that is not there, and need not be, is not missed.
+    # An optional source that does not exist is not missing.
     absent = replace(origins[0], name="other", path=origins[0].path.with_name("none"), optional=True)
     assert drill.drill(store, [*origins[1:], absent], Panel(), RecoveryObjectives()).problem == ""
     store.folder.rename(store.folder.with_name("gone"))
@@ -125,19 +125,19 @@ def test_what_no_good_backup_has_fails(store, origins, backed_up):
 @pytest.mark.parametrize(
     ("limit", "word"), [("rto_max", "RTO is"), ("rpo_max", "RPO is"), ("files_max", "the files is")]
 )
-def test_what_takes_too_long_or_is_too_old_fails(limit, word, store, origins, backed_up):
+def test_missed_objective_fails_the_drill(limit, word, store, origins, backed_up):
     report = drill.drill(store, origins, Panel(), replace(RecoveryObjectives(), **{limit: 0}))
     assert word in report.problem
 
 
 @pytest.mark.parametrize("figure", ["rto", "rpo", "files_age"])
-def test_the_limit_itself_is_beyond_it(figure):
+def test_value_at_its_limit_fails(figure):
     limits = RecoveryObjectives(rto_max=60, rpo_max=60, files_max=60)
     assert drill._missed_objectives(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 59}), limits) == ""
     assert "is 60 s" in drill._missed_objectives(Report("host-1", "2026-11-22T04:40:00Z", **{figure: 60}), limits)
 
 
-def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monkeypatch):
+def test_unhealthy_panel_or_missing_rows_fail_the_drill(store, origins, backed_up, monkeypatch):
     def sick():
         raise BackupError("the panel is not healthy on it")
 
@@ -147,14 +147,14 @@ def test_what_is_wrong_with_what_came_back_fails(store, origins, backed_up, monk
     assert not (store.state_dir / "drill").exists()
 
 
-def test_a_canary_of_another_backup_fails(store, origins, backed_up, monkeypatch):
+def test_wrong_canary_fails_the_drill(store, origins, backed_up, monkeypatch):
     monkeypatch.setattr(Files, "write_canary", lambda *_: None)
     create.create(store, origins)
     assert "the canary of the backup" in drill.drill(store, origins, Panel(), RecoveryObjectives()).problem
 
 
-def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, monkeypatch):
-    """Nobody knows of what time it is, then. What is restored elsewhere only never has one."""
+def test_missing_canary_fails_the_drill(store, origins, backed_up, monkeypatch):
+    """Without a canary the age of the data is unproven. Sources that are not restored in place never have one."""
     config = Files("config", origins[1].path / "data", in_place=False)
 
     def refuse(*_):
@@ -170,20 +170,20 @@ def test_a_canary_that_could_not_be_written_fails(store, origins, backed_up, mon
     assert drill.drill(store, [*origins, config], Panel(), RecoveryObjectives()).problem == ""
 
 
-def test_what_a_killed_one_has_left_goes(store, origins, backed_up):
+def test_leftovers_of_a_killed_drill_are_removed(store, origins, backed_up):
     (store.state_dir / "drill" / "files").mkdir(parents=True)
     assert drill.drill(store, origins, Panel(), RecoveryObjectives()).result == "passed"
     assert not (store.state_dir / "drill").exists()
 
 
-def test_not_beside_a_restore_that_died(store, origins, backed_up):
+def test_drill_is_refused_after_an_interrupted_restore(store, origins, backed_up):
     (store.state_dir / "restore.json").write_text("{}")
     assert is_interrupted(store)
     with pytest.raises(BackupError, match="settle"):
         drill.drill(store, origins, Panel(), RecoveryObjectives())
 
 
-def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up):
+def test_status_reports_problems(store, origins, backed_up):
     assert status.collect(store, origins, RecoveryObjectives(), {}).problems == []
     drill.drill(store, origins, Panel(), RecoveryObjectives(rto_max=0))
     (store.state_dir / "restore.json").write_text("{}")
@@ -210,7 +210,7 @@ def test_the_status_tells_what_somebody_should_look_at(store, origins, backed_up
     )
 
 
-def test_a_restore_that_failed_is_a_problem_until_a_drill_has_proven_that_they_restore(store, origins, backed_up):
+def test_failed_restore_is_a_problem_until_a_drill_passes(store, origins, backed_up):
     failed = LastRuns(last_failure=100, problem="the disk is full")
     for last, told in (
         ({"restore": failed}, True),
@@ -229,7 +229,7 @@ def test_a_restore_that_failed_is_a_problem_until_a_drill_has_proven_that_they_r
 
 @pytest.fixture
 def ahead(monkeypatch):
-    """Let the clock of a module be ahead."""
+    """Set the clock of a module ahead."""
 
     def install(module, by):
         class Clock(datetime):
@@ -245,7 +245,7 @@ def ahead(monkeypatch):
 @pytest.mark.parametrize(
     ("by", "word"), [(timedelta(minutes=4), ""), (timedelta(minutes=6), "the clock is wrong now, or was wrong then")]
 )
-def test_what_is_from_the_future_is_not_young(by, word, store, origins, ahead):
+def test_backup_from_the_future_is_reported(by, word, store, origins, ahead):
     ahead(create, by)
     made = create.create(store, origins)
     report = drill.drill(store, origins, Panel(), RecoveryObjectives())
@@ -260,7 +260,7 @@ def test_what_is_from_the_future_is_not_young(by, word, store, origins, ahead):
     )
 
 
-def test_a_drill_from_the_future_proves_nothing(store, origins, backed_up, ahead):
+def test_drill_from_the_future_is_reported(store, origins, backed_up, ahead):
     ahead(drill, timedelta(minutes=6))
     drill.drill(store, origins, Panel(), RecoveryObjectives())
     assert any(
@@ -269,14 +269,14 @@ def test_a_drill_from_the_future_proves_nothing(store, origins, backed_up, ahead
     )
 
 
-def test_what_a_restore_has_replaced_is_nobodys_newest_backup(store, origins, backed_up):
+def test_snapshot_is_not_the_newest_backup_of_a_source(store, origins, backed_up):
     create.create(store, origins, names.BEFORE_RESTORE)
     found = status.collect(store, origins, RecoveryObjectives(), {})
     assert {source["newest"] for source in found.sources.values()} == {backed_up.name}
     assert found.backups == 2
 
 
-def test_runs_are_noted_and_rendered(tmp_path):
+def test_runs_are_recorded_and_exported(tmp_path):
     (tmp_path / "figures").mkdir()
     noted = RunHistory(tmp_path / "state", tmp_path / "figures")
     noted.record("create full", seconds=1.5, size=1000)
@@ -291,7 +291,7 @@ def test_runs_are_noted_and_rendered(tmp_path):
     assert "drill" not in text
 
 
-def test_a_run_is_none_the_worse_for_what_cannot_be_noted(tmp_path, monkeypatch):
+def test_failure_to_record_a_run_is_ignored(tmp_path, monkeypatch):
     noted = RunHistory(tmp_path / "state", tmp_path / "gone")
     noted.record("verify")
     (tmp_path / "state" / ".runs.json.123").write_text("left")
@@ -331,7 +331,7 @@ def test_pins(store, backed_up):
         ("echo broken", "did not print JSON: broken"),
     ],
 )
-def test_what_the_panel_did_not_do_is_told_in_its_own_words(does, says, tmp_path):
+def test_error_of_panelctl_is_passed_on(does, says, tmp_path):
     program = tmp_path / "panelctl"
     program.write_text(f"#!/bin/sh\n{does}\n")
     program.chmod(0o755)

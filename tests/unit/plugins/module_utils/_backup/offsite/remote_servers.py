@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Servers for copies of backups: an OpenSSH that lets nobody do more than it should, and S3 as moto has it."""
+"""Servers for off-site copies: an append-only SFTP server by OpenSSH, and S3 by moto."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import subprocess
 import time
 from pathlib import Path
 
-# Debian has it where only root looks.
+# On Debian, sshd is not on the PATH of ordinary users.
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-# A worker of xdist that is stopped ends none of its fixtures.
+# A stopped worker of xdist does not run the teardown of its fixtures.
 _DIES_WITH_US = ["setpriv", "--pdeathsig", "TERM"]
 SECRET = "do-not-tell-4711"
-# Whoever holds the key can add files, and read them: that is all.
+# The holder of the key can add and read files, and nothing else.
 APPEND_ONLY = "remove,rmdir,rename,posix-rename,hardlink,symlink,setstat,fsetstat"
 
 
 def missing():
-    """Return the programs that these tests need, and that are not here."""
+    """Return the required programs that are missing."""
     return [
         name
         for name, path in (("rclone", shutil.which("rclone")), ("age", shutil.which("age")), ("sshd", SSHD))
@@ -34,7 +34,7 @@ def missing():
 
 
 class Folder:
-    """A folder below what an SFTP server shows."""
+    """A folder on the SFTP server."""
 
     def __init__(self, server, path):
         self.section = server.section
@@ -53,7 +53,7 @@ class Folder:
 
 
 class Bucket:
-    """A bucket of its own; its old versions stay, as off site they should."""
+    """A versioned bucket."""
 
     def __init__(self, server, name):
         self.section = server.section
@@ -109,7 +109,7 @@ force_path_style = true
 
 @contextlib.contextmanager
 def sftp(folder, denied=""):
-    """Run OpenSSH's server as whoever runs the tests, on a port of the loopback, with keys of its own."""
+    """Run an OpenSSH server as the current user, on a loopback port, with new keys."""
     folder.mkdir()
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What there is when somebody backs up or restores: left half done by an app, odd, or made so by who wants to harm."""
+"""Unusual live data during backups and restores: unfinished work of an app, odd files, and attacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.d
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources.sqlite import Sqlite
 from ansible_collections.aapanel.pipeline.plugins.module_utils._host import nofollow
 
-# Dies in a transaction of which some is in the file already.
+# Dies in a transaction that is partly written to the file.
 DIES = """
 import os, sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
@@ -36,10 +36,10 @@ os.kill(os.getpid(), 9)
 
 
 class Panel:
-    """An app that becomes healthy, or not, as often as is said; and then always.
+    """An app whose first starts succeed or fail as given; later starts succeed.
 
-    :param writes: what it does where it does not become healthy.
-    :param ends: what it does when it is stopped.
+    :param writes: called when a start fails.
+    :param ends: called when the app is stopped.
     """
 
     def __init__(self, *healthy, writes=lambda: None, ends=lambda: None):
@@ -95,17 +95,17 @@ def fail_to_restore(store, origins, **options):
     assert not restore.is_interrupted(store)
 
 
-def test_a_present_of_another_page_size_comes_back(store, database):
-    """SQLite copies none over one of another page size in WAL mode."""
+def test_database_of_another_page_size_is_rolled_back(store, database):
+    """SQLite cannot copy over a database of another page size in WAL mode."""
     fill(database.path, "of the backup", page_size=1024, wal=True)
     create.create(store, [database])
     database.path.unlink()
-    fill(database.path, "the present", wal=True)
+    fill(database.path, "live", wal=True)
     fail_to_restore(store, [database])
-    assert notes(database.path) == ["the present"]
+    assert notes(database.path) == ["live"]
 
 
-def test_what_an_app_left_half_done_is_undone_and_comes_back(store, database):
+def test_database_with_an_open_transaction_is_rolled_back(store, database):
     fill(database.path, *["a" * 500] * 2000)
     create.create(store, [database])
     subprocess.run([sys.executable, "-c", DIES, str(database.path)], check=False)
@@ -115,7 +115,7 @@ def test_what_an_app_left_half_done_is_undone_and_comes_back(store, database):
 
 
 def other_folder(path):
-    """What an app might make of its database on what was restored, or somebody who wants to harm."""
+    """Replace the database by a folder, as a faulty app or an attacker might do after the restore."""
     path.unlink()
     path.mkdir()
     (path / "file").write_text("theirs")
@@ -128,12 +128,12 @@ def folder_beside(path):
 
 @pytest.mark.parametrize("present", ["whole", "broken", "absent"])
 @pytest.mark.parametrize("make", [other_folder, folder_beside])
-def test_a_folder_in_the_place_of_a_database_goes_aside(make, present, store, database, data):
+def test_folder_in_place_of_a_database_is_moved_aside(make, present, store, database, data):
     fill(database.path, "of the backup")
     create.create(store, [database])
     database.path.unlink()
     if present == "whole":
-        fill(database.path, "the present")
+        fill(database.path, "live")
     elif present == "broken":
         database.path.write_bytes(b"no database")
     panel = Panel(False, writes=lambda: make(database.path))
@@ -146,7 +146,7 @@ def test_a_folder_in_the_place_of_a_database_goes_aside(make, present, store, da
     assert make is folder_beside or (aside[0] / "file").read_text() == "theirs"
     assert len(list(data.iterdir())) == (1 if present == "absent" else 2)
     if present == "whole":
-        assert notes(database.path) == ["the present"]
+        assert notes(database.path) == ["live"]
     elif present == "broken":
         assert database.path.read_bytes() == b"no database"
 
@@ -165,8 +165,8 @@ def link_above(path):
 
 @pytest.mark.parametrize("present", [True, False])
 @pytest.mark.parametrize("make", [file_above, link_above])
-def test_what_is_no_folder_above_a_database_goes_aside(make, present, store, database, data):
-    fill(database.path, "the present")
+def test_non_folder_above_a_database_is_moved_aside(make, present, store, database, data):
+    fill(database.path, "live")
     create.create(store, [database])
     if not present:
         database.path.unlink()
@@ -175,7 +175,7 @@ def test_what_is_no_folder_above_a_database_goes_aside(make, present, store, dat
         restorer.restore(restore.plan(store, [database]), snapshot=False)
     assert not restore.is_interrupted(store)
     if present:
-        assert notes(database.path) == ["the present"]
+        assert notes(database.path) == ["live"]
         assert len(list(data.parent.glob("data.aside-*"))) == 1
     else:
         with pytest.raises(BackupError, match=rf"^{data}: not a folder, .*: move it out of the way$"):
@@ -183,7 +183,7 @@ def test_what_is_no_folder_above_a_database_goes_aside(make, present, store, dat
 
 
 @pytest.mark.parametrize("gone", ["staging", "room"])
-def test_what_keeps_the_present_from_its_place_is_told_with_its_cure(gone, store, database, monkeypatch):
+def test_failed_rollback_tells_how_to_proceed(gone, store, database, monkeypatch):
     fill(database.path, "text")
     create.create(store, [database])
 
@@ -201,16 +201,16 @@ def test_what_keeps_the_present_from_its_place_is_told_with_its_cure(gone, store
     assert restore.is_interrupted(store)
 
 
-def test_the_present_comes_back_with_all_that_it_is(store, database):
-    """Also where it cannot be copied into what is there by then."""
-    fill(database.path, "the present")
+def test_rollback_keeps_owner_mode_and_attributes(store, database):
+    """Also if the live file cannot be copied into the restored one."""
+    fill(database.path, "live")
     create.create(store, [database])
     database.path.chmod(0o640)
     if os.geteuid() == 0:
         os.chown(database.path, 1234, 5678)
     os.utime(database.path, (1e9, 1e9))
     with contextlib.suppress(OSError):
-        os.setxattr(database.path, "user.of", b"the present")
+        os.setxattr(database.path, "user.of", b"live")
     before, attributes = database.path.stat(), os.listxattr(database.path)
     fail_to_restore(store, [database], snapshot=False)
     panel = Panel(False, writes=database.path.unlink)
@@ -221,7 +221,7 @@ def test_the_present_comes_back_with_all_that_it_is(store, database):
     assert os.listxattr(database.path) == attributes
 
 
-def test_a_copy_is_what_it_was_copied_from_and_sweeps(tmp_path):
+def test_copy_keeps_metadata_and_removes_leftovers(tmp_path):
     origin, target = tmp_path / "origin", tmp_path / "a[b]"
     origin.write_text("text")
     os.utime(origin, (1e9, 1e9))
@@ -231,8 +231,8 @@ def test_a_copy_is_what_it_was_copied_from_and_sweeps(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a[b]", "origin"]
 
 
-def test_nobody_is_given_another_folder(tmp_path, monkeypatch):
-    """By an exchange of what was made just now, which he sees, for one that is root's."""
+def test_replaced_folder_gets_no_owner_or_mode(tmp_path, monkeypatch):
+    """An attacker may replace a folder that was just created by one of root's."""
     (tmp_path / "secret").mkdir(mode=0o700)
     (tmp_path / "secret" / "key").write_text("secret")
     mkdir = os.mkdir
@@ -253,7 +253,7 @@ def test_nobody_is_given_another_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["database", "log"])
-def test_what_is_no_file_is_refused_before_anything_is_touched(what, store, database):
+def test_non_file_in_place_of_a_database_is_refused_first(what, store, database):
     fill(database.path, "text")
     create.create(store, [database])
     odd = database.path if what == "database" else Path(f"{database.path}-wal")
@@ -265,8 +265,8 @@ def test_what_is_no_file_is_refused_before_anything_is_touched(what, store, data
     assert odd.is_dir()
 
 
-def test_no_link_leads_to_another_database(store, database, tmp_path):
-    """Who can write where a database is would have root write into one that is not his."""
+def test_symlink_to_another_database_is_not_followed(store, database, tmp_path):
+    """Otherwise, a user who can write to the folder could make root write into another user's database."""
     fill(tmp_path / "theirs.db", "of somebody else")
     before = (tmp_path / "theirs.db").read_bytes()
     fill(database.path, "text")
@@ -279,9 +279,9 @@ def test_no_link_leads_to_another_database(store, database, tmp_path):
     ):
         with pytest.raises(BackupError, match=r"panel\.db is a symlink, .*: configure its target"):
             action()
-    # And where it becomes one only when it is put back.
+    # Also if it becomes a symlink only before the rollback.
     database.path.unlink()
-    fill(database.path, "the present")
+    fill(database.path, "live")
 
     def lead_away():
         database.path.unlink()
@@ -289,21 +289,21 @@ def test_no_link_leads_to_another_database(store, database, tmp_path):
 
     with pytest.raises(BackupError, match=r"^no answer$"):
         Restorer(store, [database], Panel(False, writes=lead_away)).restore(restore.plan(store, [database]))
-    assert notes(database.path) == ["the present"]
+    assert notes(database.path) == ["live"]
     assert not database.path.is_symlink()
     assert (tmp_path / "theirs.db").read_bytes() == before
 
 
-def test_a_log_that_goes_meanwhile_is_not_missed(database, monkeypatch):
-    """An app that closes its database removes it."""
+def test_log_that_disappears_meanwhile_is_ignored(database, monkeypatch):
+    """An app that closes its database removes the log."""
     fill(database.path, "text")
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: path.name.endswith("-wal") or exists(path))
     assert database.size() == database.path.stat().st_size
 
 
-def test_a_broken_present_comes_back_with_its_log(store, database, data):
-    """Somebody may yet save something from it."""
+def test_damaged_database_is_rolled_back_with_its_log(store, database, data):
+    """A manual repair may still recover data from it."""
     fill(database.path, "of the backup")
     create.create(store, [database])
     present = {"panel.db": os.urandom(8192), "panel.db-wal": os.urandom(4096)}
@@ -313,8 +313,8 @@ def test_a_broken_present_comes_back_with_its_log(store, database, data):
     assert {path.name: path.read_bytes() for path in data.iterdir()} == present
 
 
-def test_nobody_reads_what_his_log_leads_to(store, database, data, tmp_path):
-    """Root would copy it, and put the copy back where he can read it."""
+def test_symlink_in_place_of_a_log_is_not_copied(store, database, data, tmp_path):
+    """Otherwise, root would copy the target to a place where the owner of the symlink can read it."""
     fill(database.path, "of the backup")
     create.create(store, [database])
     (tmp_path / "secret").write_text("secret")
@@ -326,7 +326,7 @@ def test_nobody_reads_what_his_log_leads_to(store, database, data, tmp_path):
     assert (tmp_path / "secret").read_text() == "secret"
 
 
-def test_a_database_s_folder_that_is_gone_is_made_again(store, tmp_path):
+def test_missing_folder_of_a_database_is_created(store, tmp_path):
     database = Sqlite("database", tmp_path / "own" / "db" / "panel.db")
     database.path.parent.mkdir(parents=True)
     fill(database.path, "of the backup")
@@ -339,8 +339,8 @@ def test_a_database_s_folder_that_is_gone_is_made_again(store, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", *sqlite.COMPANIONS])
 @pytest.mark.parametrize("among_files", [True, False])
-def test_a_pipe_where_a_database_is_makes_nobody_wait(among_files, suffix, store, database, data):
-    """SQLite would, for somebody who writes into it: whoever can write there would have stopped all backups."""
+def test_pipe_in_place_of_a_database_does_not_block(among_files, suffix, store, database, data):
+    """SQLite would wait for a writer, so that any user who can write to the folder could stop all backups."""
     if suffix:
         fill(database.path, "text")
     os.mkfifo(f"{database.path}{suffix}")
@@ -359,8 +359,8 @@ def test_a_pipe_where_a_database_is_makes_nobody_wait(among_files, suffix, store
     assert backup.exitcode == 0
 
 
-def test_a_name_that_is_too_long_for_a_log_ends_no_backup(store, data):
-    """Whoever can write one file must not be able to."""
+def test_name_too_long_for_a_log_does_not_fail_the_backup(store, data):
+    """A user who can create one file must not be able to stop all backups."""
     name = "a" * 255
     fill(data / "u.db", "text")
     (data / "u.db").rename(data / name)
@@ -369,7 +369,7 @@ def test_a_name_that_is_too_long_for_a_log_ends_no_backup(store, data):
         assert f"files/data/{name}" in {entry.member.path for entry in found.entries()}
 
 
-def test_a_folder_that_is_called_like_a_log_is_one(store, data):
+def test_folder_named_like_a_log_is_backed_up(store, data):
     fill(data / "u.db", "text")
     (data / "u.db-wal").mkdir()
     (data / "u.db-wal" / "file").write_text("")
@@ -380,14 +380,14 @@ def test_a_folder_that_is_called_like_a_log_is_one(store, data):
     assert {"files/data/u.db", "files/data/u.db-wal", "files/data/u.db-wal/file"} <= members
 
 
-def test_a_copy_is_loaded_whatever_is_called_like_its_log(database):
-    """It may have come between the look and the copy, and would be in the archive beside that."""
+def test_copy_is_loaded_beside_a_folder_named_like_its_log(database):
+    """The folder may appear between the check and the copy, and is then in the archive beside the copy."""
     fill(database.path, "text")
     Path(f"{database.path}-wal").mkdir()
     assert sqlite.inspect(database.path) == {"notes": 1}
 
 
-def test_a_file_that_cannot_be_read_is_named(store, data, monkeypatch):
+def test_unreadable_file_is_named(store, data, monkeypatch):
     (data / "file").write_text("text")
     inode, read = (data / "file").stat().st_ino, os.read
 
@@ -401,8 +401,8 @@ def test_a_file_that_cannot_be_read_is_named(store, data, monkeypatch):
         create.create(store, [Files("data", data)])
 
 
-def test_a_table_of_an_extension_is_not_counted(store, database):
-    """Its app loads that; SQLite by itself does not know it."""
+def test_virtual_table_of_an_extension_is_not_counted(store, database):
+    """The app loads the extension. SQLite without it cannot read the table."""
     fill(database.path, "text")
     with opened(database.path) as changed:
         changed.execute("CREATE VIRTUAL TABLE vectors USING fts5(text)")
@@ -415,8 +415,8 @@ def test_a_table_of_an_extension_is_not_counted(store, database):
     assert notes(database.path) == ["text"]
 
 
-def test_more_tables_than_a_manifest_has_room_for(store, data):
-    """Whoever can write one file must not be able to end all backups."""
+def test_too_many_tables_for_a_manifest(store, data):
+    """A user who can write one file must not be able to stop all backups."""
     with opened(data / "many.db") as database:
         for number in range(300):
             database.execute(f"CREATE TABLE {'t' * 1000}{number} (id)")
@@ -436,7 +436,7 @@ def spoil_by_a_table(_, database):
 
 
 @pytest.mark.parametrize("spoil", [spoil_by_a_folder, spoil_by_a_table])
-def test_where_no_canary_could_be_written_none_is_looked_for(spoil, store, database, data):
+def test_missing_canary_is_not_checked_by_a_restore(spoil, store, database, data):
     fill(database.path, "text")
     spoil(data, database)
     origins = [Files("data", data, exclude=("panel.db*",)), database]
@@ -445,7 +445,7 @@ def test_where_no_canary_could_be_written_none_is_looked_for(spoil, store, datab
     assert notes(database.path) == ["text"]
 
 
-def test_a_canary_that_somebody_changed_is_told_of(store, data, monkeypatch):
+def test_changed_canary_is_reported(store, data, monkeypatch):
     write = directory._write_canary
 
     def change(folder, canary):
@@ -459,15 +459,15 @@ def test_a_canary_that_somebody_changed_is_told_of(store, data, monkeypatch):
         Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
 
 
-def test_what_is_excluded_stays_where_its_folder_was_not_backed_up(store, data):
-    """The panel's own database is such a file, in a folder that may be younger than the backup."""
+def test_excluded_file_stays_if_its_folder_was_not_backed_up(store, data):
+    """The panel's own database is such a file. Its folder may be newer than the backup."""
     origins = [Files("data", data, exclude=("/db/panel.db", "*.lock"))]
     create.create(store, origins)
     (data / "db").mkdir(mode=0o750)
     if os.geteuid() == 0:
         os.chown(data / "db", 1234, 5678)
     before = (data / "db").stat()
-    (data / "db" / "panel.db").write_text("the present")
+    (data / "db" / "panel.db").write_text("live")
     (data / "db" / "other").write_text("younger than the backup")
     Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert [path.name for path in (data / "db").iterdir()] == ["panel.db"]
@@ -475,17 +475,17 @@ def test_what_is_excluded_stays_where_its_folder_was_not_backed_up(store, data):
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
 
 
-def test_what_was_excluded_only_since_is_not_put_back_into_the_present(store, data):
+def test_file_excluded_since_the_backup_does_not_survive_a_rollback(store, data):
     (data / "app.lock").write_text("of the backup")
     create.create(store, [Files("data", data)])
     (data / "app.lock").unlink()
-    (data / "other.lock").write_text("the present")
+    (data / "other.lock").write_text("live")
     fail_to_restore(store, [Files("data", data, exclude=("*.lock",))])
     assert {path.name for path in data.iterdir()} == {"other.lock", ".aapanel_canary"}
 
 
-def test_what_is_excluded_only_since_is_the_present_one(store, data):
-    """What stays is what there is, and no backup of the present would have it."""
+def test_file_excluded_since_the_backup_keeps_its_live_content(store, data):
+    """The live file stays, because no snapshot contains it."""
     origins = [Files("data", data, exclude=("/uploads", "*.lock"))]
     (data / "uploads").mkdir()
     (data / "uploads" / "old").write_text("of the backup")
@@ -494,24 +494,24 @@ def test_what_is_excluded_only_since_is_the_present_one(store, data):
     (data / "file").write_text("of the backup")
     create.create(store, [Files("data", data)])
     (data / "uploads" / "old").rename(data / "uploads" / "new")
-    (data / "app.lock").write_text("the present")
+    (data / "app.lock").write_text("live")
     (data / "only.lock").unlink()
-    (data / "file").write_text("the present")
+    (data / "file").write_text("live")
     fail_to_restore(store, origins)
     assert {path.name: path.read_text() for path in data.rglob("*") if path.is_file() and path.name[0] != "."} == {
         "new": "of the backup",
-        "app.lock": "the present",
-        "file": "the present",
+        "app.lock": "live",
+        "file": "live",
     }
     Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert [path.name for path in (data / "uploads").iterdir()] == ["new"]
-    assert (data / "app.lock").read_text() == "the present"
+    assert (data / "app.lock").read_text() == "live"
     assert (data / "only.lock").read_text() == "of the backup"
     assert (data / "file").read_text() == "of the backup"
 
 
-def test_what_is_excluded_only_since_is_not_looked_for_through_links(store, data, tmp_path):
-    """What is elsewhere is not carried, and so does not take the place of what was here."""
+def test_excluded_files_are_not_searched_through_symlinks(store, data, tmp_path):
+    """Files behind a symlink are not moved, so they must not replace files of the backup."""
     (data / "uploads").mkdir()
     (data / "uploads" / "one").write_text("of the backup")
     create.create(store, [Files("data", data)])
@@ -524,13 +524,13 @@ def test_what_is_excluded_only_since_is_not_looked_for_through_links(store, data
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY], ids=["immutable", "the root of a file system"])
-def test_nothing_of_the_present_goes_that_cannot_get_back(number, store, data, monkeypatch):
-    """aaPanel makes .user.ini immutable, and so may the panel that was started on what was restored."""
-    (data / ".user.ini").write_text("the present")
+def test_excluded_file_that_cannot_be_moved_back_is_kept(number, store, data, monkeypatch):
+    """aaPanel makes .user.ini immutable, and so may a panel that was started on the restored data."""
+    (data / ".user.ini").write_text("live")
     (data / "file").write_text("of the backup")
     origins = [Files("data", data, exclude=(".user.ini",))]
     create.create(store, origins)
-    (data / "file").write_text("the present")
+    (data / "file").write_text("live")
     rename = os.rename
 
     def refused(name, *arguments, **folders):
@@ -545,48 +545,48 @@ def test_nothing_of_the_present_goes_that_cannot_get_back(number, store, data, m
     ):
         restorer.restore(restore.plan(store, origins))
     assert restorer.settle() == ""
-    assert (data / "file").read_text() == "the present"
+    assert (data / "file").read_text() == "live"
     (aside,) = data.parent.glob("data.aside-*")
-    assert (aside / ".user.ini").read_text() == "the present"
+    assert (aside / ".user.ini").read_text() == "live"
     create.create(store, origins)
 
 
-def test_what_has_no_place_in_the_present_goes_aside(store, data):
-    """Or nothing was backed up any more: the panel wrote it on what was restored, into a folder that is a file now."""
+def test_excluded_file_without_a_place_in_the_live_folder_is_moved_aside(store, data):
+    """The panel wrote it to the restored data, into a folder that is a file in the live data. It must not get lost."""
     (data / "foo").mkdir()
     (data / "foo" / "file").write_text("of the backup")
-    (data / "kept.tmp").write_text("the present")
+    (data / "kept.tmp").write_text("live")
     origins = [Files("data", data, exclude=("*.tmp",))]
     create.create(store, origins)
     (data / "foo" / "file").unlink()
     (data / "foo").rmdir()
-    (data / "foo").write_text("the present")
+    (data / "foo").write_text("live")
     panel = Panel(False, writes=lambda: (data / "foo" / "x.tmp").write_text("of the restored panel"))
     restorer = Restorer(store, origins, panel)
     with pytest.raises(BackupError, match=r"^no answer; .*/data: foo/x\.tmp \(Not a directory\)"):
         restorer.restore(restore.plan(store, origins))
-    assert (data / "foo").read_text() == "the present"
-    assert (data / "kept.tmp").read_text() == "the present"
+    assert (data / "foo").read_text() == "live"
+    assert (data / "kept.tmp").read_text() == "live"
     (aside,) = data.parent.glob("data.aside-*")
     assert (aside / "foo" / "x.tmp").read_text() == "of the restored panel"
     assert not restore.is_interrupted(store)
 
 
-def test_what_has_no_place_in_the_backup_is_named(store, data):
+def test_excluded_file_without_a_place_in_the_backup_is_named(store, data):
     (data / "foo").write_text("of the backup")
     origins = [Files("data", data, exclude=("*.tmp",))]
     create.create(store, origins)
     (data / "foo").unlink()
     (data / "foo").mkdir()
-    (data / "foo" / "x.tmp").write_text("the present")
+    (data / "foo" / "x.tmp").write_text("live")
     with pytest.raises(BackupError, match=r"/data/foo/x\.tmp \(Not a directory\): it is excluded.*: move it"):
         Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
-    assert (data / "foo" / "x.tmp").read_text() == "the present"
+    assert (data / "foo" / "x.tmp").read_text() == "live"
     assert not restore.is_interrupted(store)
 
 
-def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypatch):
-    """By a link in the place of a folder, while it is on its way."""
+def test_excluded_file_is_not_moved_through_a_symlink(store, data, tmp_path, monkeypatch):
+    """An attacker may replace a folder by a symlink while the file is moved."""
     (data / "below").mkdir()
     origins = [Files("data", data, exclude=("*.lock",))]
     create.create(store, origins)
@@ -606,8 +606,8 @@ def test_nobody_leads_what_is_excluded_elsewhere(store, data, tmp_path, monkeypa
     assert (data / "below" / "evil.lock").read_text() == "theirs"
 
 
-def test_a_file_system_below_a_folder_is_not_moved_away(store):
-    """And then emptied with what was there before."""
+def test_mounted_file_system_below_a_folder_is_refused(store):
+    """It would be moved with the folder, and then emptied with the replaced data."""
     points = [Path(point) for point in directory._mounts(Path("/"))]
     assert Path("/proc") in points
     above = next((point.parent for point in points if point.parent not in {Path("/"), *points}), None)
@@ -617,7 +617,7 @@ def test_a_file_system_below_a_folder_is_not_moved_away(store):
         Files("data", above).staging_folder(above.parent / "restore")
 
 
-def test_a_link_does_not_become_a_folder(store, data, tmp_path):
+def test_symlink_in_place_of_a_folder_is_refused(store, data, tmp_path):
     (tmp_path / "link").symlink_to(data)
     origins = [Files("data", tmp_path / "link")]
     create.create(store, origins)
@@ -627,7 +627,7 @@ def test_a_link_does_not_become_a_folder(store, data, tmp_path):
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["", "on another file system"])
-def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, store, data, monkeypatch):
+def test_staging_folder_that_cannot_be_removed_is_reported_only(elsewhere, store, data, monkeypatch):
     (data / "file").write_text("text")
     origins = [Files("data", data)]
     create.create(store, origins)
@@ -636,7 +636,7 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
         monkeypatch.setattr(Files, "staging_folder", lambda mine, _: mine.path.parent / name)
 
     def fails(folder, ignore_errors=False):
-        # Who ignores errors hears of none, and it stays all the same.
+        # With ignore_errors, rmtree raises nothing, but the folder stays.
         if folder.name.startswith(name) and not ignore_errors:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         if not folder.name.startswith(name):
@@ -651,20 +651,20 @@ def test_a_folder_that_cannot_be_removed_is_told_of_and_keeps_nobody(elsewhere, 
     assert [folder.is_dir() and folder.name.startswith(name) for folder in left] == [True, True]
     problems = status.collect(store, origins, RecoveryObjectives(), {}).problems
     assert [f"{folder} is left over from a restore and could not be removed: remove it" for folder in left] == problems
-    # Something long may be at work meanwhile.
+    # A long operation may hold the locks.
     with restore.scratch_lock(store, 0), store.locked(0):
         assert Restorer(store, origins, Panel()).settle() == ""
         assert len(restore.leftovers(store)) == 2
         monkeypatch.undo()
         assert Restorer(store, origins, Panel()).settle() == ""
     assert not list(store.state_dir.glob("restore*"))
-    # Somebody did as he was told.
+    # The operator has removed the folder.
     (store.state_dir / "restore.left-gone").symlink_to(data.parent / f"{name}.left-gone")
     assert restore.leftovers(store) == []
     assert not list(data.parent.glob(f"{name}*"))
 
 
-def test_what_is_loaded_is_not_where_others_could_exchange_it(tmp_path):
+def test_staging_folder_is_not_where_others_could_replace_it(tmp_path):
     home = tmp_path / "bob"
     (home / "mail").mkdir(parents=True)
     home.chmod(0o777)
@@ -673,12 +673,12 @@ def test_what_is_loaded_is_not_where_others_could_exchange_it(tmp_path):
     assert Files("mail", home / "mail")._staging_near(home) == home
 
 
-def test_the_present_is_known_by_its_inode_alone(tmp_path, monkeypatch):
-    """What number its file system has may be another one after a reboot."""
+def test_live_folder_is_recognised_by_its_inode_alone(tmp_path, monkeypatch):
+    """The device number of its file system may change with a reboot."""
     present, other = tmp_path / "present", tmp_path / "other"
     present.mkdir()
     other.mkdir()
-    (present / "file").write_text("the present")
+    (present / "file").write_text("live")
     exchange.swap(present, other)
     lstat = Path.lstat
 
@@ -688,24 +688,24 @@ def test_the_present_is_known_by_its_inode_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "lstat", rebooted)
     assert exchange.swap_back(present, other)
-    assert (present / "file").read_text() == "the present"
+    assert (present / "file").read_text() == "live"
 
 
-def test_a_panel_that_stays_unhealthy_is_no_reason_to_have_no_backups(store, data):
-    """The present is in its place; a deploy that would mend the panel wants a backup first."""
+def test_unhealthy_panel_does_not_prevent_backups(store, data):
+    """The live data is in place, and a deploy that repairs the panel needs a backup first."""
     (data / "file").write_text("of the backup")
     origins = [Files("data", data)]
     create.create(store, origins)
-    (data / "file").write_text("the present")
+    (data / "file").write_text("live")
     restorer = Restorer(store, origins, Panel(False, False))
     with pytest.raises(BackupError, match=r"no answer\. The live data is back in place, but the panel is not healthy"):
         restorer.restore(restore.plan(store, origins))
-    assert (data / "file").read_text() == "the present"
+    assert (data / "file").read_text() == "live"
     assert not restore.is_interrupted(store)
     assert restorer.settle() == ""
 
 
-def test_one_that_died_is_settled_though_the_panel_is_unhealthy(store, data):
+def test_interrupted_restore_is_settled_despite_an_unhealthy_panel(store, data):
     origins = [Files("data", data)]
     create.create(store, origins)
     (store.state_dir / "restore.json").write_text('{"phase": "loading", "staging": {}, "stopped": true}')
@@ -714,15 +714,15 @@ def test_one_that_died_is_settled_though_the_panel_is_unhealthy(store, data):
     assert not restore.is_interrupted(store)
 
 
-def test_a_source_of_another_kind_is_not_brought_back(store, database, data):
-    """It has the same name, and what was backed up under that is none of it."""
+def test_source_of_another_kind_is_not_restored(store, database, data):
+    """It has the name of the source that was backed up, but another kind."""
     fill(database.path, "text")
     create.create(store, [database])
     with pytest.raises(BackupError, match="no good backup contains these sources"):
         restore.plan(store, [Files("database", data)])
 
 
-def test_a_folder_in_another_one_comes_after_it(store, data):
+def test_inner_folder_is_restored_after_the_outer_one(store, data):
     inner = data / "up"
     inner.mkdir()
     (inner / "file").write_text("older")
@@ -730,6 +730,6 @@ def test_a_folder_in_another_one_comes_after_it(store, data):
     (inner / "file").write_text("newer")
     origins = [Files("a", inner), Files("data", data)]
     create.create(store, origins[:1])
-    (inner / "file").write_text("the present")
+    (inner / "file").write_text("live")
     Restorer(store, origins, Panel()).restore(restore.plan(store, origins))
     assert (inner / "file").read_text() == "newer"
