@@ -118,7 +118,7 @@ BEGIN
   END LOOP;
 END $copy$;
 """
-# pg_restore sets this since version 17, whatever the version of the server: https://www.postgresql.org/docs/17/release-17.html
+# Set by pg_restore since version 17, for servers of any version: https://www.postgresql.org/docs/17/release-17.html
 _NEW_SETTING = "transaction_timeout"
 _UNKNOWN_SETTING = re.compile(rf"^pg_restore: error: .*\nCommand was: SET {_NEW_SETTING} = 0;$", re.MULTILINE)
 _COMPLETED = re.compile(r"^pg_restore: warning: errors ignored on restore: [0-9]+\s*\Z", re.MULTILINE)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What cannot shrink is stored, whichever program compresses; and every reader takes the archive for one stream."""
+"""Incompressible data is stored, whichever program compresses, and every reader takes the archive for one stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = b"".join(b"%d bottles of beer on the wall\n" % n for n in range(MIB // 32
 ODD = 333_333
 IN_A_ROW = 8  # MiB of what cannot shrink, before it is stored
 
-# Who decompresses; where there is none of these programs, zlib does it.
+# Decompression programs; without any of them, zlib decompresses.
 READERS = {
     "igzip": [("igzip", "--decompress", "--stdout")],
     "pigz": [("pigz", "--decompress", "--stdout")],
@@ -33,7 +33,7 @@ WRITERS = {"igzip": [("igzip", "-2", "--stdout")], "pigz": [("pigz", "-2", "--st
 
 
 def there(tools):
-    """Those of the programs that this machine has."""
+    """Return the programs that this machine has."""
     return [name for name in tools if name == "zlib" or shutil.which(name)]
 
 
@@ -49,13 +49,13 @@ def archive(tmp_path):
 
 
 def random(mebibytes):
-    """The same in each run."""
+    """Return random bytes that are the same in each run."""
     generator = Random(mebibytes)
     return [generator.randbytes(MIB) for _ in range(mebibytes)]
 
 
 def read(file, tools):
-    """All of it, in pieces of a size that fits nothing."""
+    """Read everything, in pieces of an odd size."""
     stream = GzipReader(file.fileno(), tools)
     pieces = list(iter(lambda: stream.read(ODD), b""))
     stream.close(whole=True)
@@ -76,7 +76,7 @@ def write(file, pieces, tools):
 
 
 def members(file):
-    """What each member of gzip's holds."""
+    """Return the content of each gzip member."""
     file.seek(0)
     rest, found = file.read(), []
     while rest:
@@ -88,14 +88,14 @@ def members(file):
 
 
 @pytest.mark.parametrize("reader", there(READERS))
-def test_all_readers_take_it_for_one_stream(reader, writer, archive):
+def test_all_readers_take_the_members_for_one_stream(reader, writer, archive):
     pieces = [TEXT, *random(IN_A_ROW + 2), TEXT, TEXT[:70_000], *random(IN_A_ROW + 1), b"end"]
     content = write(archive, pieces, writer)
     assert len(members(archive)) == 4
     assert read(archive, READERS[reader]) == content
 
 
-def test_what_cannot_shrink_is_stored_after_a_while(writer, archive):
+def test_incompressible_data_is_stored_after_a_while(writer, archive):
     pieces = [*random(IN_A_ROW + 3), TEXT]
     content = write(archive, pieces, writer)
     first, stored, last = members(archive)
@@ -108,8 +108,8 @@ def test_what_cannot_shrink_is_stored_after_a_while(writer, archive):
     assert os.fstat(archive.fileno()).st_size < len(content)
 
 
-def test_programs_are_not_ended_all_the_time(writer, archive):
-    """Pictures between pages, a log between pictures that is short: none of it is worth a program's end."""
+def test_short_runs_of_incompressible_data_start_no_new_member(writer, archive):
+    """Pictures between pages, or a short log between pictures, are not worth the end of a program."""
     content = write(archive, [piece for picture in random(2 * IN_A_ROW) for piece in (picture, TEXT)], writer)
     assert members(archive) == [content]
     archive.seek(0)
@@ -119,8 +119,8 @@ def test_programs_are_not_ended_all_the_time(writer, archive):
 
 
 @pytest.mark.parametrize("reader", there(READERS))
-def test_one_that_was_cut_is_none(reader, archive):
-    """In a member that is stored, whose bytes a reader could take as they come."""
+def test_a_truncated_archive_is_refused(reader, archive):
+    """In a stored member, whose bytes a reader could return before it sees the end."""
     write(archive, random(IN_A_ROW + 2), [])
     archive.truncate(os.fstat(archive.fileno()).st_size - 100_000)
     with pytest.raises(BackupError):

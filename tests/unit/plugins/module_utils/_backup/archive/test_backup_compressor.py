@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A program that compresses, and dies, or lies: what it did not write is no backup."""
+"""A compression program that dies, or does not write everything, makes no backup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import pytest
 from faulty_host import Host
 
-# Each stands for igzip, and reads from its input what a backup has, between 10 kB and 8 MB.
+# Each replaces igzip, and gets the content of a backup as input, between 10 kB and 8 MB.
 BROKEN = {
     "is killed at once": "kill -9 $$",
     "is killed in the middle": "head -c 5000 | gzip -1; kill -9 $$",
@@ -35,7 +35,7 @@ def host(memory):
 
 @pytest.fixture
 def igzip(tmp_path):
-    """Give a way to have such an igzip from then on, in a process of its own."""
+    """Return a function that installs a script as igzip, for processes that start later."""
 
     def install(script):
         program = tmp_path / "bin" / "igzip"
@@ -51,10 +51,10 @@ def igzip(tmp_path):
     return install
 
 
-# The largest ends in a member that is stored: what compresses has its end in the middle then.
+# The largest backup ends with a stored member, so that the program ends in the middle of the archive.
 @pytest.mark.parametrize("size", [10, 3_000_000, 12_000_000])
 @pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN)
-def test_a_compressor_that_does_not_do_its_work_makes_no_backup(script, size, host, igzip):
+def test_a_failing_compressor_makes_no_backup(script, size, host, igzip):
     (host.data / "file").write_bytes(os.urandom(size))
     before = host.names()
     done = host.run("create", before=igzip(script))
@@ -65,8 +65,8 @@ def test_a_compressor_that_does_not_do_its_work_makes_no_backup(script, size, ho
     host.assert_sound(before)
 
 
-def test_a_compressor_that_does_its_work_makes_one(host, igzip):
-    """A test of the test above."""
+def test_a_working_compressor_makes_a_backup(host, igzip):
+    """Check that the test above fails for the right reason."""
     before = host.names()
     assert host.run("create", before=igzip("gzip -1")).status == 0
     assert len(host.names()) == 2

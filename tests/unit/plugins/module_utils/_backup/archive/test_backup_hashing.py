@@ -17,7 +17,7 @@ pieces = st.lists(st.sampled_from([b"", b"a", b"b" * (64 << 10), b"c" * (200 << 
 
 
 @given(st.lists(pieces, min_size=1, max_size=6))
-def test_many_at_once_are_what_each_is_by_itself(files):
+def test_digests_of_many_files_at_once(files):
     with contextlib.closing(hashing.HashThread()) as running:
         begun = [running.new() for _ in files]
         for place in range(max(map(len, files))):
@@ -28,7 +28,7 @@ def test_many_at_once_are_what_each_is_by_itself(files):
 
 
 class Stuck:
-    """A digest that does not get on before it is let; or that fails."""
+    """A digest that blocks until it is released, or fails."""
 
     def __init__(self, error=None):
         self.may = threading.Event()
@@ -58,12 +58,12 @@ def begun(running, monkeypatch, digest):
     return found
 
 
-def test_whoever_comes_while_others_wait_digests_himself(running, monkeypatch):
+def test_a_full_queue_makes_the_caller_hash_directly(running, monkeypatch):
     stuck = Stuck()
     slow, large = begun(running, monkeypatch, stuck), b"x" * (64 << 10)
     for _ in range(hashing._QUEUED_MAX):
         slow.update(large)
-    # More would have to be kept in memory.
+    # More data would have to be kept in memory.
     fast = running.new()
     fast.update(large)
     assert fast.hexdigest() == hashlib.sha256(large).hexdigest()
@@ -71,7 +71,7 @@ def test_whoever_comes_while_others_wait_digests_himself(running, monkeypatch):
     assert slow.hexdigest() == str(hashing._QUEUED_MAX * len(large))
 
 
-def test_a_failure_reaches_who_asks(running, monkeypatch):
+def test_an_error_is_raised_where_the_digest_is_read(running, monkeypatch):
     broken = begun(running, monkeypatch, Stuck(MemoryError("none left")))
     broken.update(b"x" * (64 << 10))
     with pytest.raises(MemoryError, match="none left"):

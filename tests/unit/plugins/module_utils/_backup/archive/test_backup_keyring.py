@@ -50,7 +50,7 @@ def test_hkdf(master, salt, info, length, key):
     assert found.hex() == key
 
 
-def test_what_is_signed_for_one_purpose_says_nothing_for_another(keys):
+def test_a_signature_for_one_purpose_is_not_valid_for_another(keys):
     def sign(purpose, key=None):
         mac = keys.mac(purpose, key)
         mac.update(b"text")
@@ -61,7 +61,7 @@ def test_what_is_signed_for_one_purpose_says_nothing_for_another(keys):
     assert sign(keyring.MANIFEST) == sign(keyring.MANIFEST, keys.signer)
 
 
-def test_a_rotated_ring_signs_with_another_key_and_knows_the_old_one(keys, tmp_path):
+def test_a_rotated_keyring_signs_with_a_new_key_and_keeps_the_old_one(keys, tmp_path):
     rotated = keys.rotated("2026-11-23")
     assert rotated.signer != keys.signer
     assert rotated.mac(keyring.CATALOG, keys.signer).digest() == keys.mac(keyring.CATALOG).digest()
@@ -73,7 +73,7 @@ def test_a_rotated_ring_signs_with_another_key_and_knows_the_old_one(keys, tmp_p
     assert keyring.load(file) == rotated
 
 
-def test_no_key_is_shown(keys):
+def test_keys_are_not_in_the_representation(keys):
     secret = next(iter(keys.masters.values()))
     assert repr(secret) not in repr(keys)
 
@@ -95,7 +95,7 @@ def test_no_key_is_shown(keys):
         ),
     ],
 )
-def test_what_is_no_keyring_is_refused_without_showing_it(content, word, tmp_path):
+def test_an_invalid_keyring_is_refused_without_quoting_it(content, word, tmp_path):
     file = tmp_path / "keyring.json"
     file.touch(0o600)
     file.write_text(content)
@@ -104,7 +104,7 @@ def test_what_is_no_keyring_is_refused_without_showing_it(content, word, tmp_pat
     assert "s3cret" not in str(error.value)
 
 
-def test_a_ring_that_others_can_read_is_refused(keys, tmp_path):
+def test_a_keyring_that_others_can_read_is_refused(keys, tmp_path):
     file = tmp_path / "keyring.json"
     keyring.save(keys, file)
     file.chmod(0o640)
@@ -122,7 +122,7 @@ def host(memory):
     return host
 
 
-def test_who_began_before_the_key_was_rotated_knows_what_the_new_one_has_signed(host):
+def test_a_process_from_before_a_rotation_accepts_signatures_of_the_new_key(host):
     store = settings.load(host.config).store()
     signer = host.panelctl("key-rotate")["signer"]
     made = host.panelctl("create")
@@ -132,7 +132,7 @@ def test_who_began_before_the_key_was_rotated_knows_what_the_new_one_has_signed(
         pass
 
 
-def test_who_waited_while_the_key_was_rotated_signs_with_the_new_one(host):
+def test_a_process_that_waited_during_a_rotation_signs_with_the_new_key(host):
     found = settings.load(host.config)
     store = found.store()
     signer = host.panelctl("key-rotate")["signer"]

@@ -36,7 +36,7 @@ def read(data):
 
 
 @given(st.lists(st.one_of(files, folders), max_size=5))
-def test_what_is_written_is_read_by_us_and_by_others(found):
+def test_archives_are_readable_here_and_by_tarfile(found):
     written = [(member, b"x" * member.size) for member in found]
     data = archive(*written)
     assert len(data) % 10240 == 0
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_by_us_and_by_others(found):
 
 
 @given(st.integers(8**11 - 1, 2**60))
-def test_a_size_that_a_plain_header_has_no_room_for(size):
+def test_a_size_that_needs_a_pax_header(size):
     member = tar.Member("large", tar.FILE, 0o600, size=size)
     head = tar.header(member)
     found, _ = next(tar.members(io.BytesIO(head).read))
@@ -61,7 +61,7 @@ def test_a_size_that_a_plain_header_has_no_room_for(size):
 
 
 @pytest.mark.parametrize("style", ["ustar", "posix", "gnu"])
-def test_what_gnu_tar_writes_is_read(style, tmp_path):
+def test_archives_of_gnu_tar_are_readable(style, tmp_path):
     deep = tmp_path / "tree" / "folder"
     deep.mkdir(parents=True)
     (deep / "file").write_bytes(b"content")
@@ -70,7 +70,7 @@ def test_what_gnu_tar_writes_is_read(style, tmp_path):
     options = ["--sort=name", f"--format={style}", "--blocking-factor=20", "--no-recursion"]
     shown = ["tree/folder", "tree/folder/empty", "tree/folder/file", f"tree/folder/{'long' * 24}"]
     if style == "gnu":
-        # Longer names are in a way of its own.
+        # GNU's own format has longer names in a type of member that is refused.
         shown.pop()
     done = subprocess.run(["tar", "-C", tmp_path, *options, "-cf", "-", *shown], capture_output=True, check=True)
     found = read(done.stdout)
@@ -78,7 +78,7 @@ def test_what_gnu_tar_writes_is_read(style, tmp_path):
     assert {member.path: content for member, content in found}["tree/folder/file"] == b"content"
 
 
-def test_what_is_written_is_read_by_gnu_tar(tmp_path):
+def test_archives_are_readable_by_gnu_tar(tmp_path):
     long = "/".join(["a" * 60] * 6)
     data = archive(
         (tar.Member("d", tar.FOLDER, 0o750), b""), (tar.Member(f"d/{long}", tar.FILE, 0o640, size=3), b"abc")
@@ -89,7 +89,7 @@ def test_what_is_written_is_read_by_gnu_tar(tmp_path):
 
 
 def hostile(**changes):
-    """An archive by the standard library, of one member with an empty content."""
+    """Return an archive of one empty member, written by the standard library."""
     style = changes.pop("format", tarfile.PAX_FORMAT)
     item = tarfile.TarInfo("member")
     for name, value in changes.items():
@@ -119,7 +119,7 @@ def hostile(**changes):
         b"\x1f\x8b" * tar.BLOCK,
     ],
 )
-def test_what_no_backup_has_is_refused(data):
+def test_unexpected_members_are_refused(data):
     with pytest.raises(NotAuthenticError):
         read(data)
 
@@ -131,8 +131,8 @@ def small():
     return archive((tar.Member("folder", tar.FOLDER, 0o700), b""), (member, b"abc"), (long, b"de"))
 
 
-def test_an_archive_that_was_cut_is_refused_wherever(small):
-    # What fills the last record up is nobody's.
+def test_a_truncated_archive_is_refused_wherever_it_ends(small):
+    # The padding of the last record may be missing.
     needed = len(small.rstrip(b"\0")) // tar.BLOCK * tar.BLOCK + 3 * tar.BLOCK
     for size in range(needed):
         with pytest.raises(NotAuthenticError):
@@ -140,7 +140,7 @@ def test_an_archive_that_was_cut_is_refused_wherever(small):
 
 
 @given(st.data())
-def test_a_flipped_bit_breaks_nothing_but_the_archive(small, data):
+def test_a_flipped_bit_raises_no_other_error(small, data):
     place = data.draw(st.integers(0, len(small) - 1))
     broken = bytearray(small)
     broken[place] ^= 1 << data.draw(st.integers(0, 7))
@@ -148,9 +148,9 @@ def test_a_flipped_bit_breaks_nothing_but_the_archive(small, data):
         found = read(bytes(broken))
     except NotAuthenticError:
         return
-    # What a checksum of tar cannot see are contents, and pax headers of a right form; those the manifest knows.
+    # The checksums of tar do not cover contents and valid pax headers; the manifest does.
     assert len(found) == 3
 
 
-def test_an_unread_content_is_skipped(small):
+def test_unread_content_is_skipped(small):
     assert [member.path for member, _ in tar.members(io.BytesIO(small).read)] == ["folder", "folder/file", "l" * 120]

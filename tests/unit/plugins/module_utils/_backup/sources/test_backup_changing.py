@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Files and folders that change, go, or become something else in the very moment in which they are read."""
+"""Files and folders that change, disappear or are replaced just before they are read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Do something in the moment before a path is opened."""
+    """Call a function just before a path is opened."""
 
     def install(path, action):
         waiting, function = [action], os.open
@@ -50,7 +50,7 @@ def meanwhile(monkeypatch):
 
 
 def back_up(store, data):
-    """Back up, check that what came of it is whole, and give its summary and what comes back."""
+    """Back up, verify the backup, and return its summary and the restored names."""
     summary = create.create(store, [directory.Files("data", data)])
     to = store.folder.parent / "restored"
     with extract.verified_backup(store, summary.name) as (found, archive):
@@ -76,7 +76,7 @@ def replaced(path, make):
     ],
     ids=["link", "pipe", "folder"],
 )
-def test_a_file_that_becomes_something_else_is_missing_and_told_of(make, data, store, meanwhile):
+def test_a_replaced_file_is_left_out_with_a_warning(make, data, store, meanwhile):
     file = data / "folder" / "file"
     meanwhile(file, replaced(file, make))
     summary, found = back_up(store, data)
@@ -86,21 +86,21 @@ def test_a_file_that_becomes_something_else_is_missing_and_told_of(make, data, s
     assert found == {"folder", "other"}
 
 
-def test_a_file_that_goes_is_told_of(data, store, meanwhile):
+def test_a_removed_file_causes_a_warning(data, store, meanwhile):
     file = data / "folder" / "file"
     meanwhile(file, file.unlink)
     summary, found = back_up(store, data)
     assert summary.warnings == (f"{file}: removed while the backup was made",)
-    # It is as if the backup had begun a moment later.
+    # The backup is the same as one that began a moment later.
     assert not summary.partial
     assert found == {"folder", "other"}
 
 
-def test_a_folder_that_goes_is_told_of(data, store, meanwhile):
+def test_a_removed_folder_causes_a_warning(data, store, meanwhile):
     folder = data / "folder"
 
     def first(*_):
-        # It is listed once to know how much room is needed.
+        # The folder is listed once before, to estimate the size.
         meanwhile(folder, lambda: shutil.rmtree(folder))
 
     meanwhile(folder, first)
@@ -109,7 +109,7 @@ def test_a_folder_that_goes_is_told_of(data, store, meanwhile):
     assert found == {"folder", "other"}
 
 
-def test_a_file_that_goes_while_room_is_looked_for_stops_nothing(data, store, monkeypatch):
+def test_a_file_removed_during_the_estimate_is_ignored(data, store, monkeypatch):
     walk = directory.Files._walk
 
     def going(self, warn):
@@ -122,7 +122,7 @@ def test_a_file_that_goes_while_room_is_looked_for_stops_nothing(data, store, mo
     assert back_up(store, data)[1] == {"folder", "other"}
 
 
-def test_a_folder_that_becomes_a_file_is_missing_and_told_of(data, store, meanwhile):
+def test_a_folder_replaced_by_a_file_is_left_out_with_a_warning(data, store, meanwhile):
     folder = data / "folder"
 
     def become():
@@ -137,7 +137,7 @@ def test_a_folder_that_becomes_a_file_is_missing_and_told_of(data, store, meanwh
 
 @pytest.fixture
 def elsewhere(data):
-    """A way to have a link in the place of a folder, which leads to what nobody wants to be backed up."""
+    """Return a function that replaces a folder with a symlink to data that must not be backed up."""
     secret = data.parent / "secret"
     secret.mkdir()
     (secret / "file").write_text("of somebody else\n")
@@ -149,7 +149,7 @@ def elsewhere(data):
     return become
 
 
-def test_a_folder_that_becomes_a_link_is_not_entered(data, store, meanwhile, elsewhere):
+def test_a_folder_replaced_by_a_symlink_is_not_entered(data, store, meanwhile, elsewhere):
     folder = data / "folder"
     meanwhile(folder, lambda: meanwhile(folder, elsewhere))
     summary, found = back_up(store, data)
@@ -158,14 +158,14 @@ def test_a_folder_that_becomes_a_link_is_not_entered(data, store, meanwhile, els
     assert found == {"folder", "other"}
 
 
-def test_a_folder_that_becomes_a_link_once_it_is_entered_leads_nowhere_else(data, store, meanwhile, elsewhere):
+def test_a_folder_replaced_by_a_symlink_while_it_is_walked_is_not_left(data, store, meanwhile, elsewhere):
     meanwhile(data / "folder" / "file", elsewhere)
     _, found = back_up(store, data)
     assert found == {"folder", "folder/file", "other"}
     assert (store.folder.parent / "restored/files/data/folder/file").read_text() == "x" * 3000
 
 
-def test_folders_in_each_other_without_end(data, store):
+def test_folders_that_are_nested_too_deeply(data, store):
     place = data
     for _ in range(200):
         place /= "d"
@@ -175,7 +175,7 @@ def test_folders_in_each_other_without_end(data, store):
     assert summary.warnings[-1].endswith("/d: folders are nested too deeply")
 
 
-def test_a_source_that_goes_ends_the_backup(data, store, meanwhile):
+def test_a_removed_source_fails_the_backup(data, store, meanwhile):
     meanwhile(data, lambda: meanwhile(data, lambda: shutil.rmtree(data)))
     with pytest.raises((BackupError, OSError)):
         create.create(store, [directory.Files("data", data)])
@@ -183,7 +183,7 @@ def test_a_source_that_goes_ends_the_backup(data, store, meanwhile):
 
 
 @pytest.mark.parametrize("change", [lambda file: os.truncate(file, 9000), lambda file: os.truncate(file, 10)])
-def test_a_file_that_grows_or_shrinks_is_as_long_as_it_was(change, data, store, monkeypatch):
+def test_a_growing_or_shrinking_file_keeps_its_first_size(change, data, store, monkeypatch):
     file = data / "folder" / "file"
     read = os.read
 
@@ -198,7 +198,7 @@ def test_a_file_that_grows_or_shrinks_is_as_long_as_it_was(change, data, store, 
     assert (store.folder.parent / "restored/files/data/folder/file").stat().st_size == 3000
 
 
-def test_a_file_that_shrinks_by_much_is_told_of_once(data, store, monkeypatch):
+def test_a_file_that_shrinks_a_lot_causes_one_warning(data, store, monkeypatch):
     file = data / "large"
     file.touch()
     os.truncate(file, 5 << 20)
@@ -213,8 +213,8 @@ def test_a_file_that_shrinks_by_much_is_told_of_once(data, store, monkeypatch):
     assert len(back_up(store, data)[0].warnings) == 2
 
 
-def test_what_the_archive_refuses_is_no_trouble_of_a_file(data, store, monkeypatch):
-    """Or a header would stand there without its content, and the backup be one that cannot be restored."""
+def test_a_write_error_fails_the_backup(data, store, monkeypatch):
+    """Otherwise the archive would have a header without content, and could not be restored."""
 
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -225,7 +225,7 @@ def test_what_the_archive_refuses_is_no_trouble_of_a_file(data, store, monkeypat
     assert store.backups() == []
 
 
-def test_a_path_that_no_restore_takes_is_left_out_and_told_of(data, store):
+def test_a_path_that_a_restore_would_refuse_is_left_out_with_a_warning(data, store):
     deep = data
     for _ in range(130):
         deep /= "d"
@@ -236,7 +236,7 @@ def test_a_path_that_no_restore_takes_is_left_out_and_told_of(data, store):
     assert {"folder/file", "other"} < found
 
 
-def test_ever_so_many_warnings_make_no_manifest_that_nobody_can_read(data, store):
+def test_too_many_warnings_are_cut_to_fit_the_manifest(data, store):
     for number in range(3000):
         (data / f"{number:04}{'l' * 200}").symlink_to("nowhere")
     summary, _ = back_up(store, data)
@@ -244,14 +244,14 @@ def test_ever_so_many_warnings_make_no_manifest_that_nobody_can_read(data, store
     assert 500 < len(summary.warnings) == len(set(summary.warnings))
 
 
-def test_a_manifest_that_nobody_could_read_is_not_written(data, store, monkeypatch):
+def test_a_manifest_with_a_line_that_is_too_long_is_not_written(data, store, monkeypatch):
     monkeypatch.setattr(directory.Files, "add", lambda *_: manifest.SourceRecord("files", "n" * (2 << 20), "files/n"))
     with pytest.raises(BackupError, match="the manifest would have a line of"):
         create.create(store, [directory.Files("data", data)])
     assert list(store.folder.iterdir()) == []
 
 
-def test_a_name_with_strange_bytes_is_told_of_in_one_line(tmp_path):
+def test_a_warning_about_a_name_with_odd_bytes_is_one_line(tmp_path):
     host = Host(tmp_path)
     host.panelctl("key-rotate")
     strange = os.fsdecode(b"line\nSHA256: 0 \xff")
@@ -266,7 +266,7 @@ def test_a_name_with_strange_bytes_is_told_of_in_one_line(tmp_path):
 
 @pytest.fixture
 def ordinary():
-    """A host of somebody who is not root, and the way to become him."""
+    """Return a host of an ordinary user, and a function that switches to that user."""
     root = Path(tempfile.mkdtemp())
     try:
         host = Host(root)
@@ -276,14 +276,14 @@ def ordinary():
                 os.chown(path, NOBODY, NOBODY)
         yield host
     finally:
-        # Where the tests are not run by root, they cannot look into it either.
+        # Without root, the tests cannot read the folder either.
         for closed in root.rglob("closed"):
             closed.chmod(0o700)
         shutil.rmtree(root)
 
 
 def become_ordinary():
-    # A restore imports it late, and somebody else may not be able to read the Python of root's that runs the tests.
+    # Import it now: a restore imports it late, and the ordinary user may not be able to read root's Python.
     importlib.import_module("ctypes")
     if os.geteuid() == 0:
         os.setgroups([])
@@ -291,7 +291,7 @@ def become_ordinary():
         os.setuid(NOBODY)
 
 
-def test_what_an_ordinary_user_may_not_read_is_missing_and_told_of(ordinary):
+def test_files_that_an_ordinary_user_cannot_read_are_left_out_with_a_warning(ordinary):
     (ordinary.data / "closed").mkdir(mode=0)
     (ordinary.data / "secret").touch(mode=0)
     done = ordinary.run("create", before=become_ordinary)

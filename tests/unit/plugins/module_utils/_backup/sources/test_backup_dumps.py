@@ -15,7 +15,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources i
 from hypothesis import given
 from hypothesis import strategies as st
 
-# As mariadb-dump writes them: a row a line, and line ends inside of values as two characters.
+# As in dumps of mariadb-dump: one row per line, and line ends in values are escaped.
 values = st.text(alphabet="ab()`,'\\", max_size=400).map(lambda text: text.encode())
 tables = st.lists(
     st.tuples(st.text(alphabet="ab`é ", min_size=1, max_size=64), st.lists(values, max_size=8)), max_size=5
@@ -23,7 +23,7 @@ tables = st.lists(
 
 
 @given(tables, st.integers(400, 4000))
-def test_rows_are_counted_in_the_dump_wherever_it_is_cut(found, chunk):
+def test_rows_of_a_mariadb_dump_are_counted_in_pieces_of_any_size(found, chunk):
     dump, expected = b"-- MariaDB dump\n", {}
     for name, rows in found:
         quoted = name.replace("`", "``").encode()
@@ -38,7 +38,7 @@ def test_rows_are_counted_in_the_dump_wherever_it_is_cut(found, chunk):
         assert mysql._count(io.BytesIO(dump)) == expected
 
 
-# As pg_restore 17 says it of a server of version 15, whose words may be in any language.
+# Output of pg_restore 17 for a server of version 15, whose messages may be in any language.
 _UNKNOWN = """pg_restore: error: could not execute query: FEHLER:  unbekannter Parameter »transaction_timeout«
 Command was: SET transaction_timeout = 0;
 """
@@ -46,10 +46,10 @@ _END = "pg_restore: warning: errors ignored on restore: 2\n"
 
 
 @pytest.mark.parametrize(
-    ("said", "harmless"),
+    ("stderr", "harmless"),
     [
         (_UNKNOWN * 2 + _END, True),
-        # Killed before it came to its end.
+        # Killed before it completed.
         (_UNKNOWN, False),
         (_UNKNOWN + _END + _UNKNOWN, False),
         ("", False),
@@ -60,15 +60,15 @@ _END = "pg_restore: warning: errors ignored on restore: 2\n"
             False,
         ),
         (_UNKNOWN + "pg_restore: error: COPY failed for table x: ERROR:  disk full\n" + _END, False),
-        # A server that was stopped in the middle.
+        # The server was stopped meanwhile.
         (_UNKNOWN + "pg_restore: error: could not execute query: server closed the connection\n", False),
     ],
 )
-def test_an_older_server_may_not_know_a_setting_and_nothing_else(said, harmless):
-    assert postgresql.only_new_setting(said) is harmless
+def test_only_the_unknown_setting_of_an_older_server_is_ignored(stderr, harmless):
+    assert postgresql.only_new_setting(stderr) is harmless
 
 
-# Stand for the programs of a server that does not know the setting: what pg_restore does is said.
+# Replace the programs, for a server that does not know the setting; each test gives the exit status of pg_restore.
 _PROGRAMS = {
     "psql": "exit 0",
     "pg_restore": f"cat >&2 <<'END'\n{_UNKNOWN}{_END}END\n",
@@ -79,7 +79,7 @@ _PROGRAMS = {
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Puts programs into a folder, where they are found first."""
+    """Return a function that puts scripts first in PATH, under the names of programs."""
     folder = tmp_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -95,15 +95,15 @@ def programs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("ends", "well"), [("exit 1", True), ("kill -9 $$", False), ("exit 2", False)])
-def test_one_that_is_killed_has_not_restored(ends, well, programs, tmp_path):
+def test_a_killed_pg_restore_has_not_restored(ends, well, programs, tmp_path):
     database = postgresql.Postgresql("database", "aapanel", "aapanel")
     programs(pg_restore=_PROGRAMS["pg_restore"] + ends)
     with contextlib.nullcontext() if well else pytest.raises(BackupError, match="pg_restore failed"):
         database._restore(tmp_path / "dump")
 
 
-class Nothing:
-    """Takes what would go into an archive."""
+class Recorder:
+    """Records the members that would be written to an archive."""
 
     def __init__(self):
         self.members = []
@@ -120,7 +120,7 @@ class Nothing:
     [
         ("exit 0", "is incomplete"),
         ("printf '%s\\n' '-- MariaDB dump' 'CREATE TABLE x (n int);'", "is incomplete"),
-        # The words in a row are not its end.
+        # The text in a row is not the end of the dump.
         (
             "printf '%s\\n' '-- MariaDB dump' \"INSERT INTO x VALUES ('-- Dump completed on 2026-01-01');\"",
             "is incomplete",
@@ -130,18 +130,18 @@ class Nothing:
         ("echo 'Table definition has changed, please retry transaction' >&2; exit 3", "retry transaction"),
     ],
 )
-def test_a_dump_that_is_not_whole_is_none(does, why, programs, tmp_path):
+def test_an_incomplete_mariadb_dump_is_refused(does, why, programs, tmp_path):
     programs(mariadb_dump=does)
-    out = Nothing()
+    out = Recorder()
     with pytest.raises(BackupError, match=why):
         mysql.Mysql("database", "aapanel", tmp_path / "cnf").add(out, tmp_path)
     assert out.members == []
 
 
-def test_a_dump_of_mariadb_has_all_that_there_is_as_it_was_in_one_moment(programs, tmp_path):
+def test_a_mariadb_dump_is_consistent_and_complete(programs, tmp_path):
     whole = "printf '%s\\n' '-- MariaDB dump' '-- Dump completed on 2026-11-22 21:30:00'"
     programs(mariadb_dump=f'echo "$*" >>{tmp_path}/asked; {whole}')
-    out = Nothing()
+    out = Recorder()
     mysql.Mysql("database", "aapanel", tmp_path / "cnf").add(out, tmp_path)
     assert out.members == ["mysql/database.sql"]
     defaults, *options, database = (tmp_path / "asked").read_text().splitlines()[0].split()
@@ -158,15 +158,15 @@ def test_a_dump_of_mariadb_has_all_that_there_is_as_it_was_in_one_moment(program
         ({"pg_dump": "echo 'password authentication failed' >&2; exit 1"}, "password authentication failed"),
     ],
 )
-def test_a_dump_of_postgresql_that_is_not_whole_is_none(scripts, why, programs, tmp_path):
+def test_an_incomplete_postgresql_dump_is_refused(scripts, why, programs, tmp_path):
     programs(**scripts)
-    out = Nothing()
+    out = Recorder()
     with pytest.raises(BackupError, match=why):
         postgresql.Postgresql("database", "aapanel", "aapanel").add(out, tmp_path)
     assert out.members == []
 
 
-# As pg_restore prints them: a row a line, where line ends, tabs and backslashes inside of values are two characters.
+# As pg_restore prints them: one row per line; line ends, tabs and backslashes in values are escaped.
 copied = st.text(alphabet="ab.;() N", max_size=200).map(lambda text: text.replace(" ", "\\\\").encode())
 named = st.sampled_from(["public.a", 'public."A b"', '"odd.one"."with ""quotes"""', "s.t2"])
 
@@ -175,7 +175,7 @@ named = st.sampled_from(["public.a", 'public."A b"', '"odd.one"."with ""quotes""
     st.lists(st.tuples(named, st.lists(copied, max_size=8)), max_size=5, unique_by=lambda table: table[0]),
     st.integers(1, 300),
 )
-def test_rows_are_counted_in_a_dump_of_postgresql_wherever_it_is_cut(found, chunk):
+def test_rows_of_a_postgresql_dump_are_counted_in_pieces_of_any_size(found, chunk):
     text = b"--\n-- PostgreSQL database dump\n--\n\nSET lock_timeout = 0;\n"
     for name, rows in found:
         text += b'\n--\n-- Data for Name: x; Type: TABLE DATA\n--\n\nCOPY %s (n, "m o") FROM stdin;\n' % name.encode()
@@ -184,8 +184,8 @@ def test_rows_are_counted_in_a_dump_of_postgresql_wherever_it_is_cut(found, chun
     assert postgresql.count_rows(pieces) == {name: len(rows) for name, rows in found}
 
 
-def test_several_pieces_of_a_table_are_one():
-    """A partitioned one may be loaded through its root, a piece for each partition; a column may have any name."""
+def test_several_parts_of_a_table_are_added_up():
+    """A partitioned table may be loaded through its root, in a part for each partition; columns may have any name."""
     piece = b'\nCOPY public.root (n, "a\n) b") FROM stdin;\n1\n2\n\\.\n'
     assert postgresql.count_rows([piece * 3]) == {"public.root": 6}
 
@@ -195,7 +195,7 @@ def table(rows, root=None, leaf=True):
 
 
 @pytest.mark.parametrize("loaded", ["leaves", "root"])
-def test_what_both_can_tell_of_is_compared(loaded):
+def test_only_tables_counted_on_both_sides_are_compared(loaded):
     counted = {
         "public.plain": table(3),
         "public.empty": table(0),
@@ -213,7 +213,7 @@ def test_what_both_can_tell_of_is_compared(loaded):
     assert there_are == {**there_were, "public.empty": 0}
 
 
-def test_a_row_of_any_length_takes_no_memory():
+def test_long_rows_take_little_memory():
     row = [b"x" * (1 << 20)] * 200
     text = [b"\nCOPY public.a  FROM stdin;\n", *row, b"\n", *row, b"\n\\.\n"]
     tracemalloc.start()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A backup whose archive is broken is called good by nobody who could know it."""
+"""No command reports a backup as good if its archive is known to be broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host(memory):
 
 @pytest.fixture
 def made(host):
-    """The names of two backups."""
+    """Create two backups; return their names."""
     return [host.panelctl("create")["name"] for _ in range(2)]
 
 
@@ -70,7 +70,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("kind", SEEN)
-def test_what_can_be_seen_without_reading_is_seen(kind, host, made):
+def test_damage_that_shows_without_reading_is_reported(kind, host, made):
     somebody, says = SEEN[kind]
     somebody(archive(host, made[1]))
     assert states(host, 4) == {made[0]: "good", made[1]: "broken"}
@@ -80,11 +80,11 @@ def test_what_can_be_seen_without_reading_is_seen(kind, host, made):
     assert status == 1
     assert f"PROBLEM: {made[1]}: {archive(host, made[1])}: " in told
     assert f"  data: {made[0]}, " in told
-    # Who asks for the newest one is not told of another one that it is good.
+    # A check of the newest backup does not fall back to another one.
     assert host.panelctl("verify", status=4)[0]["name"] == made[1]
 
 
-def test_one_that_cannot_be_looked_at_keeps_nobody_from_the_others(host, made, monkeypatch):
+def test_an_unreadable_archive_does_not_hide_the_other_backups(host, made, monkeypatch):
     plain = Path.lstat
 
     def lstat(path):
@@ -97,7 +97,7 @@ def test_one_that_cannot_be_looked_at_keeps_nobody_from_the_others(host, made, m
     assert f"{archive(host, made[0])}: Input/output error" in host.command("list")[1]
 
 
-def test_what_was_found_by_reading_is_remembered(host, made):
+def test_damage_found_by_reading_is_remembered(host, made):
     flip(archive(host, made[1]))
     assert states(host, 0) == dict.fromkeys(made, "good")
     for _ in range(2):
@@ -105,23 +105,23 @@ def test_what_was_found_by_reading_is_remembered(host, made):
     assert host.panelctl("verify", made[0])
     assert states(host, 4) == {made[0]: "good", made[1]: "broken"}
     assert "the content is not what was signed" in host.command("status")[1]
-    # It is mended by whoever brings the right one.
+    # Putting the right archive back repairs the backup.
     flip(archive(host, made[1]))
     assert states(host, 0) == dict.fromkeys(made, "good")
     assert "PROBLEM: " + made[1] not in host.command("status")[1]
 
 
-def test_what_was_found_by_mistake_is_forgotten_by_who_reads_it_again(host, made):
+def test_a_wrong_mark_is_removed_by_the_next_verification(host, made):
     CorruptMarkers(host.state).mark(made[1], archive(host, made[1]).stat())
     assert states(host, 4) == {made[0]: "good", made[1]: "broken"}
     assert host.panelctl("verify", "--all")
     assert states(host, 0) == dict.fromkeys(made, "good")
 
 
-def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(host, made, memory):
+def test_a_restore_uses_the_newest_good_backup_or_the_named_one(host, made, memory):
     flip(archive(host, made[1]))
     to = str(memory / "restored")
-    # Nobody knew.
+    # The damage is not known yet.
     assert "its content is not what was signed" in host.command("restore", "--to", to)[1]
     told = host.command("restore", "--to", to)[1]
     assert f"data from {made[0]}" in told
@@ -140,7 +140,7 @@ def test_a_restore_takes_the_newest_good_one_and_one_by_its_name_or_not_at_all(h
     assert "is newer" not in host.command("restore", "--yes")[1]
 
 
-def test_it_is_no_young_backup_and_not_the_last_good_one(host, made):
+def test_a_broken_backup_does_not_count_as_young_or_as_the_last_good_one(host, made):
     archive(host, made[1]).unlink()
     assert BackupService(settings.load(host.config)).newest().name == made[0]
     status, told = host.command("remove", made[0], "--yes")
@@ -150,10 +150,10 @@ def test_it_is_no_young_backup_and_not_the_last_good_one(host, made):
 
 
 @pytest.mark.parametrize("known", [0, 1])
-def test_one_that_nobody_has_adopted_is_not_left_out(known, host, made):
-    ledger = host.state / "ledger"
-    # Two lines for the first backup, to a machine that knows it, the other one seems to be its own.
-    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[: 2 * known]))
+def test_a_backup_that_was_not_adopted_is_verified_too(known, host, made):
+    catalog = host.state / "ledger"
+    # The first two lines are about the first backup. To a machine that knows it, the second backup seems to be its own.
+    catalog.write_text("".join(catalog.read_text().splitlines(keepends=True)[: 2 * known]))
     archive(host, made[1]).unlink()
     status, told = host.command("adopt", "--all")
     assert (status, f"{made[1]}  FAILED: " in told) == (4, True)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The ledger of a host that has made backups for years."""
+"""The catalog of a host that has made backups for years."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 @pytest.fixture
 def grown(memory, keys):
-    """A ledger of a thousand backups, all pruned but the last three."""
-    ledger = Catalog(memory / "ledger", keys)
+    """A catalog of a thousand backups, of which all but the last three are pruned."""
+    catalog = Catalog(memory / "ledger", keys)
     for seq in range(1, 1001):
         moment = BEGAN + timedelta(minutes=20 * seq)
         record = Record(CREATED, seq, names.format_name(moment, seq), f"{seq:064x}", names.timestamp(moment))
-        ledger.append(record)
+        catalog.append(record)
         if seq <= 997:
-            ledger.append(Record(PRUNING, seq, record.name, record.manifest, record.at))
-            ledger.append(Record(PRUNED, seq, record.name, record.manifest, record.at))
-    return ledger
+            catalog.append(Record(PRUNING, seq, record.name, record.manifest, record.at))
+            catalog.append(Record(PRUNED, seq, record.name, record.manifest, record.at))
+    return catalog
 
 
 def peak(action):
-    """Return the bytes that something takes, at most."""
+    """Return the peak memory of a call, in bytes."""
     tracemalloc.start()
     try:
         kept = action()
@@ -50,7 +50,7 @@ def peak(action):
         tracemalloc.stop()
 
 
-def test_of_what_was_pruned_little_is_kept(grown, keys):
+def test_pruned_backups_take_little_memory(grown, keys):
     read, taken = peak(lambda: Catalog(grown.file, keys))
     assert (len(read.existing()), len(read.pruned()), read.newest.seq) == (3, 997, 1000)
     assert read.created(read.pruned()[0]).manifest == f"{1:064x}"
@@ -59,7 +59,7 @@ def test_of_what_was_pruned_little_is_kept(grown, keys):
     assert taken < 0.02 * grown.file.stat().st_size
 
 
-def test_a_command_reads_it_once_for_all_backups_that_there_are(memory, monkeypatch):
+def test_a_command_reads_the_catalog_once_for_all_backups(memory, monkeypatch):
     host = Host(memory)
     host.settings["sets"] = {"full": {"retention": {**RULES, "newest": 3}}}
     host.write_settings()
@@ -74,8 +74,8 @@ def test_a_command_reads_it_once_for_all_backups_that_there_are(memory, monkeypa
         assert len(read) == 1, command
 
 
-def test_what_another_one_writes_down_is_read(store):
-    """And by whoever changes a line that was read already, somebody is told."""
+def test_records_of_another_process_are_read(store):
+    """A change of a line that was read before is reported, too."""
     create.create(store, [])
     before = store.catalog()
     assert store.catalog() is before

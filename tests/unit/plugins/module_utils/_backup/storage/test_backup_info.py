@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What people read of a backup says what was signed, or is no part of a backup that is verified."""
+"""Verification refuses an `.info` file that is not what was signed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def summary(keys):
     )
 
 
-def test_every_byte_and_every_length_counts(summary, keys, tmp_path):
+def test_each_changed_byte_and_length_is_refused(summary, keys, tmp_path):
     path, content = tmp_path / "info", info.render(summary, keys)
     path.write_bytes(content)
     info.check(path, summary, keys)
@@ -49,7 +49,7 @@ def test_every_byte_and_every_length_counts(summary, keys, tmp_path):
             info.check(path, summary, keys)
 
 
-def test_that_of_another_backup_is_not_this_ones(summary, keys, tmp_path):
+def test_the_file_of_another_backup_is_refused(summary, keys, tmp_path):
     path, mine = tmp_path / "info", (f"Name: {summary.name}", f"SHA256: {summary.sha256}")
     for other in (
         replace(summary, name="backup_20261123T040000Z_000008", warnings=(f"x {mine[0]}", f"y\n{mine[0]}")),
@@ -60,7 +60,7 @@ def test_that_of_another_backup_is_not_this_ones(summary, keys, tmp_path):
             info.check(path, summary, keys)
 
 
-def test_it_is_signed_as_the_manual_says(summary, keys):
+def test_the_signature_is_as_documented(summary, keys):
     *lines, signature = info.render(summary, keys).splitlines(keepends=True)
     domain = b"aapanel.pipeline/backup/info/v2"
     key = keyring.hkdf(keys.masters[keys.signer], info=domain)
@@ -69,7 +69,7 @@ def test_it_is_signed_as_the_manual_says(summary, keys):
 
 
 @pytest.mark.parametrize("somebody", [lambda path: path.unlink(), lambda path: path.write_text("SHA256: 0\n")])
-def test_verifying_notices_and_restoring_does_not_need_it(somebody, memory):
+def test_verify_needs_the_file_and_restore_does_not(somebody, memory):
     host = Host(memory)
     host.panelctl("key-rotate")
     host.panelctl("create")

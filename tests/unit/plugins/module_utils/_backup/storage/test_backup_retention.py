@@ -26,7 +26,7 @@ gaps = st.lists(st.integers(1, 60 * 24 * 40), max_size=40)
 
 
 def series(minutes):
-    """Backups so many minutes apart, newest first, as of NOW."""
+    """Return backups at these intervals in minutes, newest first, up to NOW."""
     found, age = [], 0
     for number, gap in enumerate(minutes):
         seq = len(minutes) - number
@@ -36,7 +36,7 @@ def series(minutes):
 
 
 @given(gaps, policies, st.sets(st.integers(1, 40)))
-def test_what_stays_and_what_goes(minutes, policy, pinned):
+def test_which_backups_are_kept_and_removed(minutes, policy, pinned):
     made = series(minutes)
     pins = {f"b{seq:03}" for seq in pinned}
     found = decide(made, {"full": policy}, NOW, pins)
@@ -51,7 +51,7 @@ def test_what_stays_and_what_goes(minutes, policy, pinned):
 
 
 @given(gaps, policies, st.sets(st.integers(1, 40)))
-def test_what_is_broken_is_no_reason_for_a_good_one_to_go(minutes, policy, broken):
+def test_a_broken_backup_never_causes_the_removal_of_a_good_one(minutes, policy, broken):
     made = [replace(backup, broken=backup.seq in broken) for backup in series(minutes)]
     good = [backup for backup in made if not backup.broken]
     assume(not good or NOW - good[0].began < timedelta(days=45))
@@ -68,7 +68,7 @@ def test_a_second_prune_removes_nothing(minutes, policy):
     assert decide(left, {"full": policy}, NOW).remove == []
 
 
-def test_a_year_of_every_twenty_minutes():
+def test_a_year_of_a_backup_every_twenty_minutes():
     made = series([20] * (3 * 24 * 365))
     found = decide(made, {"full": Policy()}, NOW)
     kept = sorted((backup for backup in made if backup.name in found.keep), key=lambda backup: backup.seq)
@@ -78,7 +78,7 @@ def test_a_year_of_every_twenty_minutes():
 
 
 @pytest.mark.parametrize("offset", [timedelta(days=365), timedelta(days=-365), timedelta(hours=1)])
-def test_a_clock_that_jumps_removes_nothing(offset):
+def test_a_clock_that_jumps_stops_the_prune(offset):
     made = series([20] * 100)
     with pytest.raises(BackupError, match=r"clock|days old"):
         decide(made, {"full": Policy(0, 0, 0, 0, 1)}, NOW + offset if offset.days else NOW - offset)
@@ -87,19 +87,19 @@ def test_a_clock_that_jumps_removes_nothing(offset):
         decide([newest, *made], {"full": Policy(0, 0, 0, 0, 1)}, NOW)
 
 
-def test_one_that_was_made_with_a_wrong_clock_removes_nothing():
+def test_a_backup_made_with_a_wrong_clock_stops_the_prune():
     made = series([20] * 10)
     wrong = [Candidate(b.name, b.seq, b.began - timedelta(days=365) if b.seq == 5 else b.began) for b in made]
     with pytest.raises(BackupError, match="went back"):
         decide(wrong, {"full": Policy(0, 0, 0, 0, 1)}, NOW)
 
 
-def test_the_last_one_always_stays():
+def test_the_last_backup_is_always_kept():
     with pytest.raises(BackupError, match="newest"):
         decide(series([20]), {"full": Policy(newest=0)}, NOW)
 
 
-def test_each_set_has_its_own_rules():
+def test_each_set_has_its_own_policy():
     daily = [replace(backup, began=backup.began - timedelta(hours=9)) for backup in series([24 * 60] * 10)]
     often = [
         replace(backup, name=f"o{backup.seq}", seq=100 + backup.seq, set="databases") for backup in series([20] * 9)
@@ -109,7 +109,7 @@ def test_each_set_has_its_own_rules():
     assert list(found.keep) == ["x", "b008", "b009", "b010", "o8", "o9"]
 
 
-def test_what_restores_have_replaced_stays_for_some_weeks():
+def test_snapshots_of_restores_are_kept_for_some_weeks():
     daily = [replace(backup, set=names.BEFORE_RESTORE) for backup in series([24 * 60] * 60)]
     rules = {names.BEFORE_RESTORE: settings._BEFORE_RESTORE.retention}
     kept = [backup for backup in daily if backup.name in decide(daily, rules, NOW).keep]
@@ -119,14 +119,14 @@ def test_what_restores_have_replaced_stays_for_some_weeks():
     assert [backup.seq for backup in often if backup.name in decide(often, rules, NOW).keep] == [9, 8, 7]
 
 
-def test_what_was_adopted_is_older_than_what_was_made_here_whatever_its_number():
-    """A machine died and another has its place: the numbers of both begin with one, and its clock was another one."""
+def test_adopted_backups_count_as_older_than_own_ones_whatever_their_numbers():
+    """When a machine replaces another one, the numbers of both begin with one, and their clocks differ."""
     old = [Candidate(f"old{seq}", seq, NOW - timedelta(days=9, hours=-seq), adopted=True) for seq in range(1, 9)]
     own = [Candidate(f"own{seq}", seq, NOW - timedelta(hours=9 - seq)) for seq in (1, 2, 9)]
     policy = Policy(0, 0, 0, 0, 4)
     found = decide([*own, *old], {"full": policy}, NOW)
     assert list(found.keep) == ["old8", "own1", "own2", "own9"]
     assert found.remove == [f"old{seq}" for seq in range(1, 8)]
-    # Of what was made here the clock still has to be right.
+    # For own backups the clock still has to be right.
     with pytest.raises(BackupError, match="went back"):
         decide([*old, *[replace(backup, began=NOW - timedelta(hours=backup.seq)) for backup in own]], {}, NOW)
