@@ -24,7 +24,7 @@ from ..archive.writer import Writer
 from ..errors import BackupError
 from . import exchange, excluded, gather, sqlite
 from .gather import Found, Warn
-from .source import CANARY, compare, kept, quarantine_path
+from .source import CANARY, check_loaded, kept_path, quarantine_path
 
 FILES = "files"
 _CANARY_FILE = f".{CANARY}"
@@ -131,8 +131,8 @@ class Files:
         folder = staging / record.member
         rows: dict[str, int] = {}
         for path in sorted({key.partition(_TABLE)[0] for key in record.rows}):
-            rows |= {f"{path}{_TABLE}{table}": count for table, count in sqlite.inspect(folder / path).items()}
-        compare(self.name, record, rows, _read_canary(folder) if record.canary else "")
+            rows |= {f"{path}{_TABLE}{table}": count for table, count in sqlite.check_and_count(folder / path).items()}
+        check_loaded(self.name, record, rows, _read_canary(folder) if record.canary else "")
 
     def swap(self, staging: Path) -> None:
         """Swap the two folders, in one step if possible; then move what is excluded into the restored one."""
@@ -178,7 +178,7 @@ class Files:
         return staging / FILES / self.name
 
     def _own(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.own")
+        return kept_path(staging, f"{self.name}.own")
 
     def _walk(self, warn: Warn) -> Iterator[Found]:
         return gather.walk_directory(self.path, self.exclude, warn)

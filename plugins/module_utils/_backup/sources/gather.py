@@ -178,8 +178,8 @@ class _Databases:
     def take(self, member: str, path: Path, descriptor: int) -> None:
         """Begin to copy a database; `finish` adds it."""
         self.finish()
-        check_free_space(self._scratch, sqlite.size(path), f"the copy of {path}", "Make room.")
-        copying = self._executor.submit(_copied, path, os.fstat(descriptor), self._scratch)
+        check_free_space(self._scratch, sqlite.size(path), f"the copy of {path}", "Free some space.")
+        copying = self._executor.submit(_copy_same_file, path, os.fstat(descriptor), self._scratch)
         self._current = _Database(member, os.dup(descriptor), copying)
 
     def take_companion(self, member: str, found: Found) -> bool:
@@ -228,12 +228,12 @@ def _companions(member: str) -> set[str]:
     return {f"{member}{suffix}" for suffix in sqlite.COMPANIONS}
 
 
-def _copied(path: Path, status: os.stat_result, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
-    """Copy a database, and check that it is still the file that was opened; see `sqlite.copied`.
+def _copy_same_file(path: Path, status: os.stat_result, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
+    """Copy a database, and check that it is still the file that was opened; see `sqlite.copy_and_check`.
 
     :param status: of the open file.
     """
-    copy, rows = sqlite.copied(path, scratch)
+    copy, rows = sqlite.copy_and_check(path, scratch)
     # SQLite has opened it by name once more, and others may have replaced it meanwhile.
     with contextlib.suppress(OSError):
         if os.path.samestat(path.lstat(), status):

@@ -20,7 +20,7 @@ from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
 from ..programs import run
-from .source import CANARY, compare, kept, record_absence, was_absent
+from .source import CANARY, check_loaded, kept_path, record_absence, was_absent
 
 MYSQL = "mysql"
 _CHUNK = 1 << 20  # bytes
@@ -112,7 +112,7 @@ class Mysql:
         has_canary = record.canary and CANARY in rows
         canary = self._query(f"SELECT id FROM {CANARY}", self.scratch) if has_canary else ""  # noqa: S608 (a constant)
         # The rows in dumps of MySQL cannot be counted.
-        compare(self.name, record, rows if "MariaDB" in record.tool else record.rows, canary)
+        check_loaded(self.name, record, rows if "MariaDB" in record.tool else record.rows, canary)
 
     def swap(self, staging: Path) -> None:
         """Dump the live database, and load the backup into its place: these servers cannot rename a database."""
@@ -148,14 +148,14 @@ class Mysql:
         return staging / MYSQL / f"{self.name}.sql"
 
     def _kept(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.sql")
+        return kept_path(staging, f"{self.name}.sql")
 
     def _kept_charset(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.charset")
+        return kept_path(staging, f"{self.name}.charset")
 
     def _keep(self, staging: Path) -> None:
         durable.write(self._kept_charset(staging), self._charset())
-        unfinished = kept(staging, f"{self.name}.new")
+        unfinished = kept_path(staging, f"{self.name}.new")
         with unfinished.open("w+b") as dump:
             self._dump(dump)
             os.fsync(dump.fileno())

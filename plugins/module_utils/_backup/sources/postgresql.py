@@ -20,7 +20,7 @@ from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
 from ..programs import ProgramError, run, stream
-from .source import CANARY, compare, record_absence, was_absent
+from .source import CANARY, check_loaded, record_absence, was_absent
 
 POSTGRESQL = "postgresql"
 #: The database for queries about the whole server.
@@ -221,7 +221,7 @@ class Postgresql:
         counted = json.loads(self._query(self.scratch, _COUNT))
         dumped, rows = comparable(record.rows, counted)
         canary = self._query(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if record.canary else ""  # noqa: S608 (a constant)
-        compare(self.name, replace(record, rows=dumped), rows, canary)
+        check_loaded(self.name, replace(record, rows=dumped), rows, canary)
 
     def swap(self, staging: Path) -> None:
         """Swap the names of the two databases, in one transaction."""

@@ -124,7 +124,7 @@ class Source(Protocol):
         """
 
 
-def compare(name: str, record: SourceRecord, rows: Mapping[str, int], canary: str) -> None:
+def check_loaded(name: str, record: SourceRecord, rows: Mapping[str, int], canary: str) -> None:
     """Check that loaded data has the rows and the canary of the backup.
 
     :raises BackupError: it has not.
@@ -142,7 +142,7 @@ def compare(name: str, record: SourceRecord, rows: Mapping[str, int], canary: st
         )
 
 
-def kept(staging: Path, name: str) -> Path:
+def kept_path(staging: Path, name: str) -> Path:
     """Return the path for a copy of the previous data, which is kept until the restore has succeeded."""
     folder = staging / "kept"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -156,9 +156,9 @@ def quarantine_path(path: Path) -> Path:
 
 def record_absence(name: str, staging: Path) -> None:
     """Record that the source did not exist before the restore."""
-    durable.write(kept(staging, f"{name}.none"), "")
+    durable.write(kept_path(staging, f"{name}.none"), "")
 
 
 def was_absent(name: str, staging: Path) -> bool:
     """Tell whether the source did not exist before the restore."""
-    return kept(staging, f"{name}.none").exists()
+    return kept_path(staging, f"{name}.none").exists()

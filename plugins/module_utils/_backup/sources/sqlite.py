@@ -28,7 +28,7 @@ from ..archive import names
 from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import AbsentError, BackupError
-from .source import CANARY, compare, kept, quarantine_path, record_absence, was_absent
+from .source import CANARY, check_loaded, kept_path, quarantine_path, record_absence, was_absent
 
 SQLITE = "sqlite"
 #: The first bytes of a database. https://www.sqlite.org/fileformat.html
@@ -77,7 +77,7 @@ class Sqlite:
         member = f"{SQLITE}/{self.name}.sqlite3"
         if not self.exists():
             raise AbsentError(f"{self.path}: the database does not exist")
-        copy, rows = copied(self.path, scratch)
+        copy, rows = copy_and_check(self.path, scratch)
         with copy:
             out.file(member, copy.fileno(), self.path.stat())
         return SourceRecord(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
@@ -99,8 +99,8 @@ class Sqlite:
     def load(self, record: SourceRecord, staging: Path) -> None:
         """Check the integrity of the database, and compare rows and canary."""
         file = staging / record.member
-        rows = inspect(file)
-        compare(self.name, record, rows, _canary(file) if record.canary and CANARY in rows else "")
+        rows = check_and_count(file)
+        check_loaded(self.name, record, rows, _canary(file) if record.canary and CANARY in rows else "")
 
     def swap(self, staging: Path) -> None:
         """Copy the loaded database over the live one, in one transaction; programs that have it open see the change."""
@@ -132,14 +132,14 @@ class Sqlite:
         """Do nothing: everything is in the staging folder."""
 
     def _kept(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.sqlite3")
+        return kept_path(staging, f"{self.name}.sqlite3")
 
     def _broken(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.broken")
+        return kept_path(staging, f"{self.name}.broken")
 
     def _keep(self, staging: Path) -> None:
         """Copy the live database into the staging folder; a copy with one of the two final names is complete."""
-        unfinished = kept(staging, f"{self.name}.new")
+        unfinished = kept_path(staging, f"{self.name}.new")
         try:
             _copy(self.path, unfinished)
         except BackupError:
@@ -165,7 +165,7 @@ def size(path: Path) -> int:
     return sum(status.st_size for status in found if status)
 
 
-def copied(path: Path, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
+def copy_and_check(path: Path, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
     """Copy a database, and check the copy.
 
     :returns: the copy, which is removed when it is closed, and the number of rows by table.
@@ -174,12 +174,12 @@ def copied(path: Path, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
     with contextlib.ExitStack() as stack:
         copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=scratch, prefix=f"{names.TEMPORARY}sqlite-"))
         _copy(path, Path(copy.name))
-        rows = inspect(Path(copy.name))
+        rows = check_and_count(Path(copy.name))
         stack.pop_all()
     return copy, rows
 
 
-def inspect(path: Path) -> dict[str, int]:
+def check_and_count(path: Path) -> dict[str, int]:
     """Check a database that nobody writes to; return the number of rows by table.
 
     :raises BackupError: it is corrupt.

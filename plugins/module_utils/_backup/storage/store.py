@@ -196,7 +196,7 @@ class Store:
         try:
             durable.sync(self.folder)
         except OSError:
-            # It exists, but a crash may lose the name.
+            # A crash could still lose the name: remove it, so that nobody relies on this backup.
             published.unlink()
             raise
 
@@ -216,11 +216,11 @@ class Store:
 
     def remove_leftovers(self, catalog: Catalog) -> list[str]:
         """Remove the leftovers of backups and prunes that died; return the files. The caller holds the lock."""
-        present, left = catalog.existing(), []
+        existing, left = catalog.existing(), []
         for file in _files(self.folder):
             name = names.stem(file)
             unfinished = name is not None and names.is_name(name) and not self.path(name, names.MANIFEST).exists()
-            if file.startswith(names.TEMPORARY) or (unfinished and name not in present):
+            if file.startswith(names.TEMPORARY) or (unfinished and name not in existing):
                 (self.folder / file).unlink()
                 left.append(file)
         for file in _files(self.state_dir):

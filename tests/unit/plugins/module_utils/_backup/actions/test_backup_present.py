@@ -384,7 +384,7 @@ def test_copy_is_loaded_beside_a_folder_named_like_its_log(database):
     """The folder may appear between the check and the copy, and is then in the archive beside the copy."""
     fill(database.path, "text")
     Path(f"{database.path}-wal").mkdir()
-    assert sqlite.inspect(database.path) == {"notes": 1}
+    assert sqlite.check_and_count(database.path) == {"notes": 1}
 
 
 def test_unreadable_file_is_named(store, data, monkeypatch):
