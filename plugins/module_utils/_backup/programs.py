@@ -15,7 +15,7 @@ from .._host import programs
 from .._host.errors import HostError
 from .errors import BackupError
 
-#: What an operator has set for own sessions with these programs must not direct a backup to another server.
+#: Prefixes of variables that an operator may set for these programs: they must not send a backup to another server.
 _UNSET = ("PG", "MYSQL", "RCLONE_", "AWS_")
 
 Stream = programs.Stream

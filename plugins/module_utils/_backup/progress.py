@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Progress of an operation, for whoever watches it."""
+"""Progress of an operation, for the person who watches it."""
 
 from __future__ import annotations
 

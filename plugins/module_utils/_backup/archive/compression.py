@@ -248,7 +248,7 @@ class _ExternalCompressor:
 
     def _read_output(self) -> None:
         try:
-            # Close the pipe in any case, or the program would block for ever on a full one.
+            # Close the pipe in any case: the program would block on a full one without limit.
             with os.fdopen(self._output, "rb", buffering=_SMALL) as output:
                 while data := output.read(_OUTPUT):
                     self._put(data)

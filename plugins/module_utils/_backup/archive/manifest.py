@@ -36,7 +36,7 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What the manifest says about a source.
+    """The entry of a source in the summary.
 
     :param kind: files, sqlite, postgresql or mysql.
     :param member: path in the archive: of the dump, or of the folder.

@@ -38,7 +38,7 @@ def no_warning(text: str, *, partial: bool = False) -> None:
 
 
 class Found(NamedTuple):
-    """What a walk has found.
+    """A file, folder or other entry that a walk has found.
 
     :param path: relative to the folder that is walked.
     :param full_path: the path for messages, and for functions that cannot use a descriptor.

@@ -138,7 +138,7 @@ class Postgresql:
     """A database on a PostgreSQL server, dumped by pg_dump in its custom format.
 
     Rows are counted in the dump. A session that counted them beside pg_dump would hold a lock on each table. A client
-    that alters one would wait for that session, and pg_dump would wait for the client, for ever.
+    that alters one would wait for that session, and pg_dump would wait for the client: a deadlock.
     https://www.postgresql.org/docs/current/app-pgdump.html
 
     :param user: role that can read everything; for restores it must be able to create databases, and be a member of the

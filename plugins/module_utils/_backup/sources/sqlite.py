@@ -203,7 +203,7 @@ def _backup(origin: sqlite3.Connection, target: sqlite3.Connection) -> None:
     deadline = time.monotonic() + _TIMEOUT
 
     def check_deadline(status: int, *_: int) -> None:
-        # Python retries for ever, and another process may never release its lock.
+        # Python retries without limit, and another process may never release its lock.
         if status in _BUSY and time.monotonic() >= deadline:
             raise sqlite3.OperationalError(
                 f"the database was locked for {_TIMEOUT:g} s; find out which program holds it, and try again"
@@ -298,7 +298,7 @@ def _connect(path: Path, mode: str, timeout: float | None = None) -> Iterator[sq
 
 
 def _check(path: Path) -> None:
-    """Refuse anything but regular files: SQLite would open a pipe and block for ever, or follow a symlink.
+    """Refuse anything but regular files: SQLite would open a pipe and block, or follow a symlink.
 
     Others may be able to write to the folder of a database.
     """

@@ -18,7 +18,7 @@ _FOLDER = "broken"
 
 
 class CorruptMarkers:
-    """What reading archives has found, for commands that do not read them.
+    """Marks of the archives that were found corrupt, for commands that do not read archives.
 
     A mark is a hint and proves nothing: a restore reads the whole archive in any case.
     """

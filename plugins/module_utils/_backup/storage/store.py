@@ -246,7 +246,7 @@ class Store:
             try:
                 path.unlink(missing_ok=True)
             except IsADirectoryError:
-                # Whoever put a folder there could fill it faster than it is emptied; under another name it is harmless.
+                # Do not empty it: another process could fill it faster than that. Under another name it is harmless.
                 path.rename(self.folder / f"{names.QUARANTINED}{secrets.token_hex(4)}-{path.name}")
             durable.sync(self.folder)
         self.corrupt_markers.clear(name)
