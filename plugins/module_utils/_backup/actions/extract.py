@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -33,6 +34,7 @@ from ..progress import SILENT, Progress
 from ..storage.store import RESERVED_SPACE, Store, check_size, missing_archive, open_file
 
 _CHUNK = 1 << 20  # bytes
+_NO_FOLDER = (errno.ELOOP, errno.ENOENT, errno.ENOTDIR)
 _WRITEBACK_MIN = 64 << 10  # bytes; the kernel gathers smaller writes better by itself
 _PENDING_DIGESTS_MAX = 64  # files whose digest may lag behind while the next ones are written
 # Size of the content divided by the size of the archive: text reaches 30, zeroes reach 1000.
@@ -388,11 +390,14 @@ class _ExtractionRoot:
 
         :param make: whether to create the folders that are missing.
         :raises NotAuthenticError: something else than a folder is in the way.
+        :raises OSError: a folder cannot be created or opened.
         """
         try:
             return nofollow.open_folder(self._root, path, 0o700 if make else None)
         except OSError as error:
-            raise NotAuthenticError(f"{path!r}: {error.filename or path!r} is not a folder: {error.strerror}") from None
+            if error.errno not in _NO_FOLDER:
+                raise
+            raise NotAuthenticError(f"{path!r}: {error.filename!r} is not a folder: {error.strerror}") from None
 
     def _close_current(self) -> None:
         if self._current[1] != self._root:
