@@ -27,7 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from lab_host import DOMAIN, ROOT, docker, judge, play, remove, serves, start_host, write_inventory
-from load import percentile
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from kit.load import percentile
 
 HOST, CLIENT = "bench-switch", "bench-client"
 COLOURS = ("blue", "green")
@@ -168,7 +171,7 @@ def live_colour() -> str:
 
 def start_client() -> None:
     docker("run", "--detach", "--name", CLIENT, "--hostname", CLIENT, "aapanel-lab/bookworm", "sleep", "infinity")
-    docker("cp", str(ROOT / "tests/bench/load.py"), f"{CLIENT}:/load.py")
+    docker("cp", str(ROOT / "tests/kit/load.py"), f"{CLIENT}:/load.py")
 
 
 def deploy(source: Path, inventory: Path) -> float:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-LOAD = Path(__file__).resolve().parents[1] / "bench" / "load.py"
+LOAD = Path(__file__).resolve().parents[1] / "kit" / "load.py"
 TOKEN = "token-of-the-tests"
 STREAM = (b"0 ".ljust(1024, b".") + b"\n") * 50 + b"end\n"
 

@@ -117,7 +117,7 @@ def test_what_is_outside_of_the_time_asked_for_does_not_count():
         ("", "startup", "Ansible"),
         ("ansible.builtin.include_tasks", "Deploy", "Ansible"),
         ("aapanel.pipeline.release", "Build", "builds"),
-        ("ansible.builtin.command", "panel : Virtualenv | Make it", "builds"),
+        ("ansible.builtin.command", "panel : Virtualenv | Create it", "builds"),
         ("aapanel.pipeline.deployment", "Start the slot", "starts"),
         ("wait", "Ask until it answers", "waits"),
         ("ansible.builtin.command", "Run pytest, and show what it said", "stories"),

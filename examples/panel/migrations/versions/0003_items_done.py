@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Items can be ticked off. Only adds: the release before this one goes on working with the new table."""
+"""Add the column items.done. An expand migration: the previous release keeps working."""
 
 from __future__ import annotations
 
