@@ -60,7 +60,7 @@ class RecoveryObjectives:
 
 @dataclass(frozen=True)
 class SourceResult:
-    """What a drill found out about one source.
+    """The findings of a drill about one source.
 
     :param age: seconds between its backup and the drill.
     :param canary: the canary that the backup contains; empty if none was written.

@@ -35,7 +35,7 @@ from ..storage.store import RESERVED_SPACE, Store, check_size, missing_archive, 
 
 _CHUNK = 1 << 20  # bytes
 _NO_FOLDER = (errno.ELOOP, errno.ENOENT, errno.ENOTDIR)
-_WRITEBACK_MIN = 64 << 10  # bytes; the kernel gathers smaller writes better by itself
+_WRITEBACK_MIN = 64 << 10  # bytes; smaller writes are left to the kernel, which combines them
 _PENDING_DIGESTS_MAX = 64  # files whose digest may lag behind while the next ones are written
 # Size of the content divided by the size of the archive: text reaches 30, zeroes reach 1000.
 _RATIO_MAX = 200

@@ -47,7 +47,7 @@ Plan = Mapping[str, Sequence[Source]]
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was restored.
+    """The result of a restore.
 
     :param sources: the backup that each source came from, by the source's name.
     :param snapshot: name of the backup of the data that was replaced; empty if there was none to back up, or none was
@@ -78,7 +78,7 @@ class RestoreResult:
 
 @dataclass(frozen=True)
 class _RecoveryRecord:
-    """What the next run needs to settle an interrupted restore.
+    """The state of a restore, by which the next run settles it if it is interrupted.
 
     :param staging: the staging folder of each source, by its name, in the order in which sources are swapped.
     :param stopped: whether the restore stopped a running panel, which has to be started again.

@@ -41,7 +41,7 @@ NEWEST = "newest"
 
 @dataclass(frozen=True)
 class FetchRequest:
-    """What to fetch.
+    """The parameters of a fetch.
 
     :param name: name of a backup, or NEWEST; empty for all. NEWEST and all leave out backups that were pruned here.
     :param adopt: whether to add fetched backups to the catalog.
@@ -57,7 +57,7 @@ class FetchRequest:
 
 @dataclass
 class FetchResult:
-    """What a fetch did, by names of backups.
+    """The result of a fetch, as names of backups.
 
     :param here: those that this host already had.
     :param unknown: those that are not in the catalog; they have to be adopted before they count.

@@ -48,7 +48,7 @@ class Problem:
 
 @dataclass
 class PushResult:
-    """What a push did.
+    """The result of a push.
 
     :param newest: name of the newest backup that the remote has now.
     """
