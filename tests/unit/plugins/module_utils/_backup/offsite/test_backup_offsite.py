@@ -350,7 +350,7 @@ def test_rclone_does_not_write_its_configuration(host, place):
 def test_different_file_of_the_same_name_is_not_overwritten(suffix, host, place):
     first, second = host.create(), host.create()
     place.write(f"{first}{suffix}", b"somebody's")
-    assert "is not written over" in host.panelctl("push", status=4)
+    assert "is not overwritten" in host.panelctl("push", status=4)
     there = place.files()
     assert there[f"{first}{suffix}"] == b"somebody's"
     assert set(files_of(second)) <= set(there)
@@ -385,7 +385,7 @@ def test_changed_size_of_a_copy_is_reported(host, place):
     name = host.create()
     host.panelctl("push")
     place.write(f"{name}{INFO}", b"Name: other\n")
-    assert "is not written over" in host.panelctl("push", status=4)
+    assert "is not overwritten" in host.panelctl("push", status=4)
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
