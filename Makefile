@@ -74,6 +74,11 @@ bench-switch: $(VENV)/.test ## Measure 100 switches under load, nginx -s reload,
 bench-backup: $(VENV)/.test ## Measure backups, compared with tar and pigz, restic and borg (ROUNDS=5 MEGABYTES=443)
 	@python tests/bench/backup.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MEGABYTES),--megabytes $(MEGABYTES))
 
+.PHONY: recording
+recording: $(VENV)/.test ## Record a deploy and a rollback for the README: docs/images/deploy.svg
+	@tests/lab/lab up
+	@DOCKER_HOST="$$(tests/lab/lab socket)" python tests/bench/recording.py
+
 .PHONY: build
 build: $(VENV)/.controller ## Build the collection's archive
 	@ansible-galaxy collection build --force

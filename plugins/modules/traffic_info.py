@@ -112,6 +112,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings
 
 
 def main() -> None:
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "base_dir": {"type": "path", "default": "/opt/aapanel"},

@@ -2,12 +2,12 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loads a deployed example panel with every kind of traffic at once, and verifies each answer.
+"""Load a deployed example panel with all kinds of traffic together, and verify each response.
 
-Runs on any Python from 3.11 on with nothing but its standard library, so that it can be copied into a bare container.
-Goes on for --duration seconds, or until its standard input closes, or until SIGTERM; then finishes what is in flight.
-Prints one JSON object a line: one each second while it runs, and the summary as the last one. Exit status 1 if
-anything failed. POST and upload need the panel's token in the environment, as PANEL_API_TOKEN.
+Needs only the standard library of Python 3.11 or newer, so that it can be copied into a minimal container.
+Runs for --duration seconds, or until its standard input closes, or until SIGTERM; then finishes requests in flight.
+Prints a JSON object per line: one each second, and the summary as the last one. The exit status is 1 if anything
+failed. --post and --upload need the panel's token in the environment variable PANEL_API_TOKEN.
 
     load.py --url http://10.0.0.2 --host-header panel.test --duration 60 --get 16 --websocket 20
 """
@@ -36,12 +36,12 @@ from urllib.parse import urlsplit
 
 STREAM_SECONDS = 5
 STREAM_CHUNK = 1024  # bytes
-UPLOAD_SIZE = 64 * 1024  # bytes, in UPLOAD_PIECES over about half a second: an upload lasts across a switch
+UPLOAD_SIZE = 64 * 1024  # bytes, sent in UPLOAD_PIECES over about half a second, longer than a switch
 UPLOAD_PIECES = 5
 PIECE_PAUSE = 0.1  # seconds
 ECHO_PAUSE = 0.2  # seconds between two messages of a WebSocket
-SHORT_LIFE = 10.0  # seconds that every second WebSocket lives; the others live as long as the load
-RETRY_PAUSE = 0.1  # seconds after a failure: a dead server shall not be asked ten thousand times a second
+SHORT_LIFE = 10.0  # lifetime of every second WebSocket, in seconds; the others stay open until the end
+RETRY_PAUSE = 0.1  # seconds after a failure, to limit the rate of requests to a dead server
 KEPT_REASONS = 4
 MESSAGE_LIMIT = 1024 * 1024  # bytes
 NORMAL_CLOSURE = 1000
@@ -49,21 +49,21 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
 class UnexpectedError(Exception):
-    """The server answered, but not what it should have; the text says what came."""
+    """Unexpected response of the server; the text contains the response."""
 
 
 class ClosedError(UnexpectedError):
     """The server sent a WebSocket's close frame."""
 
     def __init__(self, code: int | None) -> None:
-        """Keep the code, None where the frame had none."""
+        """Store the close code; None if the frame had no code."""
         super().__init__(f"closed by the server with code {code}")
         self.code = code
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response that was read to its end; names of headers in lower case."""
+    """A complete response; names of headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -71,64 +71,72 @@ class Answer:
 
     @property
     def closes(self) -> bool:
-        """Whether the server announced that it will close the connection."""
+        """Return whether the server announced that it closes the connection."""
         return self.headers.get("connection", "").lower() == "close"
 
     def expect(self, status: int) -> dict[str, object]:
-        """The body as a JSON object; raises UnexpectedError for another status, no JSON, or no X-Release and X-Slot."""
+        """Return the body as a JSON object.
+
+        :raises UnexpectedError: another status, invalid JSON, or a missing header X-Release or X-Slot.
+        """
         self.expect_status(status)
         try:
             value = json.loads(self.body)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise UnexpectedError(f"expected a JSON object, came {self.start()}")
+            raise UnexpectedError(f"expected a JSON object, got {self.start()}")
         return value
 
     def expect_status(self, status: int) -> None:
-        """Raise UnexpectedError for another status, or if X-Release or X-Slot is missing."""
+        """Check the status.
+
+        :raises UnexpectedError: another status, or a missing header X-Release or X-Slot.
+        """
         if self.status != status:
-            raise UnexpectedError(f"expected {status}, came {self.status}: {self.start()}")
+            raise UnexpectedError(f"expected {status}, got {self.status}: {self.start()}")
         for name in ("x-release", "x-slot"):
             if not self.headers.get(name):
-                raise UnexpectedError(f"expected a header {name}, came none")
+                raise UnexpectedError(f"expected a header {name}, got none")
 
     def start(self) -> str:
-        """The first 60 characters of the body, on one line."""
+        """Return the first 60 characters of the body, on one line."""
         return " ".join(self.body[:60].decode("utf-8", "replace").split()) or "nothing"
 
 
 class Connection:
-    """An HTTP/1.1 connection: one request after the other."""
+    """An HTTP/1.1 connection for consecutive requests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take over a connected pair of streams."""
+        """Wrap a connected pair of streams."""
         self.reader = reader
         self.writer = writer
-        self.asked = 0
+        self.requests_sent = 0
 
     @classmethod
     async def open(cls, host: str, port: int) -> Connection:
-        """Connect; raises OSError."""
+        """Connect.
+
+        :raises OSError: the connection fails.
+        """
         return cls(*await asyncio.open_connection(host, port))
 
     def ended(self) -> bool:
-        """Whether the server has closed the connection while it was idle, as far as it is known here."""
+        """Return whether the server has closed the idle connection, as far as known here."""
         return self.reader.at_eof() or self.reader.exception() is not None
 
     def close(self) -> None:
-        """Close without waiting."""
+        """Close the connection without waiting."""
         self.writer.close()
 
-    async def ask(self, pieces: Sequence[bytes]) -> Answer:
-        """Send a request, with a pause between its pieces, and read the answer to its end.
+    async def send(self, pieces: Sequence[bytes]) -> Answer:
+        """Send a request, with a pause between its pieces, and read the complete response.
 
-        Raises:
-            OSError: the connection was reset or cannot be written to.
-            EOFError: it ended before the answer did.
-            UnexpectedError: what came is no HTTP/1.1.
+        :raises OSError: the connection was reset or cannot be written to.
+        :raises EOFError: the connection ended before the response.
+        :raises UnexpectedError: the response is not valid HTTP/1.1.
         """
-        self.asked += 1
+        self.requests_sent += 1
         for number, piece in enumerate(pieces):
             if number:
                 await asyncio.sleep(PIECE_PAUSE)
@@ -137,7 +145,7 @@ class Connection:
         return Answer(status, headers, await self._body(headers))
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """Read status and headers; raises as `ask` does."""
+        """Read status and headers; raises the errors of `send`."""
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError as error:
@@ -145,7 +153,7 @@ class Connection:
         first, *lines = raw[:-4].decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
         if version != "HTTP/1.1" or not rest[:3].isdigit():
-            raise UnexpectedError(f"expected an answer in HTTP/1.1, came {first[:80]!r}")
+            raise UnexpectedError(f"expected an HTTP/1.1 response, got {first[:80]!r}")
         pairs = (line.partition(":") for line in lines)
         return int(rest[:3]), {name.lower(): value.strip() for name, _, value in pairs}
 
@@ -154,7 +162,7 @@ class Connection:
             return await self._chunks()
         length = headers.get("content-length", "")
         if not length.isdigit():
-            raise UnexpectedError(f"expected a body of a known length, came Content-Length {length!r}")
+            raise UnexpectedError(f"expected a body of a known length, got Content-Length {length!r}")
         return await self.reader.readexactly(int(length))
 
     async def _chunks(self) -> bytes:
@@ -164,10 +172,10 @@ class Connection:
             try:
                 size = int(line.partition(b";")[0], 16)
             except ValueError as error:
-                raise UnexpectedError(f"expected a chunk's size, came {line[:40]!r}") from error
+                raise UnexpectedError(f"expected a chunk's size, got {line[:40]!r}") from error
             chunk = await self.reader.readexactly(size + 2)
             if chunk[-2:] != b"\r\n":
-                raise UnexpectedError(f"a chunk of {size} bytes is longer than it said")
+                raise UnexpectedError(f"a chunk is longer than its size of {size} bytes")
             if not size:
                 return bytes(whole)
             whole += chunk[:-2]
@@ -175,7 +183,7 @@ class Connection:
 
 @dataclass
 class Tally:
-    """What became of the requests of one kind."""
+    """Results of the requests of one kind."""
 
     requests: int = 0
     failed: int = 0
@@ -183,7 +191,7 @@ class Tally:
     why: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, object]:
-        """Counts, latencies in milliseconds, and the first failures in words."""
+        """Return counts, latencies in milliseconds, and descriptions of the first failures."""
         ranked = sorted(self.seconds)
         return {
             "requests": self.requests,
@@ -196,7 +204,7 @@ class Tally:
 
 @dataclass
 class WebSockets:
-    """What became of the WebSockets. One that this side closed was not cut."""
+    """Results of the WebSockets; `cut` excludes those that this client closed."""
 
     opened: int = 0
     open: int = 0
@@ -208,7 +216,7 @@ class WebSockets:
 
 
 def percentile(ranked: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile of sorted values; 0 if there are none."""
+    """Return the nearest-rank percentile of sorted values; 0 if there are none."""
     return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)] if ranked else 0.0
 
 
@@ -217,20 +225,20 @@ Check = Callable[[Answer], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of request: how to make the next one and its check, and how the connection is used."""
+    """A kind of request: a function that returns the next request and its check, and the use of the connection."""
 
     make: Callable[[], tuple[Sequence[bytes], Check]]
-    asked: str
+    description: str
     keep: bool = True
     pause: float = 0.0  # seconds between two requests
-    lasts: float = 0.0  # seconds that an answer takes when all is well
+    lasts: float = 0.0  # normal duration of a response in seconds
 
 
 class Load:
-    """All clients together, and what they saw."""
+    """All clients, and their results."""
 
     def __init__(self, options: argparse.Namespace, token: str) -> None:
-        """Prepare; raises nothing, connects nowhere."""
+        """Prepare the clients, without connecting."""
         parts = urlsplit(options.url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._host_header = options.host_header or parts.netloc
@@ -249,7 +257,7 @@ class Load:
         self._began = time.monotonic()
 
     async def run(self) -> dict[str, Any]:
-        """Run all clients until `stop` is set and the last answer is in; returns the summary."""
+        """Run all clients until `stop` is set and all requests have ended; returns the summary."""
         kinds = {
             "get": Kind(self._make_get, "GET"),
             "fresh": Kind(self._make_fresh, "GET, a connection each", keep=False, pause=0.01),
@@ -268,7 +276,7 @@ class Load:
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """Return the results so far."""
         seconds = self._elapsed()
         requests = sum(tally.requests for tally in self.tallies.values())
         return {
@@ -286,7 +294,7 @@ class Load:
     async def _report(self) -> None:
         while not self.stop.is_set():
             await self._pause(1.0)
-            say(
+            print_json(
                 {
                     "seconds": round(self._elapsed(), 2),
                     "requests": sum(tally.requests for tally in self.tallies.values()),
@@ -299,7 +307,7 @@ class Load:
         return time.monotonic() - self._began
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, but wake up when told to stop."""
+        """Sleep, but wake up if `stop` is set."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
@@ -307,12 +315,12 @@ class Load:
             pass
 
     async def _client(self, name: str, kind: Kind) -> None:
-        """Ask again and again, on one connection for as long as the server lets it."""
+        """Send requests until `stop` is set, on one connection for as long as the server keeps it open."""
         tally = self.tallies[name]
         connection: Connection | None = None
         while not self.stop.is_set():
             if connection is not None and connection.ended():
-                # Not announced, but noticed in time: any client would connect anew.
+                # The server closed the idle connection without notice. Any client would reconnect.
                 self.closed_idle += 1
                 connection.close()
                 connection = None
@@ -323,12 +331,12 @@ class Load:
                 async with asyncio.timeout(self._timeout + kind.lasts):
                     if connection is None:
                         connection = await Connection.open(self._host, self._port)
-                    answer = await connection.ask(pieces)
+                    answer = await connection.send(pieces)
                 check(answer)
             except (OSError, EOFError, UnexpectedError) as error:
                 tally.failed += 1
-                where = f"request {connection.asked} of its connection" if connection else "connecting"
-                self._note(tally.why, f"{kind.asked}, {where}: {in_words(error, self._timeout)}")
+                where = f"request {connection.requests_sent} of its connection" if connection else "connecting"
+                self._note(tally.why, f"{kind.description}, {where}: {describe_error(error, self._timeout)}")
                 if connection is not None:
                     connection.close()
                     connection = None
@@ -365,7 +373,7 @@ class Load:
 
         def check(answer: Answer) -> None:
             if answer.expect(201).get("title") != title:
-                raise UnexpectedError(f"expected the title {title!r}, came {answer.start()}")
+                raise UnexpectedError(f"expected the title {title!r}, got {answer.start()}")
 
         return (self._write("/api/items", "application/json", len(body)) + body,), check
 
@@ -379,7 +387,7 @@ class Load:
 
         def check(answer: Answer) -> None:
             if answer.expect(201).get("sha256") != hashlib.sha256(content).hexdigest():
-                raise UnexpectedError(f"expected the digest of what was sent, came {answer.start()}")
+                raise UnexpectedError(f"expected the digest of the upload, got {answer.start()}")
 
         return pieces, check
 
@@ -392,7 +400,7 @@ class Load:
         return (self._request("GET", path),), check_stream
 
     async def _websocket(self, life: float) -> None:
-        """Keep one WebSocket open for `life` seconds at a time, and echo on it."""
+        """Open WebSockets one after another, each for `life` seconds, and send messages to be echoed."""
         while not self.stop.is_set():
             connection: Connection | None = None
             try:
@@ -401,7 +409,7 @@ class Load:
                     await self._shake_hands(connection)
             except (OSError, EOFError, UnexpectedError) as error:
                 self.websockets.refused += 1
-                self._note(self.websockets.why, f"handshake: {in_words(error, self._timeout)}")
+                self._note(self.websockets.why, f"handshake: {describe_error(error, self._timeout)}")
                 if connection is not None:
                     connection.close()
                 await self._pause(RETRY_PAUSE)
@@ -414,11 +422,11 @@ class Load:
                     await self._echo(connection)
                     await self._pause(ECHO_PAUSE)
                 async with asyncio.timeout(self._timeout):
-                    await say_goodbye(connection)
+                    await close_websocket(connection)
             except (OSError, EOFError, UnexpectedError) as error:
                 self.websockets.cut += 1
                 age = time.monotonic() - began
-                self._note(self.websockets.why, f"open for {age:.2f} s: {in_words(error, self._timeout)}")
+                self._note(self.websockets.why, f"open for {age:.2f} s: {describe_error(error, self._timeout)}")
             finally:
                 self.websockets.open -= 1
                 connection.close()
@@ -437,54 +445,54 @@ class Load:
         )
         status, headers = await connection.head()
         if status != 101:
-            raise UnexpectedError(f"expected 101, came {status}")
-        # RFC 6455, 4.2.2: proof that the answer is a WebSocket server's and to this very request.
+            raise UnexpectedError(f"expected 101, got {status}")
+        # RFC 6455, 4.2.2: proves that a WebSocket server has answered this request.
         proof = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest()).decode()
         if headers.get("sec-websocket-accept") != proof:
             raise UnexpectedError(f"wrong Sec-WebSocket-Accept {headers.get('sec-websocket-accept')!r}")
 
     async def _echo(self, connection: Connection) -> None:
-        """Send a text and wait for it; raises as `Connection.ask` does if the WebSocket ended instead."""
+        """Send a text and wait for its echo; raises the errors of `Connection.send` if the WebSocket ends."""
         sent = b"echo " + os.urandom(8).hex().encode()
         async with asyncio.timeout(self._timeout):
             connection.writer.write(frame(1, sent))
-            came = await message(connection)
+            received = await message(connection)
         self.websockets.messages += 1
-        if came != sent:
+        if received != sent:
             self.websockets.mismatched += 1
-            self._note(self.websockets.why, f"sent {sent!r}, came {came[:40]!r}")
+            self._note(self.websockets.why, f"sent {sent!r}, got {received[:40]!r}")
 
 
 def check_identity(answer: Answer) -> None:
-    """A page that names release and slot in its body, too: the answer is whole, and nobody else's."""
-    told = answer.expect(200)
+    """Check that release and slot in the body equal the headers: the response is complete, and not another client's."""
+    body = answer.expect(200)
     for key in ("release", "slot"):
-        if told.get(key) != answer.headers[f"x-{key}"]:
+        if body.get(key) != answer.headers[f"x-{key}"]:
             raise UnexpectedError(f"header x-{key} is {answer.headers[f'x-{key}']!r}, the body: {answer.start()}")
 
 
 def check_stream(answer: Answer) -> None:
-    """All lines of /stream, of the length that was asked for, and its end."""
+    """Check the length and the end of a response of /stream."""
     answer.expect_status(200)
     length = STREAM_SECONDS * 10 * (STREAM_CHUNK + 1) + len(b"end\n")
     if len(answer.body) != length or not answer.body.endswith(b"\nend\n"):
-        raise UnexpectedError(f"expected {length} bytes up to `end`, came {len(answer.body)}: {answer.body[-20:]!r}")
+        raise UnexpectedError(f"expected {length} bytes up to `end`, got {len(answer.body)}: {answer.body[-20:]!r}")
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """One whole frame of less than 126 bytes, masked as a client has to (RFC 6455, 5.2 and 5.3)."""
+    """Return a frame with a payload of less than 126 bytes, masked as required for clients (RFC 6455, 5.2 and 5.3)."""
     mask = os.urandom(4)
     masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
     return bytes([0x80 | opcode, 0x80 | len(payload)]) + mask + masked
 
 
 async def message(connection: Connection) -> bytes:
-    """The next message's payload; answers pings on the way (RFC 6455, 5.4 and 5.5).
+    """Return the payload of the next message; answers pings before it (RFC 6455, 5.4 and 5.5).
 
-    Raises:
-        ClosedError: the server closed the WebSocket.
-        UnexpectedError: it sent what no server may.
-        OSError, EOFError: the connection ended.
+    :raises ClosedError: the server closed the WebSocket.
+    :raises UnexpectedError: the server sent an invalid frame.
+    :raises OSError: the connection failed.
+    :raises EOFError: the connection ended.
     """
     whole = b""
     while True:
@@ -508,8 +516,8 @@ async def message(connection: Connection) -> bytes:
                 return whole
 
 
-async def say_goodbye(connection: Connection) -> None:
-    """Close a WebSocket in order; raises as `message` does unless the server answers the close frame with its own."""
+async def close_websocket(connection: Connection) -> None:
+    """Close a WebSocket; raises the errors of `message` unless the server answers with a close frame."""
     connection.writer.write(frame(8, struct.pack("!H", NORMAL_CLOSURE)))
     try:
         while True:
@@ -519,35 +527,35 @@ async def say_goodbye(connection: Connection) -> None:
             raise
 
 
-def in_words(error: Exception, timeout: float) -> str:
-    """What went wrong, for a person."""
+def describe_error(error: Exception, timeout: float) -> str:
+    """Return a readable description of an error."""
     if isinstance(error, TimeoutError):
-        return f"no whole answer within {timeout:g} s"
+        return f"no complete response within {timeout:g} s"
     if isinstance(error, asyncio.IncompleteReadError):
-        return f"the connection ended after {len(error.partial)} bytes of what was awaited"
+        return f"the connection ended after {len(error.partial)} bytes of the expected data"
     return str(error) if isinstance(error, UnexpectedError) else f"{type(error).__name__}: {error}"
 
 
-def say(value: dict[str, object]) -> None:
-    """Print an object on a line of its own, at once."""
+def print_json(value: dict[str, object]) -> None:
+    """Print an object as a line of JSON, and flush."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--url", required=True, help="where to connect: http://host[:port]")
-    parser.add_argument("--host-header", help="the Host to ask for (default: the URL's)")
+    parser.add_argument("--url", required=True, help="address of the panel: http://host[:port]")
+    parser.add_argument("--host-header", help="Host header (default: that of the URL)")
     parser.add_argument("--duration", type=float, help="seconds (default: until standard input closes)")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds that an answer may take (10)")
-    parser.add_argument("--path", action="append", help="a page for GET; may be given again (/version, /health/live)")
+    parser.add_argument("--timeout", type=float, default=10.0, help="maximum seconds for a response (10)")
+    parser.add_argument("--path", action="append", help="path for GET; repeatable (/version, /health/live)")
     for kind, what in {
-        "get": "clients that GET on kept connections, without a pause",
-        "fresh": "clients that GET on a connection each",
-        "post": "clients that POST items on kept connections",
+        "get": "clients that GET on persistent connections, without pauses",
+        "fresh": "clients that GET on a new connection for each request",
+        "post": "clients that POST items on persistent connections",
         "upload": f"clients that upload files of {UPLOAD_SIZE // 1024} KiB",
         "stream": f"clients that read streams of {STREAM_SECONDS} s",
         "websocket": "WebSockets that echo",
@@ -562,7 +570,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 async def work(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the load until it is told to stop; returns the summary."""
+    """Run the load until it is stopped; returns the summary."""
     load = Load(options, os.environ.get("PANEL_API_TOKEN", ""))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -585,7 +593,7 @@ def main(arguments: list[str]) -> int:
     if (options.post or options.upload) and not os.environ.get("PANEL_API_TOKEN"):
         sys.exit("PANEL_API_TOKEN: missing; --post and --upload need the panel's token in the environment")
     summary = asyncio.run(work(options))
-    say(summary)
+    print_json(summary)
     websockets = (summary["websockets"][name] for name in ("refused", "cut", "mismatched"))
     return 1 if summary["failed"] or any(websockets) else 0
 

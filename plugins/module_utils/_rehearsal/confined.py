@@ -42,6 +42,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     def why_not(self) -> str:
+        """Return why the sandbox cannot be used; empty if it can."""
         try:
             landlock.version()
         except OSError as error:
@@ -49,6 +50,7 @@ class Process:
         return ""
 
     def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
+        """Start the app with the given settings, confined to copies of the data."""
         # Of one that was killed; mostly there is none.
         shutil.rmtree(self.folder, ignore_errors=True)
         durable.make(self.folder)
@@ -72,9 +74,11 @@ class Process:
             confinement.close()
 
     def running(self) -> bool:
+        """Return whether the app runs."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
+        """Stop the app with its children, and remove its folder."""
         # The copy goes with what was restored.
         if self._process is not None:
             self._process.terminate()
@@ -88,6 +92,7 @@ class Process:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def logs(self) -> str:
+        """Return the last lines of the app's log."""
         return tail(self.folder / "log")
 
     def _confine(self, listens: Sequence[int], connects: Sequence[int]) -> landlock.Confinement:

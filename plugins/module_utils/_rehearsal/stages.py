@@ -66,9 +66,11 @@ class Unit:
         self._unit = _name(slot)
 
     def why_not(self) -> str:
+        """Return an empty text: a unit can always be used."""
         return ""
 
     def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
+        """Start the app's unit with the given settings and access to the given database servers only."""
         if not self.folder.is_dir():
             raise TrafficError(
                 f"{self.folder} is not there; `systemd-tmpfiles --create` makes it, and so does site.yml"
@@ -88,14 +90,17 @@ class Unit:
             raise UnhealthyError(f"the panel did not start on it. Its last lines:\n{self.logs()}")
 
     def running(self) -> bool:
+        """Return whether the unit is active."""
         return run(["systemctl", "is-active", "--quiet", self._unit]).returncode == 0
 
     def stop(self) -> None:
+        """Stop the unit, and remove its settings."""
         need(["systemctl", "stop", self._unit])
         for name in ("env", "hosts"):
             (self.folder / name).unlink(missing_ok=True)
 
     def logs(self) -> str:
+        """Return the last lines that the unit has logged."""
         return journal(self._unit)
 
 

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""The settings of a host's slots."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -15,6 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the tables of users and items."""
     op.create_table(
         "users",
         sa.Column("id", sa.Integer, nullable=False),
@@ -35,5 +36,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Remove the tables of users and items."""
     op.drop_table("items")
     op.drop_table("users")

@@ -15,6 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the table of jobs."""
     op.create_table(
         "jobs",
         sa.Column("id", sa.Integer, nullable=False),
@@ -28,4 +29,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Remove the table of jobs."""
     op.drop_table("jobs")

@@ -15,6 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add the column `done` and an index to items."""
     with op.batch_alter_table("items") as batch:
         batch.add_column(
             sa.Column("done", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false())
@@ -23,6 +24,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Remove the column `done` and the index from items."""
     with op.batch_alter_table("items") as batch:
         batch.drop_index("ix_items_created_at")
         batch.drop_column("done")

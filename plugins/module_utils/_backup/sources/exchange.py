@@ -69,7 +69,7 @@ def swap_back(path: Path, other: Path) -> bool:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; return False if the file system cannot. renameat2(2)"""
+    """Exchange two names in one step (renameat2(2)); return False if the file system cannot."""
     # Imported here: ctypes needs memory that is writable and executable, which the units of backups are denied.
     import ctypes  # noqa: PLC0415
 

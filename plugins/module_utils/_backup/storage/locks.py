@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Locks of backups: those of `_host.locks` with the errors of this package."""
+
 from __future__ import annotations
 
 import contextlib

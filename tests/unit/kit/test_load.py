@@ -1,9 +1,9 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The load client of the benchmarks against a server that is fine, and against servers that break one thing each.
+"""The benchmarks' load client against a correct server, and against servers with one fault each.
 
-A benchmark that counts no failures proves nothing if its client would not have noticed one.
+A benchmark without failures proves something only if its client detects failures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-LOAD = Path(__file__).resolve().parents[1] / "kit" / "load.py"
+LOAD = Path(__file__).resolve().parents[2] / "kit" / "load.py"
 TOKEN = "token-of-the-tests"
 STREAM = (b"0 ".ljust(1024, b".") + b"\n") * 50 + b"end\n"
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the client n
 
 
 class Panel:
-    """nginx and the panel in one, on a loop of its own; `flaw` names what is wrong with it."""
+    """A fake nginx and panel, in its own event loop; `flaw` is its fault."""
 
     def __init__(self, flaw=""):
         self.flaw = flaw
@@ -85,10 +85,10 @@ class Panel:
             writer.close()
 
     async def answer(self, writer, path, headers, body, number):
-        """Answer one request; returns whether the connection stays open."""
+        """Send the response to a request; returns whether the connection stays open."""
         flaw, name = self.flaw, path.partition("?")[0]
         if flaw == "resets" and number == 3:
-            # Linger of zero: the peer gets a reset instead of an end.
+            # With a linger time of zero, the peer gets a reset instead of an end.
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         if flaw == "ends" and number == 3:
@@ -159,7 +159,7 @@ class Panel:
                 break
             if self.flaw == "wrong echo":
                 payload = payload[::-1]
-            # In two frames with a ping between them: a client has to answer it and to join them.
+            # Two frames with a ping between them: the client must answer the ping and join the frames.
             writer.write(b"\x01\x02" + payload[:2] + b"\x89\x01p" + bytes([0x80, len(payload) - 2]) + payload[2:])
             pong = await reader.readexactly(7)
             assert pong[0] == 0x8A
@@ -176,14 +176,14 @@ def start(url, *arguments):
 
 
 def load(flaw, *arguments, seconds="0.5"):
-    """Load a panel that has a flaw; returns the summary, the exit status and the panel."""
+    """Run the load client against a panel with a flaw; returns the summary, the exit status and the panel."""
     with Panel(flaw) as panel:
         process = start(panel.url, "--duration", seconds, *arguments)
         output, _ = process.communicate(timeout=20)
     return json.loads(output.splitlines()[-1]), process.returncode, panel
 
 
-def test_everything_at_once():
+def test_all_kinds_together():
     kinds = ["get", "fresh", "post", "upload", "stream", "websocket"]
     summary, status, panel = load("", *(word for kind in kinds for word in (f"--{kind}", "2")), seconds="1.2")
     assert (status, summary["failed"], summary["closed_idle"]) == (0, 0, 0)
@@ -200,7 +200,7 @@ def test_everything_at_once():
     assert {path for method, path, _ in panel.requests if method == "GET"} >= {"/version", "/health/live"}
 
 
-def test_a_connection_is_kept_unless_it_is_to_be_fresh():
+def test_a_connection_is_reused_except_for_fresh():
     kept, _, panel = load("", "--get", "2")
     assert kept["requests"] > 20
     assert panel.connections == 2
@@ -214,16 +214,16 @@ def test_a_connection_is_kept_unless_it_is_to_be_fresh():
         ("resets", "get", "request 3 of its connection: ConnectionResetError"),
         ("ends", "get", "request 3 of its connection: the connection ended after 0 bytes"),
         ("ends", "post", "request 3 of its connection: the connection ended after 0 bytes"),
-        ("bad gateway", "get", "expected 200, came 502"),
-        ("bad gateway", "fresh", "expected 200, came 502"),
-        ("no slot", "get", "expected a header x-slot, came none"),
-        ("no slot", "stream", "expected a header x-slot, came none"),
-        ("no json", "get", "expected a JSON object, came <html>"),
+        ("bad gateway", "get", "expected 200, got 502"),
+        ("bad gateway", "fresh", "expected 200, got 502"),
+        ("no slot", "get", "expected a header x-slot, got none"),
+        ("no slot", "stream", "expected a header x-slot, got none"),
+        ("no json", "get", "expected a JSON object, got <html>"),
         ("another's body", "get", "header x-release is 'r1', the body"),
         ("cut body", "get", "the connection ended after "),
         ("other title", "post", "expected the title"),
         ("short upload", "upload", "expected the digest"),
-        ("short stream", "stream", "expected 51254 bytes up to `end`, came 49259"),
+        ("short stream", "stream", "expected 51254 bytes up to `end`, got 49259"),
         ("cut stream", "stream", "the connection ended after 0 bytes"),
     ],
 )
@@ -235,31 +235,31 @@ def test_a_failure_is_noticed(flaw, kind, words):
     assert words in tally["why"][0]
 
 
-def test_an_answer_that_does_not_come_is_a_failure():
+def test_a_timeout_is_a_failure():
     summary, status, _ = load("hangs", "--get", "1", "--timeout", "0.3")
     assert status == 1
-    assert "no whole answer within 0.3 s" in summary["kinds"]["get"]["why"][0]
+    assert "no complete response within 0.3 s" in summary["kinds"]["get"]["why"][0]
 
 
-def test_a_server_that_is_not_there_is_a_failure():
+def test_an_unreachable_server_is_a_failure():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     process = start(url, "--duration", "0.5", "--get", "1", "--websocket", "1")
     summary = json.loads(process.communicate(timeout=20)[0].splitlines()[-1])
     assert "connecting: ConnectionRefusedError" in summary["kinds"]["get"]["why"][0]
     assert summary["websockets"]["refused"] > 0
-    # It waits between two attempts, so that the figures stay those of requests.
+    # The client waits between attempts, so that failed connections do not distort the figures.
     assert summary["kinds"]["get"]["requests"] < 10
 
 
-def test_an_announced_close_is_no_failure():
+def test_an_announced_close_is_not_a_failure():
     summary, status, panel = load("announces", "--get", "1")
     assert (status, summary["failed"], summary["closed_idle"]) == (0, 0, 0)
     assert panel.connections >= summary["requests"] // 3 > 1
 
 
-def test_a_close_between_two_requests_is_counted_apart():
-    # The pause of POST gives the end of the connection time to arrive, as for a browser.
+def test_a_close_between_two_requests_is_counted_separately():
+    # The pause after a POST leaves time for the end of the connection to arrive, as in a browser.
     summary, status, _ = load("closes idle", "--post", "1")
     assert (status, summary["failed"]) == (0, 0)
     assert summary["closed_idle"] > 1
@@ -272,7 +272,7 @@ def test_a_close_between_two_requests_is_counted_apart():
         ("closes", "cut", "closed by the server with code 1012"),
         ("no goodbye", "cut", "the connection ended after 0 bytes"),
         ("wrong echo", "mismatched", "sent b'echo "),
-        ("no upgrade", "refused", "handshake: expected 101, came 400"),
+        ("no upgrade", "refused", "handshake: expected 101, got 400"),
         ("wrong proof", "refused", "handshake: wrong Sec-WebSocket-Accept 'wrong'"),
     ],
 )
@@ -286,7 +286,7 @@ def test_a_broken_websocket_is_noticed(flaw, count, words):
 
 
 @pytest.mark.parametrize("how", ["standard input closes", "SIGTERM"])
-def test_it_stops_when_told_to_and_finishes_what_is_in_flight(how):
+def test_requests_in_flight_finish_before_the_stop(how):
     with Panel("slow") as panel:
         process = start(panel.url, "--get", "3", "--path", "/version")
         first = json.loads(process.stdout.readline())
@@ -299,7 +299,7 @@ def test_it_stops_when_told_to_and_finishes_what_is_in_flight(how):
     assert summary["requests"] == len(panel.requests) == sum(summary["slots"].values()) > 3
 
 
-def test_input_that_cannot_work_is_refused():
+def test_invalid_options_are_refused():
     for arguments, words in [
         (["--url", "https://127.0.0.1", "--get", "1"], "--url https://127.0.0.1: expected http://host[:port]"),
         (["--url", "http://127.0.0.1", "--post", "1"], "PANEL_API_TOKEN: missing"),
