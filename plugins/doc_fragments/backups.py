@@ -12,7 +12,7 @@ class ModuleDocFragment:
 options:
   config:
     description:
-      - The settings of backups on the host; the role C(backups) writes them.
+      - Path of the backup settings on the host, which the role C(backups) writes.
     type: path
     default: /etc/aapanel/backup.json
 """
@@ -21,7 +21,7 @@ options:
 options:
   wait:
     description:
-      - Seconds to wait for another backup, restore or prune that is at work.
+      - Seconds to wait for another backup, restore or prune to finish.
     type: float
     default: 60
 """

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What the modules about backups have in common."""
+"""Code that the backup modules share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ._backup.errors import BackupError
-from ._backup.service.backups import Backups
+from ._backup.service.backups import BackupService
 from ._backup.service.settings import load
 
 CONFIG = {"config": {"type": "path", "default": "/etc/aapanel/backup.json"}}
@@ -22,11 +22,11 @@ WAIT = {"wait": {"type": "float", "default": 60.0}}
 
 
 @contextlib.contextmanager
-def backups_of(module: Any) -> Iterator[Backups]:  # noqa: ANN401 (an AnsibleModule, which has no types)
-    """Give the backups of the host that the module runs on; what goes wrong with them ends it."""
+def backup_service(module: Any) -> Iterator[BackupService]:  # noqa: ANN401 (an AnsibleModule, which has no types)
+    """Yield the backup service of this host; an error of it fails the module."""
     params: dict[str, Any] = module.params
     try:
-        yield Backups(load(Path(params["config"])), wait=params.get("wait", 0.0))
+        yield BackupService(load(Path(params["config"])), wait=params.get("wait", 0.0))
     except BackupError as error:
         module.fail_json(msg=str(error), status=error.status)
     except OSError as error:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup
-short_description: Make a backup, unless there is a young one
+short_description: Create a backup, unless a recent one exists
 version_added: 0.1.0
 description:
-  - Backs up a set of sources of the host, all of it or nothing, as C(panelctl backup create) does.
-  - Databases are as they are in one moment, while everybody writes.
+  - Creates a backup of a backup set, like C(panelctl backup create). If one source fails, no backup is created.
+  - Database backups are point-in-time consistent and do not block writers.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -21,22 +21,22 @@ extends_documentation_fragment:
 options:
   set:
     description:
-      - What to back up; the role C(backups) knows V(databases) and V(full).
+      - Name of the backup set. The role C(backups) configures V(databases) and V(full).
     type: str
     default: full
   max_age:
     description:
-      - Seconds. A good backup of the set that is younger is enough, and nothing is done. V(0) always makes one.
-      - One from the future, which a wrong clock has made, is not young.
+      - Age in seconds. If a younger good backup of the set exists, the module does nothing. V(0) always creates one.
+      - A backup from the future, which a wrong clock has created, does not count.
     type: int
     default: 0
 """
 
 EXAMPLES = r"""
-- name: Back up what there is, now
+- name: Create a full backup now
   aapanel.pipeline.backup:
 
-- name: Have a backup of the databases that is no older than ten minutes
+- name: Ensure a backup of the databases that is less than ten minutes old
   aapanel.pipeline.backup:
     set: databases
     max_age: 600
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 backup:
-  description: The summary of the backup that is there now; null in check mode where one would be made.
+  description: The summary of the new or recent backup. Null in check mode if a backup would be created.
   returned: success
   type: dict
   sample:
@@ -57,7 +57,7 @@ backup:
     warnings: []
     sources: [{kind: postgresql, name: database, member: postgresql/database.dump, rows: {public.accounts: 100}}]
 status:
-  description: What panelctl would exit with.
+  description: The exit status that C(panelctl backup) has for this error.
   returned: failure
   type: int
   sample: 5
@@ -69,7 +69,7 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive.manifest import Summary
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
 
 
 def main() -> None:
@@ -83,24 +83,24 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    of_set = module.params["set"]
-    with backups_of(module) as backups:
-        # Named wrongly, it is said before anything else.
-        backups.settings.of(of_set)
-        newest = backups.newest(of_set)
-        if newest is not None and _is_young(newest, module.params["max_age"]):
+    set_name = module.params["set"]
+    with backup_service(module) as service:
+        # Reject an unknown set first, also in check mode.
+        service.settings.sources_of(set_name)
+        newest = service.newest(set_name)
+        if newest is not None and _is_recent(newest, module.params["max_age"]):
             module.exit_json(changed=False, backup=asdict(newest))
-        made = None if module.check_mode else backups.create(of_set)
-        for warning in made.warnings if made else ():
+        created = None if module.check_mode else service.create(set_name)
+        for warning in created.warnings if created else ():
             module.warn(warning)
-        diff = {"before": _line(newest), "after": _line(made) if made else "newest: one that is made now\n"}
-        module.exit_json(changed=True, backup=asdict(made) if made else None, diff=diff)
+        diff = {"before": _line(newest), "after": _line(created) if created else "newest: created now\n"}
+        module.exit_json(changed=True, backup=asdict(created) if created else None, diff=diff)
 
 
-def _is_young(summary: Summary, max_age: int) -> bool:
-    age = (datetime.now(timezone.utc) - names.moment_of(summary.began)).total_seconds()
-    # Some seconds ahead are none, but still no reason to make none where any age is too old.
-    return max_age > 0 and age < max_age and not names.is_ahead(age)
+def _is_recent(summary: Summary, max_age: int) -> bool:
+    age = (datetime.now(timezone.utc) - names.parse_timestamp(summary.began)).total_seconds()
+    # A few seconds in the future are tolerated. With a max_age of 0 even those do not make a backup recent.
+    return max_age > 0 and age < max_age and not names.is_in_future(age)
 
 
 def _line(summary: Summary | None) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_drill
-short_description: Prove that the newest backups restore
+short_description: Prove that the newest backups can be restored
 version_added: 0.1.0
 description:
-  - Restores them beside the panel, which serves on, from archive and key alone; compares rows and canaries; starts the
-    live release on what was restored and asks for its health.
-  - Fails where the recovery time (RTO) or the age of the data (RPO) is beyond the limits of the host.
+  - Restores the newest backups beside the panel, from archive and key alone. The panel keeps serving.
+  - Compares rows and canaries, starts the live release on the restored data, and checks its health.
+  - Fails if the recovery time (RTO) or the age of the data (RPO) reaches the limits of the host.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -22,19 +22,19 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Drill
+- name: Run a drill
   aapanel.pipeline.backup_drill:
   register: drill
 
-- name: Say how long it took
+- name: Show the recovery time and the age of the data
   ansible.builtin.debug:
     msg: "RTO {{ drill.report.rto }} s, RPO {{ drill.report.rpo }} s"
 """
 
 RETURN = r"""
 report:
-  description: The report, as it was signed and written down. Null in check mode.
-  returned: success, and where the drill did not pass
+  description: The signed report of the drill. Null in check mode.
+  returned: success, and when the drill failed
   type: dict
   sample:
     began: "2026-11-22T04:40:00Z"
@@ -45,7 +45,7 @@ report:
     problem: ""
     sources: {database: {backup: backup_20261122T042000Z_000042, age: 612, rows: 1043, tables: 7, seconds: 2}}
 status:
-  description: What panelctl would exit with.
+  description: The exit status that C(panelctl backup) has for this error.
   returned: failure
   type: int
   sample: 1
@@ -55,17 +55,17 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli.commands import FAILED
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={**CONFIG, **WAIT}, supports_check_mode=True)
-    with backups_of(module) as backups:
+    with backup_service(module) as service:
         if module.check_mode:
-            backups.plan()
+            service.plan()
             module.exit_json(changed=True, report=None)
-        report = backups.drill()
+        report = service.drill()
         if report.problem:
             module.fail_json(msg=f"the drill failed: {report.problem}", report=asdict(report), status=FAILED)
         module.exit_json(changed=True, report=asdict(report))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_info
-short_description: See which backups there are, and whether they are what they should be
+short_description: List the backups and their status
 version_added: 0.1.0
 description:
-  - Tells what C(panelctl backup list) and C(panelctl backup status) tell. Reads manifests, not archives; a backup is
-    C(broken) where its archive is gone or of another length, or whoever read it has found that it is another one.
+  - Returns the results of C(panelctl backup list) and C(panelctl backup status).
+  - Reads manifests, not archives. A backup is C(broken) if its archive is missing or has the wrong size, or if an
+    earlier verification has failed.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -20,11 +21,11 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Which backups are there?
+- name: List the backups
   aapanel.pipeline.backup_info:
   register: found
 
-- name: Stop where something is wrong with them
+- name: Fail if the backups have a problem
   ansible.builtin.assert:
     that: found.status.problems | length == 0
     fail_msg: "{{ found.status.problems | join('\n') }}"
@@ -33,8 +34,9 @@ EXAMPLES = r"""
 RETURN = r"""
 backups:
   description:
-    - All that are there or should be, oldest first. Their C(state) is C(good), C(broken), C(missing), C(replaced),
-      C(replayed), C(forged), or C(old) for those of the first format.
+    - All backups that exist or should exist, oldest first.
+    - The C(state) of a backup is C(good), C(broken), C(missing), C(replaced), C(replayed), C(forged), or C(old) if it
+      has the first format.
   returned: success
   type: list
   elements: dict
@@ -45,8 +47,8 @@ backups:
       summary: {set: databases, began: "2026-11-22T21:30:00Z", size: 183204, partial: false}
 status:
   description:
-    - The newest backup of each source and its age in seconds, the last runs, the last drill, and problems. On failure
-      a number, which is what panelctl would exit with.
+    - The newest backup of each source with its age in seconds, the last runs, the last drill, and problems.
+    - On failure, a number instead, which is the exit status that C(panelctl backup) has for this error.
   returned: always
   type: dict
   sample:
@@ -61,15 +63,15 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli.render import plain
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backup_service
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=dict(CONFIG), supports_check_mode=True)
-    with backups_of(module) as backups:
-        found = [plain(backup) for backup in backups.all()]
-        module.exit_json(changed=False, backups=found, status=asdict(backups.status()))
+    with backup_service(module) as service:
+        found = [plain(backup) for backup in service.all()]
+        module.exit_json(changed=False, backups=found, status=asdict(service.status()))
 
 
 if __name__ == "__main__":

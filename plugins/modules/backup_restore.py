@@ -7,12 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_restore
-short_description: Bring backups back to where they came from, or to a folder
+short_description: Restore backups in place, or to a folder
 version_added: 0.1.0
 description:
-  - Verifies first. Databases are loaded beside the present and compared with what was counted when they were backed up;
-    a snapshot of the present is taken; then they change places while the panel stands still.
-  - Whatever fails, or where the panel is not healthy on what was restored, the present is put back.
+  - Verifies the backups first. Then loads the databases beside the live data, and compares their rows with those that
+    were counted for the backup.
+  - Stops the panel, creates a snapshot, and swaps the restored data with the live data.
+  - Rolls back if anything fails, or if the panel is not healthy on the restored data.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -22,32 +23,33 @@ extends_documentation_fragment:
 options:
   name:
     description:
-      - Which one. Empty for the newest one of each source.
+      - Name of the backup. Empty for the newest one of each source.
     type: str
     default: ""
   only:
     description:
-      - Names of the sources that are brought back. All, where there are none.
+      - Names of the sources to restore. Empty for all.
     type: list
     elements: str
     default: []
   to:
     description:
-      - A folder that is not there yet. All is extracted there, also what cannot be brought back in place, and the panel
-        and its data are left alone. Where the folder is there already, nothing is done.
+      - A new folder to extract to, instead of restoring in place. The panel and its data stay as they are.
+      - Also extracts sources that cannot be restored in place.
+      - If the folder exists, the module does nothing.
     type: path
   snapshot:
     description:
-      - Whether to back up first what there is. V(false) for a present that is broken.
+      - Whether to back up the live data first. Set it to V(false) if the live data cannot be backed up.
     type: bool
     default: true
 """
 
 EXAMPLES = r"""
-- name: Bring the newest backups back
+- name: Restore the newest backups in place
   aapanel.pipeline.backup_restore:
 
-- name: Bring one table's worth of yesterday where somebody can look at it
+- name: Extract yesterday's database to a folder
   aapanel.pipeline.backup_restore:
     name: backup_20261121T213000Z_000012
     only: [database]
@@ -56,24 +58,24 @@ EXAMPLES = r"""
 
 RETURN = r"""
 sources:
-  description: Which backup each source came from, or would in check mode.
+  description: The backup that each source was restored from; in check mode, would be restored from.
   returned: success
   type: dict
   sample: {database: backup_20261122T213000Z_000042, data: backup_20261122T031000Z_000009}
 snapshot:
-  description: The backup of what there was before; empty where there was none, or none was wanted.
+  description: The backup of the replaced data; empty if there was no data, or no snapshot was requested.
   returned: success
   type: str
   sample: backup_20261122T214500Z_000043
 partial:
   description:
-    - Whether something is missing in what was brought back; the warnings say what. Null in check mode, and where
-      nothing was done.
+    - Whether the restored data is incomplete; the warnings tell what is missing.
+    - Null in check mode, and if nothing was done.
   returned: success
   type: bool
   sample: false
 status:
-  description: What panelctl would exit with.
+  description: The exit status that C(panelctl backup) has for this error.
   returned: failure
   type: int
   sample: 4
@@ -82,7 +84,7 @@ status:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
 
 
 def main() -> None:
@@ -99,24 +101,24 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    with backups_of(module) as backups:
+    with backup_service(module) as service:
         if params["to"]:
             to = Path(params["to"])
             if to.exists():
                 module.exit_json(changed=False, sources={}, snapshot="", partial=None)
             if module.check_mode:
-                done, members = None, backups.members(params["name"], params["only"])
+                done, members = None, service.select_members(params["name"], params["only"])
                 sources = {source: name for name, found in members.items() for source in found}
             else:
-                done = backups.restored(backups.extract(params["name"], to, params["only"]))
+                done = service.restore_result(service.extract(params["name"], to, params["only"]))
                 sources = done.sources
             before = f"{to}: absent\n"
-            after = "".join(f"{to}: {source} of {name}\n" for source, name in sources.items())
+            after = "".join(f"{to}: {source} from {name}\n" for source, name in sources.items())
         else:
-            wanted = backups.plan(params["name"], params["only"])
-            sources = {origin.name: name for name, group in wanted.items() for origin in group}
-            done = None if module.check_mode else backups.restore(wanted, snapshot=params["snapshot"])
-            before = "".join(f"{source}: the present\n" for source in sources)
+            plan = service.plan(params["name"], params["only"])
+            sources = {source.name: name for name, group in plan.items() for source in group}
+            done = None if module.check_mode else service.restore(plan, snapshot=params["snapshot"])
+            before = "".join(f"{source}: live data\n" for source in sources)
             after = "".join(f"{source}: {name}\n" for source, name in sources.items())
         for warning in done.warnings if done else ():
             module.warn(warning)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_verify
-short_description: Read every byte of backups, and compare
+short_description: Verify every byte of backups
 version_added: 0.1.0
 description:
-  - Fails where one is not what was signed, or not where or when it belongs. Changes nothing.
+  - Fails if a backup is not what was signed, or is not in the catalog of this host. Changes nothing.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -19,12 +19,12 @@ extends_documentation_fragment:
 options:
   name:
     description:
-      - Which one. Empty for the newest.
+      - Name of the backup. Empty for the newest one.
     type: str
     default: ""
   all:
     description:
-      - Whether to verify all of them, but for those of the first format, which nothing proves.
+      - Whether to verify all backups. Those of the first format are left out, because they are not signed.
     type: bool
     default: false
 """
@@ -33,33 +33,33 @@ EXAMPLES = r"""
 - name: Verify the newest backup
   aapanel.pipeline.backup_verify:
 
-- name: Verify all of them
+- name: Verify all backups
   aapanel.pipeline.backup_verify:
     all: true
 """
 
 RETURN = r"""
 verified:
-  description: What was found of each.
-  returned: success, and where one is not good
+  description: The result for each backup; C(problem) is empty if it is good.
+  returned: success, and when a backup is not good
   type: list
   elements: dict
   sample: [{name: backup_20261122T213000Z_000042, problem: ""}]
 left_out:
-  description: Names of those of the first format, which nothing proves.
-  returned: success, and where one is not good
+  description: Names of the backups of the first format, which are not signed.
+  returned: success, and when a backup is not good
   type: list
   elements: str
   sample: [backup_20260101_000000]
 status:
-  description: What panelctl would exit with.
+  description: The exit status that C(panelctl backup) has for this error.
   returned: failure
   type: int
   sample: 4
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backups_of
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, backup_service
 
 
 def main() -> None:
@@ -74,8 +74,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     name = module.params["name"]
-    with backups_of(module) as backups:
-        found, old = backups.verify_all() if module.params["all"] else ([backups.verify(name)], [])
+    with backup_service(module) as service:
+        found, old = service.verify_all() if module.params["all"] else ([service.verify(name)], [])
         left_out = [backup.name for backup in old]
         verified = [{"name": verdict.name, "problem": verdict.problem} for verdict in found]
         if bad := [verdict for verdict in found if verdict.problem]:

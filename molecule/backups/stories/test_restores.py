@@ -164,7 +164,7 @@ def test_a_killed_restore_is_rolled_back_or_complete(host: BackupHost, changed: 
         settled = host.panelctl("settle", "--wait", "60")
         where = f"{phase} + {delay} s, killed: {killed}, {settled}"
         assert read_words(host) in {changed.before, changed.now}, where
-        if phase == "loading" or settled["done"] == "put the present back":
+        if phase == "loading" or settled["done"] == "rolled back an interrupted restore":
             assert read_words(host) == changed.now, where
         if not killed or phase == "done":
             assert read_words(host) == changed.before, where

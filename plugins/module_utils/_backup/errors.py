@@ -10,31 +10,31 @@ from __future__ import annotations
 
 
 class BackupError(Exception):
-    """Anything the operator can act on; the module turns it into fail_json, panelctl into a line on stderr."""
+    """An error that the operator can act on: `fail_json` in a module, a line on stderr in panelctl."""
 
     #: panelctl's exit status.
     status = 1
 
 
 class AbsentError(BackupError):
-    """What is to be backed up is not there."""
+    """A source does not exist."""
 
 
 class NotAuthenticError(BackupError):
-    """Something is not what the holder of a key made, or is not where or when it belongs."""
+    """A file is not signed with a key of the keyring, was changed since, or belongs to another host or time."""
 
     status = 4
 
 
 class AlteredError(NotAuthenticError):
-    """The content of an archive is not what was signed, which only who reads all of it can tell."""
+    """The content of an archive is not what was signed. Only reading the whole archive shows that."""
 
 
 class UnhealthyError(BackupError):
-    """The data is in its place, but the panel does not become healthy on it."""
+    """The data is in place, but the panel does not become healthy on it."""
 
 
 class BusyError(BackupError):
-    """Another backup, restore or prune is at work."""
+    """Another backup, restore or prune is in progress."""
 
     status = 5

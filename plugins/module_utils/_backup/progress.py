@@ -4,24 +4,24 @@
 
 # Private to this collection: may change in any release.
 
-"""What is being done, for whoever watches."""
+"""Progress of an operation, for the person who watches it."""
 
 from __future__ import annotations
 
 
 class Progress:
-    """Is told what is being done; this one tells nobody."""
+    """Receives the progress of an operation; this one discards it."""
 
     def __call__(self, text: str, total: int = 0) -> None:
-        """Begin something.
+        """Begin a step.
 
-        :param total: about how many bytes it is; 0 where nobody knows.
+        :param total: its approximate size in bytes; 0 if that is unknown.
         """
 
     def advance(self, count: int) -> None:
-        """Go on with what began last.
+        """Continue the current step.
 
-        :param count: bytes more.
+        :param count: bytes done since the last call.
         """
 
 

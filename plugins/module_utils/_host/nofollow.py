@@ -19,7 +19,7 @@ import os
 import shutil
 import stat
 import uuid
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from . import durable
 
@@ -50,6 +50,31 @@ def make(file: Path | str, below: int | None = None) -> int:
     :raises OSError: it cannot be; or something has the name.
     """
     return os.open(file, _MAKE, 0o600, dir_fd=below)
+
+
+def open_folder(root: int, path: str, create_mode: int | None = None) -> int:
+    """Open a folder one path component at a time, through no symlink; returns its descriptor.
+
+    :param root: descriptor of the folder that the path is relative to; it stays open.
+    :param path: names joined by single slashes; empty for the root itself.
+    :param create_mode: permissions for the folders that are missing, which are created; None to fail on them.
+    :raises OSError: a component is missing, or is not a folder; `filename` is the path up to that component.
+    """
+    current, walked = os.dup(root), PurePosixPath()
+    for name in path.split("/") if path else ():
+        walked /= name
+        try:
+            if create_mode is not None:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, create_mode, dir_fd=current)
+            following = os.open(name, OPEN_FOLDER, dir_fd=current)
+        except OSError as error:
+            error.filename = str(walked)
+            raise
+        finally:
+            os.close(current)
+        current = following
+    return current
 
 
 def copy(origin: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._host import durable
+from .._host import durable, nofollow
 from .errors import ReleaseError
 from .store import remove_tree
 from .tree import relative_path
@@ -153,25 +153,16 @@ def seed_shared(shared_dir: Path, seed: Path, paths: Sequence[str], owner: Owner
 
 
 def _open_parent(shared_dir: Path, path: str) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    current = os.open(shared_dir, flags)
-    walked = shared_dir
-    for part in path.split("/")[:-1]:
-        walked /= part
-        try:
-            try:
-                following = os.open(part, flags | os.O_NOFOLLOW, dir_fd=current)
-            except FileNotFoundError:
-                os.mkdir(part, 0o755, dir_fd=current)
-                following = os.open(part, flags | os.O_NOFOLLOW, dir_fd=current)
-        except OSError as exc:
-            raise ReleaseError(
-                f"{walked} cannot be opened as a directory: {exc.strerror}. Replace the link or file by a directory."
-            ) from exc
-        finally:
-            os.close(current)
-        current = following
-    return current
+    root = os.open(shared_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return nofollow.open_folder(root, posixpath.dirname(path), 0o755)
+    except OSError as exc:
+        walked = shared_dir / (exc.filename or "")
+        raise ReleaseError(
+            f"{walked} cannot be opened as a directory: {exc.strerror}. Replace the link or file by a directory."
+        ) from exc
+    finally:
+        os.close(root)
 
 
 def _seed_one(parent: int, name: str, source: Path, owner: Owner, mode: int) -> None:
@@ -181,7 +172,7 @@ def _seed_one(parent: int, name: str, source: Path, owner: Owner, mode: int) -> 
     remove_tree(here / temporary)
     if source.is_dir():
         os.mkdir(temporary, 0o700, dir_fd=parent)
-        top = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        top = os.open(temporary, nofollow.OPEN_FOLDER, dir_fd=parent)
         try:
             if os.fstat(top).st_uid != os.geteuid():
                 raise ReleaseError(

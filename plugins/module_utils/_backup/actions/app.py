@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""The panel itself, which has to stand still while its data is exchanged, and says whether it is healthy on it."""
+"""The panel, as a restore and a drill use it: stop it, start it, and rehearse its live release."""
 
 from __future__ import annotations
 
@@ -18,51 +18,52 @@ from ..programs import ProgramError, run
 
 
 class App:
-    """What panelctl can do with the panel.
+    """Controls the panel through panelctl.
 
-    :param panelctl: the program; None where no panel runs on this host, so that there is nothing to do.
+    :param panelctl: the program; None if no panel runs on this host, then every method does nothing.
     """
 
     def __init__(self, panelctl: Path | None) -> None:
         self._panelctl = panelctl
 
     def stop(self) -> bool:
-        """Show visitors the maintenance page, and stop the panel; False where none runs.
+        """Serve the maintenance page and stop the panel.
 
+        :returns: whether a panel was running.
         :raises BackupError: it cannot be stopped.
         """
-        return bool(self._ask("stop")["stopped"])
+        return bool(self._run("stop")["stopped"])
 
     def start(self) -> None:
-        """Start it, and wait until it is healthy.
+        """Start the panel and wait until it is healthy.
 
-        :raises BackupError: it does not become so; visitors see the maintenance page still.
+        :raises BackupError: it does not become healthy; visitors still get the maintenance page.
         """
-        self._ask("start")
+        self._run("start")
 
     def rehearse(self, databases: Mapping[str, str]) -> str:
-        """Start the live release beside itself, on what a drill has loaded, ask for its health, and stop it again.
+        """Start the live release on the restored data, beside the live slot; check its health, and stop it.
 
-        :param databases: the database that was loaded for each one that the panel has.
-        :returns: why it was not asked, where it cannot be on this host; empty where it is healthy.
-        :raises BackupError: it does not become healthy; with its last lines.
+        :param databases: the name of the restored database for each database name of the panel.
+        :returns: why this host cannot rehearse; empty if the release is healthy.
+        :raises BackupError: the release does not become healthy; the message has its last log lines.
         """
-        return str(self._ask("rehearse", *(f"--database={old}={new}" for old, new in databases.items()))["reason"])
+        return str(self._run("rehearse", *(f"--database={old}={new}" for old, new in databases.items()))["reason"])
 
-    def _ask(self, *arguments: str) -> dict[str, Any]:
+    def _run(self, *arguments: str) -> dict[str, Any]:
         if self._panelctl is None:
             return {"stopped": False, "reason": "no panel runs on this host"}
         try:
-            answer = run([str(self._panelctl), *arguments, "--json"], {})
-            return dict(json.loads(answer))
+            output = run([str(self._panelctl), *arguments, "--json"], {})
+            return dict(json.loads(output))
         except ProgramError as error:
-            raise BackupError(_told(error.printed) or str(error)) from None
+            raise BackupError(_reported_error(error.stdout) or str(error)) from None
         except ValueError:
-            raise BackupError(f"{self._panelctl} {arguments[0]} answered with no JSON: {answer[:200]}") from None
+            raise BackupError(f"{self._panelctl} {arguments[0]} did not print JSON: {output[:200]}") from None
 
 
-def _told(printed: str) -> str:
-    """Return what panelctl tells as JSON of why it failed; empty where it tells nothing."""
+def _reported_error(printed: str) -> str:
+    """Return the error that panelctl reported as JSON; empty if it reported none."""
     try:
         return str(json.loads(printed)["error"])
     except (ValueError, KeyError, TypeError):

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Make a backup: all of it, signed and on the disk, or nothing."""
+"""Create a backup: complete, signed and durable, or not at all."""
 
 from __future__ import annotations
 
@@ -19,59 +19,58 @@ from pathlib import Path
 
 from ..._host import durable
 from ..archive import compression, manifest, names
-from ..archive.compression import Archive
-from ..archive.manifest import Source, Summary
+from ..archive.compression import GzipWriter
+from ..archive.manifest import SourceRecord, Summary
 from ..archive.writer import Writer
 from ..errors import AbsentError, BackupError
 from ..progress import SILENT, Progress
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage import info
-from ..storage.ledger import Ledger
-from ..storage.store import Store, check_room, new
+from ..storage.catalog import Catalog
+from ..storage.store import Store, check_free_space, create_file
 
 
 def create(
     store: Store,
-    origins: Sequence[Origin],
-    name: str = names.FULL,
+    sources: Sequence[Source],
+    set_name: str = names.FULL,
     *,
     wait: float = 0.0,
-    say: Progress = SILENT,
+    report_progress: Progress = SILENT,
 ) -> Summary:
-    """Back up.
+    """Create a backup of the sources.
 
-    :param name: of the set that these are.
-    :param wait: seconds to wait for another one that is at work.
-    :param say: is told what is being done.
-    :raises BackupError: something could not be backed up; there is no backup then, and those before are untouched.
+    :param set_name: name of the backup set that the sources form.
+    :param wait: seconds to wait for another backup, restore or prune.
+    :raises BackupError: a source could not be backed up; no backup was created, and existing ones are unchanged.
     """
-    with store.locked(wait) as ledger:
-        return create_locked(store, origins, name, ledger, say)
+    with store.locked(wait) as catalog:
+        return create_locked(store, sources, set_name, catalog, report_progress)
 
 
 def create_locked(
-    store: Store, origins: Sequence[Origin], set_: str, ledger: Ledger, say: Progress = SILENT
+    store: Store, sources: Sequence[Source], set_name: str, catalog: Catalog, report_progress: Progress = SILENT
 ) -> Summary:
-    """Back up, for who holds the lock; see `create`."""
+    """Create a backup while the caller holds the lock; see `create`."""
     durable.make(store.folder)
-    store.sweep(ledger)
-    sizes = [origin.size() for origin in origins]
-    _check_room(store, origins, sizes)
+    store.remove_leftovers(catalog)
+    sizes = [source.size() for source in sources]
+    _check_space(store, sources, sizes)
     canary = str(uuid.uuid4())
-    unmarked = _mark(origins, canary)
+    unmarked = _write_canaries(sources, canary)
     began = datetime.now(timezone.utc)
-    newest = ledger.newest
+    newest = catalog.newest
     seq = newest.seq + 1 if newest else 1
-    name = names.name(began, seq)
-    with _temporary(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
-        archive = Archive(archive_file)
-        writer = Writer(archive, lines, say)
+    name = names.format_name(began, seq)
+    with _temporary_files(store, name) as archive_file, tempfile.TemporaryFile(dir=store.state_dir) as lines:
+        archive = GzipWriter(archive_file)
+        writer = Writer(archive, lines, report_progress)
         try:
             for problem in filter(None, unmarked.values()):
-                writer.warn(f"no canary could be written, so that a drill cannot look for it: {problem}")
-            sources = tuple(
-                source if source.name in unmarked else replace(source, canary=canary)
-                for source in _add_all(zip(origins, sizes, strict=True), writer, store, say)
+                writer.warn(f"no canary was written, so a drill cannot check for it: {problem}")
+            records = tuple(
+                record if record.name in unmarked else replace(record, canary=canary)
+                for record in _add_all(zip(sources, sizes, strict=True), writer, store, report_progress)
             )
             entries = writer.end()
             digest = archive.close()
@@ -81,13 +80,13 @@ def create_locked(
         os.fsync(archive_file)
         summary = Summary(
             host=store.host,
-            set=set_,
+            set=set_name,
             name=name,
             seq=seq,
             previous=newest.manifest if newest else "",
             key=store.keys.signer,
-            began=names.stamp(began),
-            sources=sources,
+            began=names.timestamp(began),
+            sources=records,
             members=writer.members,
             content_size=writer.content_size,
             size=digest.size,
@@ -95,73 +94,78 @@ def create_locked(
             warnings=tuple(writer.warnings),
             partial=writer.partial,
         )
-        write(store.temporary(name, names.INFO), info.render(summary, store.keys))
+        write_file(store.temporary(name, names.INFO), info.render(summary, store.keys))
         with (
-            new(store.temporary(name, names.MANIFEST)) as descriptor,
+            create_file(store.temporary(name, names.MANIFEST)) as descriptor,
             os.fdopen(descriptor, "wb", closefd=False) as out,
         ):
             sha256 = manifest.write(out, summary, entries, store.keys)
             out.flush()
             os.fsync(descriptor)
-        store.publish(summary, sha256, ledger)
+        store.publish(summary, sha256, catalog)
     return summary
 
 
-def _mark(origins: Sequence[Origin], canary: str) -> dict[str, str]:
-    """Write the canary into all of them; returns why not, by name, of those that cannot be written to."""
-    problems = {}
-    for origin in origins:
-        if not origin.in_place or (origin.optional and not origin.present()):
-            problems[origin.name] = ""
+def _write_canaries(sources: Sequence[Source], canary: str) -> dict[str, str]:
+    """Write the canary into each source.
+
+    :returns: the reason for each source that has no canary, by its name; empty if it needs none.
+    """
+    reasons = {}
+    for source in sources:
+        if not source.in_place or (source.optional and not source.exists()):
+            reasons[source.name] = ""
             continue
         try:
-            origin.mark(canary)
+            source.write_canary(canary)
         except BackupError as error:
-            problems[origin.name] = str(error)
-    return problems
+            reasons[source.name] = str(error)
+    return reasons
 
 
-def _add_all(origins: Iterable[tuple[Origin, int]], writer: Writer, store: Store, say: Progress) -> Iterator[Source]:
-    for origin, size in origins:
-        say(f"backing up {origin.name}", size)
+def _add_all(
+    sources: Iterable[tuple[Source, int]], writer: Writer, store: Store, report_progress: Progress
+) -> Iterator[SourceRecord]:
+    for source, size in sources:
+        report_progress(f"backing up {source.name}", size)
         try:
-            yield origin.add(writer, store.state_dir)
+            yield source.add(writer, store.state_dir)
         except AbsentError as error:
-            if not origin.optional or _was_there(origin, store):
+            if not source.optional or _was_backed_up(source, store):
                 raise
-            writer.warn(f"{error}, and there never was")
+            writer.warn(f"{error}, and no backup has one")
 
 
-def _was_there(origin: Origin, store: Store) -> bool:
+def _was_backed_up(source: Source, store: Store) -> bool:
     summaries = [found.summary for found in store.backups() if found.summary]
-    return any(origin.name == source.name for summary in summaries for source in summary.sources)
+    return any(source.name == record.name for summary in summaries for record in summary.sources)
 
 
-def _check_room(store: Store, origins: Sequence[Origin], sizes: Sequence[int]) -> None:
-    # As if nothing could be compressed.
+def _check_space(store: Store, sources: Sequence[Source], sizes: Sequence[int]) -> None:
+    # The worst case: nothing can be compressed.
     archived = sum(sizes)
-    # One at a time is written there before it goes into the archive.
-    copied = max((size for origin, size in zip(origins, sizes, strict=True) if origin.is_database), default=0)
+    # Databases are dumped to the state directory first, one at a time.
+    copied = max((size for source, size in zip(sources, sizes, strict=True) if source.is_database), default=0)
     if store.folder.stat().st_dev == store.state_dir.stat().st_dev:
         archived, copied = archived + copied, 0
-    check_room(store.folder, archived, "this backup", "Prune, make room, or choose another folder.")
+    check_free_space(store.folder, archived, "this backup", "Prune, free some space, or choose another folder.")
     if copied:
-        check_room(store.state_dir, copied, "the copy of a database", "Make room.")
+        check_free_space(store.state_dir, copied, "the copy of a database", "Free some space.")
 
 
 @contextlib.contextmanager
-def _temporary(store: Store, name: str) -> Iterator[int]:
-    """Give the archive's descriptor; whatever was not published goes again."""
+def _temporary_files(store: Store, name: str) -> Iterator[int]:
+    """Yield the archive's descriptor; remove the temporary files that were not published."""
     try:
-        with new(store.temporary(name, names.ARCHIVE)) as descriptor:
+        with create_file(store.temporary(name, names.ARCHIVE)) as descriptor:
             yield descriptor
     finally:
         for suffix in names.SUFFIXES:
             store.temporary(name, suffix).unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a new file, durably but for its name."""
-    with new(path) as descriptor:
+def write_file(path: Path, data: bytes) -> None:
+    """Create a file and make its content durable; its name is durable once the folder is synced."""
+    with create_file(path) as descriptor:
         compression.write_all(descriptor, data)
         os.fsync(descriptor)

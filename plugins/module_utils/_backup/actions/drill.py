@@ -4,9 +4,10 @@
 
 # Private to this collection: may change in any release.
 
-"""Prove that the newest backups restore, from archive and key alone, beside the panel that serves on.
+"""Prove that the newest backups can be restored, from archive and key alone, while the panel keeps serving.
 
-What it took is the recovery time (RTO), and the age of the data the recovery point (RPO). The report is signed.
+The duration of a drill is the recovery time (RTO); the age of the restored data is the recovery point (RPO). Reports
+are signed.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from ..archive.keyring import Keyring
 from ..errors import BackupError, NotAuthenticError
 from ..progress import SILENT, Progress
 from ..sources.directory import Files
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..sources.sqlite import Sqlite
 from ..storage.store import Store
 from . import restore
 from .app import App
-from .restore import Brought
+from .restore import Extracted
 
 _STAGING = "drill"
 _REPORTS = "drills"
@@ -42,13 +43,13 @@ PASSED, FAILED = "passed", "failed"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a drill may come to, in seconds.
+class RecoveryObjectives:
+    """The limits that a drill and the status check, in seconds. A value that reaches its limit fails.
 
-    :param rto_max: from its beginning until the panel is healthy on what was restored.
+    :param rto_max: time from the beginning of a drill until the panel is healthy on the restored data.
     :param rpo_max: age of the newest backup of each database.
     :param files_max: age of the newest backup of each folder.
-    :param drill_max: age of the newest drill itself, by which the status goes.
+    :param drill_max: age of the newest drill; only the status checks it.
     """
 
     rto_max: int = 900
@@ -58,11 +59,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Proven:
-    """What was found of a source.
+class SourceResult:
+    """The findings of a drill about one source.
 
-    :param age: seconds from its backup to the drill.
-    :param canary: the word that was written before the backup, and was in it; empty where none was written.
+    :param age: seconds between its backup and the drill.
+    :param canary: the canary that the backup contains; empty if none was written.
     """
 
     backup: str
@@ -75,10 +76,10 @@ class Proven:
 
 @dataclass(frozen=True)
 class Report:
-    """How a drill went. All durations are in whole seconds, rounded up.
+    """The result of a drill. All durations are in whole seconds, rounded up.
 
-    :param health: empty where the panel was healthy on what was restored; otherwise why it was not asked.
-    :param problem: why it failed; empty where it passed.
+    :param health: why the panel's health was not checked; empty if the panel was healthy on the restored data.
+    :param problem: why the drill failed; empty if it passed.
     """
 
     host: str
@@ -98,92 +99,94 @@ class Report:
 
 def drill(
     store: Store,
-    origins: Sequence[Origin],
+    sources: Sequence[Source],
     app: App,
-    limits: Limits,
+    objectives: RecoveryObjectives,
     *,
-    say: Progress = SILENT,
+    report_progress: Progress = SILENT,
 ) -> Report:
-    """Drill, and write the report down, for who keeps others away; see `restore.scratch`.
+    """Run a drill and append its report to the log. The caller holds `restore.scratch_lock`.
 
-    :raises BackupError: there is nothing to drill with, or the report cannot be written. What a drill finds is in the
-        report.
+    :returns: the report, which also names the problem of a drill that failed.
+    :raises BackupError: an interrupted restore is not settled, or the report cannot be written.
     """
-    if restore.unfinished(store):
-        raise BackupError("a restore died, and what it left is not settled: `panelctl backup settle` first")
-    report = _drill(store, origins, app, say)
-    report = replace(report, problem=report.problem or _verdict(report, limits))
-    _append(store, report)
+    if restore.is_interrupted(store):
+        raise BackupError("a restore was interrupted: run `panelctl backup settle` first")
+    report = _drill(store, sources, app, report_progress)
+    report = replace(report, problem=report.problem or _missed_objectives(report, objectives))
+    _append_report(store, report)
     return report
 
 
-def reports(store: Store) -> list[Report]:
-    """Return the reports that there are, oldest first.
+def read_reports(store: Store) -> list[Report]:
+    """Return all reports, oldest first.
 
-    :raises NotAuthenticError: one is not what was signed.
+    :raises NotAuthenticError: a report is not what was signed.
     """
     file = store.state_dir / _REPORTS
     if not file.exists():
         return []
-    # What is behind the last end of a line was never finished.
+    # A last line without a newline was not written completely.
     lines = file.read_bytes().split(b"\n")[:-1]
-    return [_parse(line, store.keys, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
+    return [_parse_report(line, store.keys, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 
-def _drill(store: Store, origins: Sequence[Origin], app: App, say: Progress) -> Report:
+def _drill(store: Store, sources: Sequence[Source], app: App, report_progress: Progress) -> Report:
     now, started = datetime.now(timezone.utc), time.monotonic()
-    report = Report(store.host, names.stamp(now))
-    sources: dict[str, Any] = {}
+    report = Report(store.host, names.timestamp(now))
+    results: dict[str, Any] = {}
     try:
-        wanted = restore.plan(store, origins)
-        known = [origin.name for group in wanted.values() for origin in group]
-        chosen = [origin for origin in origins if origin.name in known]
-        with _place(store, chosen) as staging:
-            found = restore.bring(store, wanted, dict.fromkeys(known, staging), say)
-            for origin in chosen:
-                say(f"loading {origin.name}")
+        plan = restore.plan(store, sources)
+        known = [source.name for group in plan.values() for source in group]
+        chosen = [source for source in sources if source.name in known]
+        with _staging_folder(store, chosen) as staging:
+            found = restore.verify_and_extract(store, plan, dict.fromkeys(known, staging), report_progress)
+            for source in chosen:
+                report_progress(f"loading {source.name}")
                 began = time.monotonic()
-                origin.load(found[origin.name].source, staging)
-                sources[origin.name] = asdict(_proven(found[origin.name], now, began))
-            _furnish(chosen, found, staging)
-            say("asking the panel for its health on it")
-            health = app.rehearse({origin.database: origin.scratch for origin in chosen if origin.scratch})
-        if future := {found[o.name].backup.name for o in chosen if names.is_ahead(sources[o.name]["age"])}:
-            raise BackupError(f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or it was then")
-        missing = [o.name for o in origins if o.in_place and o not in chosen and (not o.optional or o.present())]
+                source.load(found[source.name].record, staging)
+                results[source.name] = asdict(_source_result(found[source.name], now, began))
+            _place_sqlite_files(chosen, found, staging)
+            report_progress("checking the panel's health on the restored data")
+            health = app.rehearse({source.database: source.scratch for source in chosen if source.scratch})
+        if future := {found[s.name].backup.name for s in chosen if names.is_in_future(results[s.name]["age"])}:
+            raise BackupError(
+                f"{', '.join(sorted(future))}: from the future: the clock is wrong now, or was wrong then"
+            )
+        missing = [s.name for s in sources if s.in_place and s not in chosen and (not s.optional or s.exists())]
     except BackupError as error:
-        return replace(report, sources=sources, rto=_since(started), problem=str(error))
+        return replace(report, sources=results, rto=_elapsed(started), problem=str(error))
     except OSError as error:
         problem = f"{error.filename or store.state_dir}: {error.strerror}"
-        return replace(report, sources=sources, rto=_since(started), problem=problem)
-    ages = {kind: [sources[o.name]["age"] for o in chosen if o.is_database is kind] for kind in (True, False)}
+        return replace(report, sources=results, rto=_elapsed(started), problem=problem)
+    ages = {kind: [results[s.name]["age"] for s in chosen if s.is_database is kind] for kind in (True, False)}
     return replace(
         report,
-        rto=_since(started),
+        rto=_elapsed(started),
         rpo=max([0, *ages[True]]),
         files_age=max([0, *ages[False]]),
-        sources=sources,
+        sources=results,
         health=health,
-        problem="; ".join(_lacking(sources, missing)),
+        problem="; ".join(_unproven(results, missing)),
     )
 
 
-def _lacking(sources: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
-    """Give what a drill should have proven, and had nothing to."""
+def _unproven(results: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
+    """Yield what the drill could not prove, and why."""
     if missing:
-        yield f"no good backup has {', '.join(missing)}"
-    for name, found in sources.items():
+        yield f"no good backup contains {', '.join(missing)}"
+    for name, found in results.items():
         if not found["canary"]:
             backup = found["backup"]
-            yield f"{name}: {backup} has no canary to look for; its warnings in `panelctl backup list --json` say why"
+            yield f"{name}: {backup} has no canary; its warnings in `panelctl backup list --json` tell why"
 
 
 @contextmanager
-def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
-    """Give a fresh folder, and leave nothing behind."""
+def _staging_folder(store: Store, chosen: Sequence[Source]) -> Iterator[Path]:
+    """Create the folder for the restored data; remove it, and what was loaded into databases, at the end."""
     staging = store.state_dir / _STAGING
     if staging.exists():
-        # Of a drill that was killed.
+        # Left by a drill that was killed.
         shutil.rmtree(staging)
     staging.mkdir(mode=0o700)
     try:
@@ -192,46 +195,46 @@ def _place(store: Store, chosen: Sequence[Origin]) -> Iterator[Path]:
         try:
             shutil.rmtree(staging)
         finally:
-            for origin in chosen:
-                origin.drop()
+            for source in chosen:
+                source.discard_loaded()
 
 
-def _furnish(chosen: Sequence[Origin], found: dict[str, Brought], staging: Path) -> None:
-    """Put databases that are files where the panel looks for them: into the folder that they were backed up beside."""
-    folders = [origin for origin in chosen if isinstance(origin, Files)]
+def _place_sqlite_files(chosen: Sequence[Source], found: Mapping[str, Extracted], staging: Path) -> None:
+    """Move restored SQLite files into the restored folders, where the panel looks for them."""
+    folders = [source for source in chosen if isinstance(source, Files)]
     for database in chosen:
         if not isinstance(database, Sqlite):
             continue
         for folder in folders:
             if database.path.is_relative_to(folder.path):
-                target = staging / found[folder.name].source.member / database.path.relative_to(folder.path)
+                target = staging / found[folder.name].record.member / database.path.relative_to(folder.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                (staging / found[database.name].source.member).rename(target)
+                (staging / found[database.name].record.member).rename(target)
                 break
 
 
-def _verdict(report: Report, limits: Limits) -> str:
+def _missed_objectives(report: Report, objectives: RecoveryObjectives) -> str:
     checks = (
-        ("RTO", report.rto, limits.rto_max),
-        ("RPO", report.rpo, limits.rpo_max),
-        ("the age of the files", report.files_age, limits.files_max),
+        ("RTO", report.rto, objectives.rto_max),
+        ("RPO", report.rpo, objectives.rpo_max),
+        ("the age of the files", report.files_age, objectives.files_max),
     )
     return "; ".join(
-        f"{what} is {value} s, and has to be below {most}" for what, value, most in checks if value >= most
+        f"{what} is {value} s, but must be below {most} s" for what, value, most in checks if value >= most
     )
 
 
-def _proven(found: Brought, now: datetime, began: float) -> Proven:
-    source, backup = found
-    age = math.ceil((now - names.moment_of(backup.began)).total_seconds())
-    return Proven(backup.name, age, _since(began), len(source.rows), sum(source.rows.values()), source.canary)
+def _source_result(found: Extracted, now: datetime, began: float) -> SourceResult:
+    record, backup = found
+    age = math.ceil((now - names.parse_timestamp(backup.began)).total_seconds())
+    return SourceResult(backup.name, age, _elapsed(began), len(record.rows), sum(record.rows.values()), record.canary)
 
 
-def _since(started: float) -> int:
+def _elapsed(started: float) -> int:
     return math.ceil(time.monotonic() - started)
 
 
-def _append(store: Store, report: Report) -> None:
+def _append_report(store: Store, report: Report) -> None:
     text = canonical.encode({"format": 1, **asdict(report)})
     line = b"%s %s %s\n" % (text, store.keys.signer.encode("ascii"), _sign(text, store.keys, store.keys.signer))
     path = store.state_dir / _REPORTS
@@ -239,26 +242,26 @@ def _append(store: Store, report: Report) -> None:
         with path.open("a+b") as file:
             path.chmod(0o600)
             file.seek(0)
-            # Without what one that died has left of its line.
+            # Cut off the incomplete last line of a drill that was killed.
             file.truncate(file.read().rfind(b"\n") + 1)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
         durable.sync(store.state_dir)
     except OSError as error:
-        raise BackupError(f"{path}: the report cannot be written: {error.strerror}") from error
+        raise BackupError(f"{path}: cannot write the drill's report: {error.strerror}") from error
 
 
-def _parse(line: bytes, keys: Keyring, where: str) -> Report:
+def _parse_report(line: bytes, keys: Keyring, where: str) -> Report:
     try:
         text, key, signature = line.rsplit(b" ", 2)
     except ValueError:
-        raise NotAuthenticError(f"{where}: this is no report") from None
+        raise NotAuthenticError(f"{where}: not a drill report") from None
     if not hmac.compare_digest(_sign(text, keys, key.decode("ascii", "replace")), signature):
         raise NotAuthenticError(f"{where}: the signature of this report is wrong")
     content = canonical.decode(text)
     if content.pop("format") != 1:
-        raise NotAuthenticError(f"{where}: this is a report of another format")
+        raise NotAuthenticError(f"{where}: this report has another format")
     return Report(**content)
 
 

@@ -4,11 +4,12 @@
 
 # Private to this collection: may change in any release.
 
-"""Verify a backup, and only then read it: into a folder that nobody else can reach, and nothing but what is signed."""
+"""Verify a backup, and only then extract it: into a folder that only its owner can enter, and only signed members."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -24,132 +25,132 @@ from typing import NamedTuple
 from ..._host import durable, nofollow
 from ..._host.nofollow import OPEN_FOLDER
 from ..archive import names, tar
-from ..archive.compression import Reader, start_writeback, write_all
+from ..archive.compression import GzipReader, start_writeback, write_all
+from ..archive.hashing import Hash, HashThread
 from ..archive.manifest import Entry, Manifest
 from ..archive.paths import check_path
-from ..archive.sums import Sum, Sums
 from ..errors import AlteredError, BackupError, BusyError, NotAuthenticError
 from ..progress import SILENT, Progress
-from ..storage.store import ROOM, Store, check_size, no_archive, opened
+from ..storage.store import RESERVED_SPACE, Store, check_size, missing_archive, open_file
 
 _CHUNK = 1 << 20  # bytes
-_LARGE = 64 << 10  # bytes; below that the disk is better left to gather them
-_WAITING = 64  # files that may still be digested while the next ones are written
-# Text comes to thirty times its archive, zeroes to a thousand times.
+_NO_FOLDER = (errno.ELOOP, errno.ENOENT, errno.ENOTDIR)
+_WRITEBACK_MIN = 64 << 10  # bytes; smaller writes are left to the kernel, which combines them
+_PENDING_DIGESTS_MAX = 64  # files whose digest may lag behind while the next ones are written
+# Size of the content divided by the size of the archive: text reaches 30, zeroes reach 1000.
 _RATIO_MAX = 200
-# What nobody has to be afraid of: the empty file of a database is such zeroes.
-_SIZE_MIN = 1 << 30
+# Bytes that are always allowed, because an empty database file is mostly zeroes.
+_SIZE_ALLOWED = 1 << 30
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an archive that nobody signed may come to; beyond that it is a bomb.
+class ArchiveLimits:
+    """The limits for an unsigned archive; a larger one may be a decompression bomb.
 
+    :param members: number of members.
     :param size: bytes of all members.
-    :param room: bytes that may be taken of the disk.
+    :param free_space: bytes that the members may take on the disk.
     """
 
     members: int = 1_000_000
     size: int = 1 << 40
-    room: int = 1 << 62
+    free_space: int = 1 << 62
 
     @classmethod
-    def of(cls, archive: int, folder: Path) -> Limits:
-        """Return what an archive may come to in a folder.
+    def for_archive(cls, archive: int, folder: Path) -> ArchiveLimits:
+        """Return the limits for an archive that is extracted into a folder.
 
-        :param archive: its descriptor.
-        :param folder: one that is there.
+        :param archive: descriptor of the archive.
+        :param folder: an existing folder on the target file system.
         """
-        size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_MIN)
-        return cls(size=size, room=shutil.disk_usage(folder).free - ROOM)
+        size = max(os.fstat(archive).st_size * _RATIO_MAX, _SIZE_ALLOWED)
+        return cls(size=size, free_space=shutil.disk_usage(folder).free - RESERVED_SPACE)
 
 
 @contextlib.contextmanager
-def verified(store: Store, name: str, progress: Progress = SILENT) -> Iterator[tuple[Manifest, int]]:
-    """Open a backup whose every byte is what was signed; gives its manifest and the descriptor of its archive.
+def verified_backup(store: Store, name: str, report_progress: Progress = SILENT) -> Iterator[tuple[Manifest, int]]:
+    """Verify every byte of a backup; yield its manifest and the descriptor of its archive.
 
-    Nobody can exchange the archive afterwards: it is the descriptor that was digested which is read. What was found is
-    remembered, for those who only look.
+    Replacing the archive afterwards has no effect, because callers read from the verified descriptor. The result is
+    remembered for commands that do not read archives.
 
     :raises BackupError: there is no such backup.
-    :raises NotAuthenticError: it is not what was signed, or not where or when it belongs.
+    :raises NotAuthenticError: it is not what was signed, or it is not in the catalog of this host.
     """
     path = store.path(name, names.ARCHIVE)
-    with store.open(name) as found, _archive(path) as descriptor:
-        progress(f"verifying {name}", found.summary.size)
+    with store.open(name) as found, _open_archive(path) as descriptor:
+        report_progress(f"verifying {name}", found.summary.size)
         before = os.fstat(descriptor)
         try:
-            _verify(path, descriptor, found, progress)
+            _verify(path, descriptor, found, report_progress)
         except AlteredError:
-            store.doubts.note(name, before)
+            store.corrupt_markers.mark(name, before)
             raise
-        store.doubts.clear(name)
+        store.corrupt_markers.clear(name)
         yield found, descriptor
 
 
 @contextlib.contextmanager
-def checked(path: Path, found: Manifest, progress: Progress = SILENT) -> Iterator[int]:
-    """Open an archive whose every byte is what was signed, wherever it is; gives its descriptor.
+def verified_archive(path: Path, found: Manifest, report_progress: Progress = SILENT) -> Iterator[int]:
+    """Verify every byte of an archive at any path; yield its descriptor.
 
-    :raises NotAuthenticError: it is not.
+    :raises NotAuthenticError: it is not what was signed.
     """
-    with _archive(path) as descriptor:
-        _verify(path, descriptor, found, progress)
+    with _open_archive(path) as descriptor:
+        _verify(path, descriptor, found, report_progress)
         yield descriptor
 
 
 @contextlib.contextmanager
-def unproven(store: Store, name: str) -> Iterator[int]:
-    """Open an archive of the first format, of which nothing proves what it is; gives its descriptor.
+def unproven_archive(store: Store, name: str) -> Iterator[int]:
+    """Open an archive of the first format, which is not signed; yield its descriptor.
 
-    :raises BackupError: there is none.
-    :raises NotAuthenticError: that name is, or was, one of a signed backup; or its own digest does not fit.
+    :raises BackupError: there is no such archive.
+    :raises NotAuthenticError: the name belongs or belonged to a signed backup, or the archive's own digest is wrong.
     """
-    if not names.is_old_name(name) or store.path(name, names.MANIFEST).exists() or store.ledger().created(name):
-        raise NotAuthenticError(
-            f"{name}: this is no backup of the first format; it is restored with its proof or not at all"
-        )
+    if not names.is_old_name(name) or store.path(name, names.MANIFEST).exists() or store.catalog().created(name):
+        raise NotAuthenticError(f"{name}: not an archive of the first format; --unproven restores nothing else")
     try:
         info = store.path(name, names.INFO).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise BackupError(f"{name}: there is no such backup: {error.strerror}") from None
+        raise BackupError(f"{name}: no such backup: {error.strerror}") from None
     digests = dict(re.findall(r"^(MD5|SHA256): *([0-9a-f]+)\s*$", info, re.MULTILINE))
     path = store.path(name, names.ARCHIVE)
-    with _archive(path) as descriptor:
+    with _open_archive(path) as descriptor:
         for kind, expected in digests.items():
-            # MD5 finds what broke by itself; against people nothing here helps.
+            # MD5 detects accidental damage only. Nothing protects these archives against manipulation.
             if _digest(descriptor, kind.lower()) != expected:
-                raise NotAuthenticError(f"{path}: its {kind} is not the one that its .info has")
+                raise NotAuthenticError(f"{path}: its {kind} differs from the one in its .info file")
         yield descriptor
 
 
 @contextlib.contextmanager
-def _archive(path: Path) -> Iterator[int]:
-    with opened(path, NotAuthenticError(no_archive(path))) as stream:
+def _open_archive(path: Path) -> Iterator[int]:
+    with open_file(path, NotAuthenticError(missing_archive(path))) as stream:
         yield stream.fileno()
 
 
-def _digest(descriptor: int, algorithm: str, progress: Progress = SILENT) -> str:
+def _digest(descriptor: int, algorithm: str, report_progress: Progress = SILENT) -> str:
     digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     while data := os.read(descriptor, _CHUNK):
         digest.update(data)
-        progress.advance(len(data))
+        report_progress.advance(len(data))
     return digest.hexdigest()
 
 
-def _verify(path: Path, descriptor: int, found: Manifest, progress: Progress) -> None:
+def _verify(path: Path, descriptor: int, found: Manifest, report_progress: Progress) -> None:
     check_size(path, os.fstat(descriptor), found.summary)
-    if not hmac.compare_digest(_digest(descriptor, "sha256", progress), found.summary.sha256):
+    if not hmac.compare_digest(_digest(descriptor, "sha256", report_progress), found.summary.sha256):
         raise AlteredError(f"{path}: its content is not what was signed")
 
 
 class Part(NamedTuple):
-    """What is wanted of a verified archive.
+    """A verified archive, and the members to extract from it.
 
-    :param archive: its descriptor.
-    :param only: members that are wanted, with what is below them; all, where there is none.
+    :param archive: descriptor of the archive.
+    :param only: members to extract, with everything below them; None for all.
     """
 
     found: Manifest
@@ -158,84 +159,90 @@ class Part(NamedTuple):
 
 
 def extract(
-    found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None, progress: Progress = SILENT
+    found: Manifest, archive: int, folder: Path, only: Sequence[str] | None = None, report_progress: Progress = SILENT
 ) -> None:
-    """Write the members of a verified archive below a folder that is made for that; see `extract_all`."""
-    extract_all([Part(found, archive, only)], folder, progress)
+    """Extract members of one verified archive into a new folder; see `extract_all`."""
+    extract_all([Part(found, archive, only)], folder, report_progress)
 
 
-def extract_all(parts: Sequence[Part], folder: Path, progress: Progress = SILENT) -> None:
-    """Write members of verified archives below a folder that is made for that. Root gives them their owners.
+def extract_all(parts: Sequence[Part], folder: Path, report_progress: Progress = SILENT) -> None:
+    """Extract members of verified archives into a new folder. Only root restores their owners.
 
-    :raises BackupError: the folder is there already, or cannot be written.
-    :raises NotAuthenticError: an archive has something else than its manifest, or two have the same.
+    :raises BackupError: the folder already exists, or cannot be written.
+    :raises NotAuthenticError: an archive does not match its manifest, or two archives have the same member.
     """
-    with _filled(folder) as place:
+    with _extraction_root(folder) as root:
         for found, archive, only in parts:
-            progress(f"extracting {found.summary.name}", found.summary.content_size)
-            with _reading(archive) as reader:
-                for entry, content in _signed(found, reader):
+            report_progress(f"extracting {found.summary.name}", found.summary.content_size)
+            with _open_reader(archive) as reader:
+                for entry, content in _signed_members(found, reader):
                     if only is None or any(f"{entry.member.path}/".startswith(f"{path}/") for path in only):
-                        place.add(entry, content)
-                    progress.advance(entry.member.size)
+                        root.add(entry, content)
+                    report_progress.advance(entry.member.size)
 
 
-def extract_unproven(archive: int, folder: Path, limits: Limits) -> None:
-    """Write all members of an archive that nobody signed below a folder that is made for that.
+def extract_unproven(archive: int, folder: Path, limits: ArchiveLimits) -> None:
+    """Extract an unsigned archive into a new folder.
 
-    :raises BackupError: the folder is there already, or cannot be written.
-    :raises NotAuthenticError: the archive has something that no backup has, or more than the limits allow.
+    :raises BackupError: the folder already exists, or cannot be written.
+    :raises NotAuthenticError: the archive has a kind of member that no backup has, or exceeds the limits.
     """
     members = size = 0
-    with _filled(folder) as place, _reading(archive) as reader:
+    with _extraction_root(folder) as root, _open_reader(archive) as reader:
         for member, content in tar.members(reader.read):
             members, size = members + 1, size + member.size
             if members > limits.members or size > limits.size:
-                raise NotAuthenticError(f"the archive has more than {limits.members} members or {limits.size} bytes")
-            if size > limits.room:
-                raise BackupError(f"{folder}: there is no room for all of the archive")
-            # What people pack by hand begins with a dot.
+                raise NotAuthenticError(
+                    f"the archive has more than {limits.members} members or {limits.size} bytes: it may be a bomb"
+                )
+            if size > limits.free_space:
+                raise BackupError(f"{folder}: not enough free space for the content of the archive")
+            # `tar .` puts "./" before each path.
             path = member.path.removeprefix("./")
             if path == ".":
                 continue
             check_path(path)
-            place.add(Entry(replace(member, path=path)), content)
+            root.add(Entry(replace(member, path=path)), content)
 
 
 @contextlib.contextmanager
-def _filled(folder: Path) -> Iterator[_Place]:
-    """Give what fills a fresh folder, which takes this one's place when all is in it."""
-    with _staged(folder) as staging, _Place(staging, owners=os.geteuid() == 0) as place:
-        yield place
+def _extraction_root(folder: Path) -> Iterator[_ExtractionRoot]:
+    """Yield the writer for a staging folder, which is renamed to this folder once it is complete."""
+    with _staging_folder(folder) as staging, _ExtractionRoot(staging, owners=os.geteuid() == 0) as root:
+        yield root
 
 
 @contextlib.contextmanager
-def _reading(archive: int) -> Iterator[Reader]:
-    reader, whole = Reader(archive), False
+def _open_reader(archive: int) -> Iterator[GzipReader]:
+    reader, complete = GzipReader(archive), False
     try:
         yield reader
-        whole = True
+        complete = True
     finally:
-        reader.close(whole=whole)
+        reader.close(whole=complete)
 
 
 @contextlib.contextmanager
-def _staged(folder: Path) -> Iterator[int]:
-    """Give a fresh folder that takes this one's place when all is in it: what has the name is whole."""
+def _staging_folder(folder: Path) -> Iterator[int]:
+    """Yield a new folder that is renamed to this one once it is complete.
+
+    :raises BackupError: this folder already exists.
+    :raises BusyError: another restore to this folder is in progress.
+    """
     if os.path.lexists(folder):
-        raise BackupError(f"{folder}: it is there already; nothing is restored over something else")
+        raise BackupError(f"{folder} already exists, and a restore overwrites nothing: choose another folder")
     staging = folder.with_name(f".restoring-{folder.name}")
-    _sweep(staging)
+    _remove_leftover(staging)
     staging.mkdir(mode=0o700)
     descriptor = os.open(staging, OPEN_FOLDER)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         made = os.fstat(descriptor)
         if made.st_uid != os.geteuid() or made.st_mode & 0o077:
-            raise NotAuthenticError(f"{staging}: somebody has put another folder into its place")
+            raise NotAuthenticError(f"{staging}: this folder was replaced by another one during the restore")
         yield descriptor
         if not os.path.samestat(made, staging.lstat()):
-            raise NotAuthenticError(f"{staging}: somebody has put something else into its place")
+            raise NotAuthenticError(f"{staging}: this folder was replaced by something else during the restore")
         staging.rename(folder)
         durable.sync(folder.parent)
     except BaseException:
@@ -245,8 +252,8 @@ def _staged(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _sweep(staging: Path) -> None:
-    """Remove what a restore has left that died; the kernel's lock on it fell with its process."""
+def _remove_leftover(staging: Path) -> None:
+    """Remove the staging folder of a restore that was killed; the kernel released its lock with the process."""
     try:
         left = os.open(staging, OPEN_FOLDER)
     except FileNotFoundError:
@@ -255,47 +262,46 @@ def _sweep(staging: Path) -> None:
         fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(staging)
     except BlockingIOError:
-        raise BusyError(f"{staging}: another restore is at work there") from None
+        raise BusyError(f"{staging}: another restore uses this folder") from None
     finally:
         os.close(left)
 
 
-def _signed(found: Manifest, reader: Reader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    """Give the members of an archive, in lockstep with those that were signed."""
+def _signed_members(found: Manifest, reader: GzipReader) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    """Yield the members of an archive; each one has to match the next entry of the manifest."""
     signed = found.entries()
     for member, content in tar.members(reader.read):
-        # What is not in the manifest is not there, and nothing can be there twice.
         entry = next(signed, None)
         if entry is None or entry.member != member:
-            raise NotAuthenticError(f"the archive has {member.path!r} where its manifest has something else")
+            raise NotAuthenticError(f"the archive contains {member.path!r} where its manifest lists something else")
         check_path(member.path)
         yield entry, content
     if next(signed, None) is not None:
-        raise NotAuthenticError("the archive ends before its manifest does")
+        raise NotAuthenticError("the archive has fewer members than its manifest")
 
 
-class _Place:
-    """A folder that is being filled. Each name is made anew, in a folder that this one has made."""
+class _ExtractionRoot:
+    """Writes members below a folder. It creates every file and folder itself, and never opens an existing file."""
 
     def __init__(self, folder: int, *, owners: bool) -> None:
         self._owners = owners
         self._root = os.dup(folder)
-        # One is kept open, because files of a folder follow each other.
-        self._open: tuple[str, int] = ("", self._root)
+        # The current folder stays open, because files of one folder follow each other.
+        self._current: tuple[str, int] = ("", self._root)
         self._folders: list[tar.Member] = []
-        self._sums = Sums()
-        self._unproven: deque[tuple[Entry, Sum]] = deque()
+        self._hashes = HashThread()
+        self._pending: deque[tuple[Entry, Hash]] = deque()
 
-    def __enter__(self) -> _Place:
+    def __enter__(self) -> _ExtractionRoot:
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
         try:
             if kind is None:
-                self._finish()
+                self._complete()
         finally:
-            self._sums.close()
-            self._close()
+            self._hashes.close()
+            self._close_current()
             os.close(self._root)
 
     def add(self, entry: Entry, content: Iterator[bytes]) -> None:
@@ -305,105 +311,106 @@ class _Place:
             self._add_file(entry, content)
 
     def _add_folder(self, member: tar.Member) -> None:
-        parent, name = self._parent(member.path)
+        parent, name = self._open_parent(member.path)
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
-            # Made on the way to something that came before it.
-            os.close(self._descend(member.path))
+            # Created before, as the parent of an earlier member.
+            os.close(self._open_folder(member.path))
         self._folders.append(member)
 
     def _add_file(self, entry: Entry, content: Iterator[bytes]) -> None:
-        member, digest = entry.member, self._sums.new() if entry.sha256 else None
-        parent, name = self._parent(member.path)
+        member, digest = entry.member, self._hashes.new() if entry.sha256 else None
+        parent, name = self._open_parent(member.path)
         try:
             descriptor = nofollow.make(name, parent)
         except FileExistsError:
             raise NotAuthenticError(f"{member.path!r} is in the archive twice") from None
         try:
             self._write(descriptor, content, digest)
-            self._dress(descriptor, member)
+            self._set_metadata(descriptor, member)
         finally:
             os.close(descriptor)
         if digest:
-            self._unproven.append((entry, digest))
-            self._prove(_WAITING)
+            self._pending.append((entry, digest))
+            self._check_digests(_PENDING_DIGESTS_MAX)
 
-    def _write(self, descriptor: int, content: Iterator[bytes], digest: Sum | None) -> None:
+    def _write(self, descriptor: int, content: Iterator[bytes], digest: Hash | None) -> None:
         size = 0
         for data in content:
             if digest:
                 digest.update(data)
             write_all(descriptor, data)
-            if len(data) >= _LARGE:
+            if len(data) >= _WRITEBACK_MIN:
                 start_writeback(descriptor, size, len(data))
             size += len(data)
 
-    def _prove(self, left: int) -> None:
-        """Compare what was written with what was signed, but for so many of the last files."""
-        while len(self._unproven) > left:
-            entry, digest = self._unproven.popleft()
+    def _check_digests(self, left: int) -> None:
+        """Compare the digests of written files with the signed ones.
+
+        :param left: how many of the last files to leave for later.
+        """
+        while len(self._pending) > left:
+            entry, digest = self._pending.popleft()
             if not hmac.compare_digest(digest.hexdigest(), entry.sha256):
                 raise NotAuthenticError(f"the content of {entry.member.path!r} is not what was signed")
 
-    def _finish(self) -> None:
-        self._prove(0)
-        # Innermost first: a folder that may not be written into is closed only when all is in it.
+    def _complete(self) -> None:
+        self._check_digests(0)
+        # Innermost first: a folder gets its permissions, perhaps read-only, only once it is complete.
         for member in sorted(self._folders, key=lambda folder: folder.path, reverse=True):
-            descriptor = self._descend(member.path)
+            descriptor = self._open_folder(member.path)
             try:
-                self._dress(descriptor, member)
+                self._set_metadata(descriptor, member)
             finally:
                 os.close(descriptor)
-        # One call for all files instead of one for each.
+        # One syncfs(2) is faster than one fsync(2) for each file.
         _sync_all(self._root)
 
-    def _dress(self, descriptor: int, member: tar.Member) -> None:
+    def _set_metadata(self, descriptor: int, member: tar.Member) -> None:
         try:
             if self._owners:
                 os.fchown(descriptor, member.uid, member.gid)
             os.fchmod(descriptor, member.mode & 0o777)
             os.utime(descriptor, (member.mtime, member.mtime))
         except OverflowError:
-            raise NotAuthenticError(f"{member.path!r} has an owner or a time that there cannot be") from None
+            raise NotAuthenticError(f"{member.path!r} has an invalid owner or modification time") from None
 
-    def _parent(self, path: str) -> tuple[int, str]:
+    def _open_parent(self, path: str) -> tuple[int, str]:
         folder, _, name = path.rpartition("/")
-        if folder != self._open[0]:
-            self._close()
-            self._open = ("", self._root)
+        if folder != self._current[0]:
+            self._close_current()
+            self._current = ("", self._root)
             if folder:
-                self._open = (folder, self._descend(folder, make=True))
-        return self._open[1], name
+                self._current = (folder, self._open_folder(folder, make=True))
+        return self._current[1], name
 
-    def _descend(self, path: str, *, make: bool = False) -> int:
-        """Open a folder below the root, one name after the other, through no link."""
-        here = os.dup(self._root)
-        for name in path.split("/"):
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o700, dir_fd=here)
-            try:
-                deeper = os.open(name, OPEN_FOLDER, dir_fd=here)
-            except OSError as error:
-                raise NotAuthenticError(f"{path!r}: {name!r} is no folder: {error.strerror}") from None
-            finally:
-                os.close(here)
-            here = deeper
-        return here
+    def _open_folder(self, path: str, *, make: bool = False) -> int:
+        """Open a folder below the root, through no symlink.
 
-    def _close(self) -> None:
-        if self._open[1] != self._root:
-            os.close(self._open[1])
-            self._open = ("", self._root)
+        :param make: whether to create the folders that are missing.
+        :raises NotAuthenticError: something else than a folder is in the way.
+        :raises OSError: a folder cannot be created or opened.
+        """
+        try:
+            return nofollow.open_folder(self._root, path, 0o700 if make else None)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            raise NotAuthenticError(f"{path!r}: {error.filename!r} is not a folder: {error.strerror}") from None
+
+    def _close_current(self) -> None:
+        if self._current[1] != self._root:
+            os.close(self._current[1])
+            self._current = ("", self._root)
 
 
 def _sync_all(descriptor: int) -> None:
-    """Write all of a file system to the disk: of the one of this file, while `os.sync` waits for all that there are.
+    """Sync the file system that a file is on; `os.sync` would wait for all file systems.
 
-    :raises OSError: not all could be written, which `os.sync` does not tell.
+    :raises OSError: something could not be written, which `os.sync` does not report.
     """
-    # Here, because it wants memory that can be written and executed, which a unit that only backs up is denied.
+    # Imported here, because ctypes needs memory that is writable and executable, which the backup unit forbids.
     import ctypes  # noqa: PLC0415
 
     if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):

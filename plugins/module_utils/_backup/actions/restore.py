@@ -4,10 +4,10 @@
 
 # Private to this collection: may change in any release.
 
-"""Bring backups back to where they came from: loaded and proven beside the present, which is kept until all is well.
+"""Restore in place: load the data beside the live data, compare it, swap the two, and keep the live data until the end.
 
-What a run that dies leaves is undone by whoever comes next: the journal says how far it may have come, and each origin
-finds out how far it did.
+A recovery record says how far a restore has come. If the restore is interrupted, the next run reads the record and
+rolls back; each source finds out itself how far its own swap came.
 """
 
 from __future__ import annotations
@@ -23,36 +23,37 @@ from typing import NamedTuple
 
 from ..._host import durable
 from ..archive import names
-from ..archive.manifest import Source, Summary
+from ..archive.manifest import SourceRecord, Summary
 from ..errors import BackupError, UnhealthyError
 from ..progress import SILENT, Progress
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage import locks
-from ..storage.ledger import Ledger
-from ..storage.store import SIGNED, State, Store, check_room
+from ..storage.catalog import Catalog
+from ..storage.store import SIGNED, State, Store, check_free_space
 from . import create, extract
 from .app import App
 
-_JOURNAL = "restore.json"
+_RECOVERY_FILE = "restore.json"
 _STAGING = "restore"
-_NO_ROOM = "Make room, or restore elsewhere with --to."
-#: In the name of one that could not be removed.
-_ASIDE = ".left-"
-#: How far a run may have come: nothing but loaded beside the present; taking its place; done, but for tidying up.
+_NO_SPACE = "Free some space, or extract to another file system with --to."
+#: Part of the name of a staging folder that could not be removed.
+_LEFTOVER = ".left-"
+#: The phases of a restore: data is loaded beside the live data; sources are swapped; done except for cleaning up.
 _LOADING, _SWAPPING, _DONE = "loading", "swapping", "done"
 
-#: What is brought back from which backup.
-Plan = Mapping[str, Sequence[Origin]]
+#: The sources to restore, by the name of the backup that each one comes from.
+Plan = Mapping[str, Sequence[Source]]
 
 
 @dataclass(frozen=True)
-class Restored:
-    """What was brought back.
+class RestoreResult:
+    """The result of a restore.
 
-    :param sources: which backup each one came from, by its name.
-    :param snapshot: name of the backup of what there was before; empty where there was nothing, or none was wanted.
-    :param warnings: of all these backups, and of newer ones that are broken.
-    :param partial: whether something is missing in what was brought back.
+    :param sources: the backup that each source came from, by the source's name.
+    :param snapshot: name of the backup of the data that was replaced; empty if there was none to back up, or none was
+        requested.
+    :param warnings: the warnings of these backups, and newer backups that are broken.
+    :param partial: whether a backup was partial, so that restored data is incomplete.
     """
 
     sources: dict[str, str]
@@ -61,27 +62,26 @@ class Restored:
     partial: bool = False
 
     @classmethod
-    def of(cls, found: Mapping[str, Summary], broken: Sequence[str], before: Summary | None = None) -> Restored:
-        """Return what was brought back of these backups, by the names of the sources.
+    def of(cls, found: Mapping[str, Summary], skipped: Sequence[str], snapshot: Summary | None = None) -> RestoreResult:
+        """Return the result for the backups that sources were restored from, by the sources' names.
 
-        :param broken: what `passed_over` says.
-        :param before: the snapshot.
+        :param skipped: the warnings of `skipped_newer_backups`.
         """
-        backups = {backup.name: backup for backup in (*found.values(), *([before] if before else []))}
+        backups = {backup.name: backup for backup in (*found.values(), *([snapshot] if snapshot else []))}
         return cls(
             {source: backup.name for source, backup in found.items()},
-            before.name if before else "",
-            (*(f"{name}: {warning}" for name, backup in backups.items() for warning in backup.warnings), *broken),
+            snapshot.name if snapshot else "",
+            (*(f"{name}: {warning}" for name, backup in backups.items() for warning in backup.warnings), *skipped),
             any(backup.partial for backup in found.values()),
         )
 
 
 @dataclass(frozen=True)
-class _Journal:
-    """What whoever comes next has to know.
+class _RecoveryRecord:
+    """The state of a restore, by which the next run settles it if it is interrupted.
 
-    :param staging: the folder of each origin, by its name, in the order in which they take their places.
-    :param stopped: whether the panel was running, and has to again.
+    :param staging: the staging folder of each source, by its name, in the order in which sources are swapped.
+    :param stopped: whether the restore stopped a running panel, which has to be started again.
     """
 
     phase: str
@@ -90,324 +90,339 @@ class _Journal:
 
 
 def plan(
-    store: Store, origins: Sequence[Origin], name: str = "", only: Sequence[str] = (), *, elsewhere: bool = False
+    store: Store, sources: Sequence[Source], name: str = "", only: Sequence[str] = (), *, to_folder: bool = False
 ) -> Plan:
-    """Decide what is brought back from which backup.
+    """Decide which source is restored from which backup.
 
-    :param name: of a backup; empty for the newest one of each origin.
-    :param only: names of the origins that are wanted; all, where there are none.
-    :param elsewhere: whether it does not come to its place, so that there are more that can be brought back.
-    :raises BackupError: there is no such backup or origin, or none that could be brought back.
+    :param name: name of a backup; empty for the newest good one of each source.
+    :param only: names of the sources to restore; empty for all.
+    :param to_folder: whether to extract to a folder, which also allows sources that cannot be restored in place.
+    :raises BackupError: there is no such backup or source, or nothing to restore.
     """
-    if unknown := sorted(set(only) - {origin.name for origin in origins}):
-        known = ", ".join(origin.name for origin in origins)
-        raise BackupError(f"there is no source {', '.join(unknown)}; there are {known}")
-    wanted = [origin for origin in origins if (origin.name in only if only else origin.in_place or elsewhere)]
-    if refused := [origin.name for origin in wanted if not (origin.in_place or elsewhere)]:
-        raise BackupError(f"{', '.join(refused)}: this is brought back with --to only, and what you need of it by hand")
-    # Of one that is named, who reads its archive says whether that is what was signed.
+    if unknown := sorted(set(only) - {source.name for source in sources}):
+        known = ", ".join(source.name for source in sources)
+        raise BackupError(f"there is no source {', '.join(unknown)}; the sources are {known}")
+    wanted = [source for source in sources if (source.name in only if only else source.in_place or to_folder)]
+    if refused := [source.name for source in wanted if not (source.in_place or to_folder)]:
+        raise BackupError(
+            f"{', '.join(refused)}: cannot be restored in place: extract it with --to, and copy what you need by hand"
+        )
+    # A broken backup may be named explicitly, because its archive is verified before anything is extracted.
     usable = SIGNED if name else (State.GOOD,)
     good = [found for found in store.backups() if found.state in usable and found.summary]
     if name:
         good = [found for found in good if found.name == name]
     else:
         good = [found for found in good if found.summary and found.summary.set != names.BEFORE_RESTORE]
-    found: dict[str, list[Origin]] = {}
-    for origin in wanted:
-        having = [backup.name for backup in good if backup.summary and _has(backup.summary.sources, origin)]
+    found: dict[str, list[Source]] = {}
+    for source in wanted:
+        having = [backup.name for backup in good if backup.summary and _contains(backup.summary.sources, source)]
         if having:
-            found.setdefault(having[-1], []).append(origin)
+            found.setdefault(having[-1], []).append(source)
         elif only:
-            raise BackupError(f"{origin.name}: {'it is not in ' + name if name else 'no good backup has it'}")
+            problem = f"{name} does not contain it" if name else "no good backup contains it"
+            raise BackupError(f"{source.name}: {problem}")
     if not found:
-        # Says what is wrong with the one that was asked for.
+        # Opening the named backup raises the error that tells what is wrong with it.
         with store.open(name) if name else contextlib.nullcontext():
             pass
-        raise BackupError(f"{store.folder}: no good backup has what could be brought back; `panelctl backup list`")
+        raise BackupError(f"{store.folder}: no good backup contains these sources; see `panelctl backup list`")
     return found
 
 
 class Restorer:
-    """Brings back, and undoes what an earlier run has left.
+    """Restores backups in place, and settles interrupted restores.
 
-    :param origins: all of this host.
+    :param sources: all sources of this host.
     """
 
-    def __init__(self, store: Store, origins: Sequence[Origin], app: App, say: Progress = SILENT) -> None:
+    def __init__(self, store: Store, sources: Sequence[Source], app: App, report_progress: Progress = SILENT) -> None:
         self._store = store
-        self._origins = origins
+        self._sources = sources
         self._app = app
-        self._say = say
+        self._report_progress = report_progress
 
-    def restore(self, wanted: Plan, *, snapshot: bool = True, wait: float = 0.0) -> Restored:
-        """Bring back.
+    def restore(self, plan: Plan, *, snapshot: bool = True, wait: float = 0.0) -> RestoreResult:
+        """Restore in place.
 
-        :param snapshot: whether to back up first what there is; it is kept in any case until the panel is healthy.
+        :param snapshot: whether to back up the live data first. It is kept until the panel is healthy in any case.
         :param wait: seconds to wait for another run.
-        :raises BackupError: it cannot be; the present is in its place again.
+        :raises BackupError: the restore failed, and the live data was rolled back.
         """
-        with self._store.locked(wait) as ledger, scratch(self._store, wait):
-            # An unhealthy panel may be why somebody restores.
+        with self._store.locked(wait) as catalog, scratch_lock(self._store, wait):
+            # The panel may be unhealthy because of the data that this restore replaces.
             with contextlib.suppress(UnhealthyError):
                 for text in self._settle():
-                    self._say(text)
-            attempt = _Attempt(self._store, wanted, self._app, self._say)
+                    self._report_progress(text)
+            attempt = _Attempt(self._store, plan, self._app, self._report_progress)
             try:
                 attempt.load()
-                return attempt.take_over(ledger, snapshot=snapshot)
+                return attempt.swap(catalog, snapshot=snapshot)
             except BaseException as error:
-                self._say("putting the present back")
+                self._report_progress("rolling back")
                 try:
                     remains = self._settle()[1:]
                 except UnhealthyError as another:
                     raise BackupError(f"{error}. {another}") from error
                 except (BackupError, OSError) as another:
                     raise BackupError(
-                        f"{error}. And the present could not be put back: {another}. Mend that, and then "
+                        f"{error}. And the rollback failed: {another}. Solve that, and then run "
                         "`panelctl backup settle`."
                     ) from error
                 if remains and isinstance(error, BackupError):
                     raise type(error)("; ".join([str(error), *remains])) from error
                 for text in remains:
-                    self._say(text)
+                    self._report_progress(text)
                 raise
 
     def settle(self, *, wait: float = 0.0) -> str:
-        """Undo what a restore that died has left, or tidy up behind it; returns what was done, in words.
+        """Roll back an interrupted restore, or clean up after one that had finished.
 
-        :raises UnhealthyError: that was done, but the panel does not become healthy; nothing has to be tried again.
-        :raises BackupError: the present cannot be put back; it can be tried again.
+        :returns: what was done, in words; empty if there was nothing to settle.
+        :raises UnhealthyError: the data is settled, but the panel does not become healthy; a retry is not needed.
+        :raises BackupError: the rollback failed, and can be tried again.
         """
-        # Who could not once may be able to now; whatever else runs has no use for them.
-        _remove_left(self._store)
-        if not unfinished(self._store) and not _torn(self._store):
+        # Retry earlier failed removals. No lock is needed, because nothing uses these folders.
+        _remove_leftovers(self._store)
+        if not is_interrupted(self._store) and not _partial_records(self._store):
             return ""
-        with self._store.locked(wait), scratch(self._store, wait):
+        with self._store.locked(wait), scratch_lock(self._store, wait):
             return "; ".join(self._settle())
 
     def _settle(self) -> list[str]:
-        """Settle, for who holds both locks; returns what was done, if anything, and then what else is to be told."""
-        for file in _torn(self._store):
+        """Settle while the caller holds both locks; returns what was done, if anything, and then other messages."""
+        for file in _partial_records(self._store):
             file.unlink()
-        journal = _read(self._store)
-        if journal is None:
+        record = _read_record(self._store)
+        if record is None:
             return []
-        known = {origin.name: origin for origin in self._origins}
-        if gone := sorted(set(journal.staging) - set(known)):
+        known = {source.name: source for source in self._sources}
+        if gone := sorted(set(record.staging) - set(known)):
             raise BackupError(
-                f"a restore of {', '.join(gone)} died, and the settings have no such source any more: put it back there"
+                f"a restore of {', '.join(gone)} was interrupted, but the settings no longer have this source: add it "
+                "again, and run `panelctl backup settle`"
             )
-        mine = [(known[name], Path(folder)) for name, folder in journal.staging.items()]
+        staged = [(known[name], Path(folder)) for name, folder in record.staging.items()]
         remains = []
-        if journal.phase == _SWAPPING:
-            for origin, staging in reversed(mine):
-                remains += origin.put_back(staging)
-            # Or the next one would put back what was tidied up by then.
-            _write(self._store, replace(journal, phase=_LOADING))
-        remains += _tidy(self._store, mine, forget=journal.phase == _DONE)
-        done = "put the present back" if journal.phase == _SWAPPING else "removed what was left over"
+        if record.phase == _SWAPPING:
+            for source, staging in reversed(staged):
+                remains += source.swap_back(staging)
+            # If this run is interrupted while it cleans up, the next one must not swap again.
+            _write_record(self._store, replace(record, phase=_LOADING))
+        remains += _clean_up(self._store, staged, finished=record.phase == _DONE)
+        if record.phase == _SWAPPING:
+            done = "rolled back an interrupted restore"
+        else:
+            done = "removed the leftovers of an interrupted restore"
         try:
-            if journal.stopped:
+            if record.stopped:
                 self._app.start()
         except BackupError as error:
-            # Backups go on without it, and a deploy, which may mend it, wants one.
-            _end(self._store)
+            # The restore counts as settled: backups must go on, and a deploy, which may repair the panel, needs one.
+            _remove_record(self._store)
             text = (
-                f"The present is in its place, but the panel is not healthy on it: {error}. Mend that, and then "
+                f"The live data is back in place, but the panel is not healthy: {error}. Solve that, and then run "
                 "`panelctl start`"
             )
             raise UnhealthyError("; ".join([text, *remains])) from None
-        _end(self._store)
+        _remove_record(self._store)
         return [done, *remains]
 
 
 @contextlib.contextmanager
-def scratch(store: Store, wait: float) -> Iterator[None]:
-    """Keep all others away from what databases are loaded into.
+def scratch_lock(store: Store, wait: float) -> Iterator[None]:
+    """Hold the lock on the databases that restores and drills load into.
 
-    :raises BusyError: somebody else is at it.
+    :raises BusyError: another restore or drill is in progress.
     """
     with locks.held(store.state_dir / "scratch.lock", wait, "restore or drill"):
         yield
 
 
-def unfinished(store: Store) -> bool:
-    """Whether a restore died, and nobody has settled that yet."""
-    return (store.state_dir / _JOURNAL).exists()
+def is_interrupted(store: Store) -> bool:
+    """Tell whether a restore was interrupted and is not settled yet."""
+    return (store.state_dir / _RECOVERY_FILE).exists()
 
 
-def passed_over(store: Store, found: Mapping[str, Summary]) -> list[str]:
-    """Say which backups are newer than those of which sources were taken, and broken.
+def skipped_newer_backups(store: Store, found: Mapping[str, Summary]) -> list[str]:
+    """Return a warning for each broken backup that is newer than the one a source was restored from.
 
-    :param found: the backup that each source was taken of, by its name.
+    :param found: the backup that each source was restored from, by the source's name.
     """
-    there = store.backups()
-    age = {backup.name: number for number, backup in enumerate(there)}
-    told = []
-    for backup in there:
+    backups = store.backups()
+    positions = {backup.name: number for number, backup in enumerate(backups)}
+    skipped = []
+    for backup in backups:
         if backup.state is State.BROKEN and backup.summary and backup.summary.set != names.BEFORE_RESTORE:
-            newer = [source.name for source in backup.summary.sources if source.name in found]
-            if any(age.get(found[name].name, 0) < age[backup.name] for name in newer):
-                told.append(f"{backup.name} is newer, and nothing was taken of it: {backup.problem}")
-    return told
+            shared = [record.name for record in backup.summary.sources if record.name in found]
+            if any(positions.get(found[name].name, 0) < positions[backup.name] for name in shared):
+                skipped.append(f"{backup.name} is newer, but was skipped: {backup.problem}")
+    return skipped
 
 
-class Brought(NamedTuple):
-    """A source, and the backup that it is of."""
+class Extracted(NamedTuple):
+    """The record of an extracted source, and the backup that it came from."""
 
-    source: Source
+    record: SourceRecord
     backup: Summary
 
 
-def bring(store: Store, wanted: Plan, staging: Mapping[str, Path], say: Progress) -> dict[str, Brought]:
-    """Verify the backups of a plan, and extract what is wanted of them; returns the sources by name.
+def verify_and_extract(
+    store: Store, plan: Plan, staging: Mapping[str, Path], report_progress: Progress
+) -> dict[str, Extracted]:
+    """Verify the backups of a plan, and extract its sources; returns the sources by name.
 
-    :param staging: the folder for each origin, by its name.
-    :raises NotAuthenticError: one is not what was signed.
+    :param staging: the folder to extract each source to, by its name.
+    :raises NotAuthenticError: a backup is not what was signed.
     """
     found = {}
-    for name, origins in wanted.items():
-        with extract.verified(store, name, say) as (manifest, archive):
-            sources = {source.name: source for source in manifest.summary.sources}
-            for root in {staging[origin.name] for origin in origins}:
-                members = [sources[origin.name].member for origin in origins if staging[origin.name] == root]
-                check_room(root, manifest.summary.content_size, "what is loaded beside the present", _NO_ROOM)
-                extract.extract(manifest, archive, root / name, members, say)
+    for name, sources in plan.items():
+        with extract.verified_backup(store, name, report_progress) as (manifest, archive):
+            records = {record.name: record for record in manifest.summary.sources}
+            for root in {staging[source.name] for source in sources}:
+                members = [records[source.name].member for source in sources if staging[source.name] == root]
+                check_free_space(root, manifest.summary.content_size, "the staging copy", _NO_SPACE)
+                extract.extract(manifest, archive, root / name, members, report_progress)
                 for member in members:
                     (root / member).parent.mkdir(mode=0o700, exist_ok=True)
                     (root / name / member).rename(root / member)
                 shutil.rmtree(root / name)
-            found.update({origin.name: Brought(sources[origin.name], manifest.summary) for origin in origins})
+            found.update({source.name: Extracted(records[source.name], manifest.summary) for source in sources})
     return found
 
 
 class _Attempt:
-    """One restore, which holds both locks."""
+    """One restore. The caller holds both locks."""
 
-    def __init__(self, store: Store, wanted: Plan, app: App, say: Progress) -> None:
+    def __init__(self, store: Store, plan: Plan, app: App, report_progress: Progress) -> None:
         self._store = store
-        self._plan = wanted
+        self._plan = plan
         self._app = app
-        self._say = say
-        # Databases last, whose file may be in a folder that takes its place before; and a folder before those in it.
-        mine = (origin for group in wanted.values() for origin in group)
-        self._origins = sorted(mine, key=lambda origin: (origin.is_database, origin.folder))
+        self._report_progress = report_progress
+        # Folders first, outer ones before inner ones; then databases, whose file may be in one of these folders.
+        planned = (source for group in plan.values() for source in group)
+        self._sources = sorted(planned, key=lambda source: (source.is_database, source.folder))
         default = store.state_dir / _STAGING
-        self._staging = {origin.name: origin.staging(default) for origin in self._origins}
-        self._found: dict[str, Brought] = {}
+        self._staging = {source.name: source.staging_folder(default) for source in self._sources}
+        self._found: dict[str, Extracted] = {}
 
     def load(self) -> None:
-        """Bring all beside the present, and see that it is what went in."""
-        self._note(_LOADING)
+        """Load the sources beside the live data, and compare them with what was backed up."""
+        self._record(_LOADING)
         for root in set(self._staging.values()):
             root.mkdir(mode=0o700)
-        self._found = bring(self._store, self._plan, self._staging, self._say)
-        for origin in self._origins:
-            self._say(f"loading {origin.name}")
-            origin.load(self._found[origin.name].source, self._staging[origin.name])
+        self._found = verify_and_extract(self._store, self._plan, self._staging, self._report_progress)
+        for source in self._sources:
+            self._report_progress(f"loading {source.name}")
+            source.load(self._found[source.name].record, self._staging[source.name])
 
-    def take_over(self, ledger: Ledger, *, snapshot: bool) -> Restored:
-        """Exchange them with the present, while the panel stands still."""
-        found = {source: brought.backup for source, brought in self._found.items()}
-        broken = passed_over(self._store, found)
-        self._say("stopping the panel")
-        # Written down before, because whoever comes next has to start it if this dies in between.
-        self._note(_LOADING, stopped=True)
+    def swap(self, catalog: Catalog, *, snapshot: bool) -> RestoreResult:
+        """Stop the panel, swap the loaded sources with the live data, and start the panel again."""
+        found = {source: extracted.backup for source, extracted in self._found.items()}
+        skipped = skipped_newer_backups(self._store, found)
+        self._report_progress("stopping the panel")
+        # Recorded before the panel stops: if this run is interrupted in between, the next one has to start it.
+        self._record(_LOADING, stopped=True)
         stopped = self._app.stop()
-        self._note(_LOADING, stopped=stopped)
-        before = self._snapshot(ledger) if snapshot else None
-        self._note(_SWAPPING, stopped=stopped)
-        for origin in self._origins:
-            self._say(f"exchanging {origin.name}")
-            origin.swap(self._staging[origin.name])
+        self._record(_LOADING, stopped=stopped)
+        before = self._snapshot(catalog) if snapshot else None
+        self._record(_SWAPPING, stopped=stopped)
+        for source in self._sources:
+            self._report_progress(f"swapping {source.name}")
+            source.swap(self._staging[source.name])
         if stopped:
-            self._say("starting the panel")
+            self._report_progress("starting the panel")
             self._app.start()
-        self._note(_DONE)
-        remains = _tidy(self._store, [(origin, self._staging[origin.name]) for origin in self._origins], forget=True)
-        _end(self._store)
-        done = Restored.of(found, broken, before)
+        self._record(_DONE)
+        staged = [(source, self._staging[source.name]) for source in self._sources]
+        remains = _clean_up(self._store, staged, finished=True)
+        _remove_record(self._store)
+        done = RestoreResult.of(found, skipped, before)
         return replace(done, warnings=(*done.warnings, *remains))
 
-    def _snapshot(self, ledger: Ledger) -> Summary | None:
-        present = [origin for origin in self._origins if origin.present()]
-        if not present:
+    def _snapshot(self, catalog: Catalog) -> Summary | None:
+        existing = [source for source in self._sources if source.exists()]
+        if not existing:
             return None
-        return create.create_locked(self._store, present, names.BEFORE_RESTORE, ledger, self._say)
+        return create.create_locked(self._store, existing, names.BEFORE_RESTORE, catalog, self._report_progress)
 
-    def _note(self, phase: str, *, stopped: bool = False) -> None:
-        staging = {origin.name: str(self._staging[origin.name]) for origin in self._origins}
-        _write(self._store, _Journal(phase, staging, stopped))
+    def _record(self, phase: str, *, stopped: bool = False) -> None:
+        staging = {source.name: str(self._staging[source.name]) for source in self._sources}
+        _write_record(self._store, _RecoveryRecord(phase, staging, stopped))
 
 
-def _read(store: Store) -> _Journal | None:
-    file = store.state_dir / _JOURNAL
+def _read_record(store: Store) -> _RecoveryRecord | None:
+    file = store.state_dir / _RECOVERY_FILE
     try:
-        return _Journal(**json.loads(file.read_text(encoding="utf-8")))
+        return _RecoveryRecord(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise BackupError(
-            f"{file} is not what a restore wrote ({error}); look at it, and at the folders it names"
+            f"{file} is damaged ({error}), so an interrupted restore cannot be settled: look at it, and at the folders "
+            "that it names"
         ) from None
 
 
-def _torn(store: Store) -> list[Path]:
-    """What is left of a journal that somebody was killed at writing."""
-    return list(store.state_dir.glob(f".{_JOURNAL}.*"))
+def _partial_records(store: Store) -> list[Path]:
+    """Return the temporary files of a run that was killed while it wrote the recovery record."""
+    return list(store.state_dir.glob(f".{_RECOVERY_FILE}.*"))
 
 
-def left(store: Store) -> list[Path]:
-    """Return the folders that are left over and could not be removed."""
-    return [folder for folder in _left(store).values() if folder.exists()]
+def leftovers(store: Store) -> list[Path]:
+    """Return the staging folders that could not be removed."""
+    return [folder for folder in _leftover_folders(store).values() if folder.exists()]
 
 
-def _left(store: Store) -> dict[Path, Path]:
-    """Those folders, by what they are known by: themselves, or a link to one elsewhere."""
-    found = store.state_dir.glob(f"{_STAGING}{_ASIDE}*")
+def _leftover_folders(store: Store) -> dict[Path, Path]:
+    """Return these folders by their entry in the state directory: the folder itself, or a symlink to it."""
+    found = store.state_dir.glob(f"{_STAGING}{_LEFTOVER}*")
     return {entry: entry.readlink() if entry.is_symlink() else entry for entry in found}
 
 
-def _remove_left(store: Store) -> None:
-    for entry, folder in _left(store).items():
-        # What still cannot be removed was told of, is named by the status, and is no reason to do nothing else.
+def _remove_leftovers(store: Store) -> None:
+    for entry, folder in _leftover_folders(store).items():
+        # A removal that fails again must not stop a backup. The status still names the folder.
         shutil.rmtree(folder, ignore_errors=True)
         if entry.is_symlink() and not folder.exists():
             entry.unlink(missing_ok=True)
 
 
-def _write(store: Store, journal: _Journal) -> None:
-    durable.write(store.state_dir / _JOURNAL, json.dumps(asdict(journal)))
+def _write_record(store: Store, record: _RecoveryRecord) -> None:
+    durable.write(store.state_dir / _RECOVERY_FILE, json.dumps(asdict(record)))
 
 
-def _end(store: Store) -> None:
-    (store.state_dir / _JOURNAL).unlink()
+def _remove_record(store: Store) -> None:
+    (store.state_dir / _RECOVERY_FILE).unlink()
     durable.sync(store.state_dir)
 
 
-def _tidy(store: Store, mine: Sequence[tuple[Origin, Path]], *, forget: bool) -> list[str]:
-    """Remove what is not needed any more; returns what could not be, in words."""
-    for origin, _ in mine:
-        if forget:
-            origin.forget()
-        origin.drop()
-    roots = {staging for _, staging in mine}
-    return [remains for root in roots if root.exists() and (remains := _remove(store, root))]
+def _clean_up(store: Store, staged: Sequence[tuple[Source, Path]], *, finished: bool) -> list[str]:
+    """Remove the staging copies; returns a message for each folder that could not be removed.
+
+    :param finished: whether the restore succeeded, so that the data it replaced is removed, too.
+    """
+    for source, _ in staged:
+        if finished:
+            source.discard_previous()
+        source.discard_loaded()
+    roots = {staging for _, staging in staged}
+    return [remains for root in roots if root.exists() and (remains := _remove_staging(store, root))]
 
 
-def _remove(store: Store, staging: Path) -> str:
+def _remove_staging(store: Store, staging: Path) -> str:
     try:
         shutil.rmtree(staging)
     except OSError as error:
-        # Somebody has made a file immutable, say. All is well but for the room, and the name is needed again.
-        ending = f"{_ASIDE}{uuid.uuid4()}"
-        aside, here = staging.with_name(f"{staging.name}{ending}"), store.state_dir / f"{_STAGING}{ending}"
-        staging.rename(aside)
-        if aside != here:
-            here.symlink_to(aside)
-        return f"{aside} is left over and could not be removed ({error.strerror}): remove it"
+        # A file in it may be immutable, for example. The next restore needs the folder's name, so it is renamed.
+        ending = f"{_LEFTOVER}{uuid.uuid4()}"
+        renamed, entry = staging.with_name(f"{staging.name}{ending}"), store.state_dir / f"{_STAGING}{ending}"
+        staging.rename(renamed)
+        if renamed != entry:
+            entry.symlink_to(renamed)
+        return f"{renamed} is left over and could not be removed ({error.strerror}): remove it"
     return ""
 
 
-def _has(sources: Sequence[Source], origin: Origin) -> bool:
-    return any((source.name, source.kind) == (origin.name, origin.kind) for source in sources)
+def _contains(records: Sequence[SourceRecord], source: Source) -> bool:
+    return any((record.name, record.kind) == (source.name, source.kind) for record in records)

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""How the last runs went, for `panelctl backup status` and for Prometheus."""
+"""The results of the last runs, for `panelctl backup status` and for Prometheus."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from .drill import Report
 
 _FILE = "runs.json"
 _TEXTFILE = "aapanel_backup.prom"
-_WAIT = 10.0  # seconds for who writes it down too, which takes milliseconds
+_LOCK_WAIT = 10.0  # seconds to wait for another run that records its result, which takes milliseconds
 
 
 @dataclass(frozen=True)
-class Run:
-    """The last ones of a kind. Times are seconds since the epoch; 0 for never.
+class LastRuns:
+    """The last runs of one kind. Times are seconds since the epoch; 0 means never.
 
-    :param size: bytes of what was made, by the last one that was good.
-    :param seconds: what that took.
+    :param failures: how many runs failed, ever.
+    :param seconds: duration of the last successful run.
+    :param size: bytes that the last successful run created.
+    :param problem: why the last run failed; empty if it succeeded.
     """
 
     last_success: int = 0
@@ -40,34 +42,37 @@ class Run:
     problem: str = ""
 
 
-class Runs:
-    """The file in which they are noted."""
+class RunHistory:
+    """The file that the results of runs are recorded in.
+
+    :param textfile_dir: the folder that Prometheus' node_exporter reads text files from; None for no metrics.
+    """
 
     def __init__(self, state_dir: Path, textfile_dir: Path | None = None) -> None:
         self._state_dir = state_dir
         self._textfile_dir = textfile_dir
 
-    def read(self) -> dict[str, Run]:
-        """Return the last runs by their kinds, such as `create full` and `drill`."""
+    def read(self) -> dict[str, LastRuns]:
+        """Return the last runs by kind, such as `create full` and `drill`."""
         try:
             content = json.loads((self._state_dir / _FILE).read_text(encoding="utf-8"))
-            return {kind: Run(**run) for kind, run in content.items()}
+            return {kind: LastRuns(**run) for kind, run in content.items()}
         except (OSError, ValueError, TypeError):
-            # It tells of runs, and is not what anything is decided by.
+            # A damaged history must not stop a backup, because no decision depends on it.
             return {}
 
-    def note(self, kind: str, problem: str = "", *, seconds: float = 0.0, size: int = 0) -> None:
-        """Write down how a run went; nothing that goes wrong here makes it another one.
+    def record(self, kind: str, problem: str = "", *, seconds: float = 0.0, size: int = 0) -> None:
+        """Record the result of a run; an error in this does not fail the run.
 
-        :param problem: why it failed; empty where it did not.
+        :param problem: why the run failed; empty if it succeeded.
         """
         now = int(time.time())
-        with contextlib.suppress(OSError), locks.held(self._state_dir / "runs.lock", _WAIT, "run"):
-            # Of one that was killed at this; nobody else is at it now.
-            for left in self._state_dir.glob(f".{_FILE}.*"):
-                left.unlink()
+        with contextlib.suppress(OSError), locks.held(self._state_dir / "runs.lock", _LOCK_WAIT, "run"):
+            # Left by a run that was killed here. The lock excludes a concurrent writer.
+            for leftover in self._state_dir.glob(f".{_FILE}.*"):
+                leftover.unlink()
             runs = self.read()
-            last = runs.get(kind, Run())
+            last = runs.get(kind, LastRuns())
             if problem:
                 runs[kind] = replace(last, last_failure=now, failures=last.failures + 1, problem=problem)
             else:
@@ -76,29 +81,37 @@ class Runs:
             durable.write(self._state_dir / _FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     def export(self, last_drill: Report | None) -> None:
-        """Write the figures for the textfile collector of Prometheus' node_exporter, where there is one."""
+        """Write the metrics for the textfile collector of Prometheus' node_exporter, if it is configured."""
         if self._textfile_dir is not None:
             with contextlib.suppress(OSError):
                 durable.write(self._textfile_dir / _TEXTFILE, textfile(self.read(), last_drill), 0o644)
 
 
-def textfile(runs: Mapping[str, Run], last_drill: Report | None) -> str:
-    """Render the figures. https://prometheus.io/docs/instrumenting/exposition_formats/"""
+def textfile(runs: Mapping[str, LastRuns], last_drill: Report | None) -> str:
+    """Return the metrics in Prometheus' text format. https://prometheus.io/docs/instrumenting/exposition_formats/"""
     lines: list[str] = []
     for name, kind, text in (
-        ("last_success_timestamp_seconds", "gauge", "When the last good run ended; 0 for never."),
-        ("last_failure_timestamp_seconds", "gauge", "When the last failed run ended; 0 for never."),
-        ("failures_total", "counter", "Runs that failed."),
-        ("duration_seconds", "gauge", "What the last good run took."),
-        ("size_bytes", "gauge", "Size of what the last good run made."),
+        (
+            "last_success_timestamp_seconds",
+            "gauge",
+            "End of the last successful run, in seconds since the epoch; 0 if there was none.",
+        ),
+        (
+            "last_failure_timestamp_seconds",
+            "gauge",
+            "End of the last failed run, in seconds since the epoch; 0 if there was none.",
+        ),
+        ("failures_total", "counter", "Number of failed runs."),
+        ("duration_seconds", "gauge", "Duration of the last successful run."),
+        ("size_bytes", "gauge", "Bytes that the last successful run created."),
     ):
         lines += [f"# HELP aapanel_backup_{name} {text}", f"# TYPE aapanel_backup_{name} {kind}"]
         lines += [f"aapanel_backup_{name}{_labels(run)} {_value(last, name)}" for run, last in sorted(runs.items())]
     if last_drill is not None:
         for name, value, text in (
-            ("rto_seconds", last_drill.rto, "What the last drill took, until the panel was healthy."),
-            ("rpo_seconds", last_drill.rpo, "Age of the data that the last drill restored."),
-            ("passed", int(not last_drill.problem), "Whether the last drill passed."),
+            ("rto_seconds", last_drill.rto, "Recovery time of the last drill, until the panel was healthy."),
+            ("rpo_seconds", last_drill.rpo, "Age of the database backups that the last drill restored."),
+            ("passed", int(not last_drill.problem), "1 if the last drill passed, else 0."),
         ):
             metric = f"aapanel_backup_drill_{name}"
             lines += [f"# HELP {metric} {text}", f"# TYPE {metric} gauge", f"{metric} {value}"]
@@ -106,11 +119,11 @@ def textfile(runs: Mapping[str, Run], last_drill: Report | None) -> str:
 
 
 def _labels(run: str) -> str:
-    kind, _, of_set = run.partition(" ")
-    return f'{{run="{kind}",set="{of_set}"}}'
+    kind, _, set_name = run.partition(" ")
+    return f'{{run="{kind}",set="{set_name}"}}'
 
 
-def _value(run: Run, name: str) -> float:
+def _value(run: LastRuns, name: str) -> float:
     return {
         "last_success_timestamp_seconds": run.last_success,
         "last_failure_timestamp_seconds": run.last_failure,

@@ -4,31 +4,32 @@
 
 # Private to this collection: may change in any release.
 
-"""Whether the backups are what they should be: there, young enough, verified, and proven to restore."""
+"""The status of all backups: whether they exist, are recent, are verified, and are proven to restore."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from ..archive import names
 from ..archive.manifest import Summary
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..storage.store import State, Store
-from . import drill, restore, runs
-from .drill import Limits
+from . import drill, restore
+from .drill import RecoveryObjectives
+from .runs import LastRuns
 
-_CLOCK = "the clock is wrong now, or it was then"
+_CLOCK = "the clock is wrong now, or was wrong then"
 
 
 @dataclass(frozen=True)
 class Status:
-    """What there is to know.
+    """The status of all backups of a host.
 
-    :param sources: of each source, its newest backup and its age in seconds.
-    :param problems: what somebody should look at.
+    :param sources: the newest backup of each source, and its age in seconds.
+    :param problems: what needs attention; empty if all is well.
     """
 
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -39,63 +40,67 @@ class Status:
     problems: list[str] = field(default_factory=list)
 
 
-def look(store: Store, origins: Sequence[Origin], limits: Limits, last: dict[str, runs.Run]) -> Status:
-    """Look at all of it; changes nothing.
+def collect(
+    store: Store, sources: Sequence[Source], objectives: RecoveryObjectives, runs: Mapping[str, LastRuns]
+) -> Status:
+    """Return the status. Nothing is changed, and no archive is read.
 
-    :raises BackupError: the books cannot be read.
+    :param runs: the last runs by kind.
+    :raises BackupError: the catalog or the drill reports cannot be read.
     """
     now = datetime.now(timezone.utc)
     found = store.backups()
     good = [backup.summary for backup in found if backup.state is State.GOOD and backup.summary]
     problems = [f"{b.name}: {b.problem}" for b in found if b.state not in (State.GOOD, State.OLD)]
     problems += [
-        f"{path}: somebody put it in the place of a backup: look at it, and remove it" for path in store.aside()
+        f"{path}: a folder was in the place of a backup file, and was renamed: look at it, and remove it"
+        for path in store.quarantined()
     ]
-    sources = {origin.name: _newest(origin, good, now) for origin in origins}
-    for origin in origins:
-        most = limits.rpo_max if origin.is_database else limits.files_max
-        age = sources[origin.name]["age"]
+    newest = {source.name: _newest(source, good, now) for source in sources}
+    for source in sources:
+        age, age_max = newest[source.name]["age"], objectives.rpo_max if source.is_database else objectives.files_max
         if age is None:
-            problems += [] if origin.optional else [f"{origin.name}: it was never backed up"]
-        elif names.is_ahead(age):
-            problems.append(f"{origin.name}: {sources[origin.name]['newest']} is from the future: {_CLOCK}")
-        elif age >= most:
-            problems.append(f"{origin.name}: its newest backup is {age} s old, and should be younger than {most} s")
-    reports = drill.reports(store)
+            problems += [] if source.optional else [f"{source.name}: never backed up"]
+        elif names.is_in_future(age):
+            problems.append(f"{source.name}: {newest[source.name]['newest']} is from the future: {_CLOCK}")
+        elif age >= age_max:
+            problems.append(f"{source.name}: the newest backup is {age} s old, but must be younger than {age_max} s")
+    reports = drill.read_reports(store)
     if reports and reports[-1].problem:
         problems.append(f"the last drill failed: {reports[-1].problem}")
-    # Whatever there is to prove, and since when nobody has.
-    proven = reports[-1].began if reports else good[0].began if good else names.stamp(now)
-    if (unproven := _age(proven, now)) > limits.drill_max:
-        problems.append(f"for {unproven} s no drill has proven that they restore")
-    if reports and names.is_ahead(unproven):
+    # Without a drill, the oldest good backup tells how long a drill has been possible.
+    proven = reports[-1].began if reports else good[0].began if good else names.timestamp(now)
+    if (unproven := _age(proven, now)) > objectives.drill_max:
+        problems.append(f"no drill has run for {unproven} s: run `panelctl backup drill`")
+    if reports and names.is_in_future(unproven):
         problems.append(f"the last drill is from the future: {_CLOCK}")
-    if restore.unfinished(store):
-        problems.append("a restore died, and what it left is not settled: `panelctl backup settle`")
+    if restore.is_interrupted(store):
+        problems.append("a restore was interrupted: run `panelctl backup settle`")
     problems += [
-        f"{folder} is left over of a restore, and could not be removed: remove it" for folder in restore.left(store)
+        f"{folder} is left over from a restore and could not be removed: remove it"
+        for folder in restore.leftovers(store)
     ]
-    proven_at = last.get("drill", runs.Run()).last_success
+    last_good_drill = runs.get("drill", LastRuns()).last_success
     problems += [
         f"the last `{kind}` failed: {run.problem}"
-        for kind, run in last.items()
-        # Nobody restores in place for no other reason than to be rid of this.
-        if run.problem and not (kind == "restore" and proven_at > run.last_failure)
+        for kind, run in runs.items()
+        # A drill proves as much as a restore in place, which nobody repeats only to clear this problem.
+        if run.problem and not (kind == "restore" and last_good_drill > run.last_failure)
     ]
     return Status(
-        sources,
+        newest,
         len(good),
         sum(summary.size for summary in good),
-        {kind: asdict(run) for kind, run in last.items()},
+        {kind: asdict(run) for kind, run in runs.items()},
         {**asdict(reports[-1]), "result": reports[-1].result} if reports else None,
         problems,
     )
 
 
-def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
-    # Neither a restore nor a drill takes what a restore has replaced.
-    wanted = [summary for summary in good if summary.set != names.BEFORE_RESTORE]
-    having = [summary for summary in wanted if any(origin.name == source.name for source in summary.sources)]
+def _newest(source: Source, good: Sequence[Summary], now: datetime) -> dict[str, Any]:
+    # Snapshots do not count, because neither a restore nor a drill chooses them.
+    backups = [summary for summary in good if summary.set != names.BEFORE_RESTORE]
+    having = [summary for summary in backups if any(source.name == record.name for record in summary.sources)]
     if not having:
         return {"newest": None, "age": None, "partial": False}
     newest = having[-1]
@@ -103,4 +108,4 @@ def _newest(origin: Origin, good: Sequence[Summary], now: datetime) -> dict[str,
 
 
 def _age(began: str, now: datetime) -> int:
-    return int((now - names.moment_of(began)).total_seconds())
+    return int((now - names.parse_timestamp(began)).total_seconds())

@@ -4,10 +4,10 @@
 
 # Private to this collection: may change in any release.
 
-"""JSON of which there is one way only to write each value: what is signed can be compared byte by byte.
+"""Canonical JSON: each value has one encoding, so that signed values can be compared byte by byte.
 
-Keys are sorted; no blanks, no characters but ASCII's, no numbers but whole ones. (RFC 8785 has floats and sorts by
-UTF-16: not needed here, and hard to get right.)
+Sorted keys, no whitespace, ASCII only, integers only. (RFC 8785 has floats and sorts by UTF-16: not needed here, and
+hard to get right.)
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 
 def encode(value: object) -> bytes:
-    """Write a value down.
+    """Encode a value.
 
-    :raises ValueError: it holds a float, which has more than one way.
+    :raises ValueError: it contains a float, which has several encodings.
     """
     _refuse_floats(value)
     return _ENCODER.encode(value).encode("ascii")
 
 
 def decode(data: bytes) -> Any:  # noqa: ANN401 (as json.loads has it)
-    """Read a value, which has to be written down in the one way.
+    """Decode a value.
 
-    :raises NotAuthenticError: it is not: another tool wrote it, or somebody who hoped for two readings.
+    :raises NotAuthenticError: the encoding is not canonical: it comes from another tool, or is meant to be ambiguous.
     """
     try:
         value = _DECODER.decode(data.decode("ascii"))
         same = encode(value) == data
     except (ValueError, RecursionError) as error:
-        raise NotAuthenticError(f"this is not canonical JSON: {error}") from None
+        raise NotAuthenticError(f"not canonical JSON: {error}") from None
     if not same:
-        raise NotAuthenticError("this is JSON, but not written in the canonical way")
+        raise NotAuthenticError("JSON, but not in the canonical encoding")
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("duplicate key")
     return found
 
 
-def _no(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no whole number")
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not an integer")
 
 
 def _refuse_floats(value: object) -> None:
@@ -62,7 +62,7 @@ def _refuse_floats(value: object) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"the key {key!r} is no text")
+                raise ValueError(f"the key {key!r} is not a string")
             if type(item) not in _PLAIN:
                 _refuse_floats(item)
     elif isinstance(value, (list, tuple)):
@@ -70,4 +70,6 @@ def _refuse_floats(value: object) -> None:
             _refuse_floats(item)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_no, parse_constant=_no)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates, parse_float=_refuse_number, parse_constant=_refuse_number
+)

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Compress and decompress beside this process: by igzip, several times as fast as pigz, or by what else there is."""
+"""Compress and decompress in a child process: by igzip, several times as fast as pigz; by pigz; or here, by zlib."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from ..errors import BackupError
-from .sums import Sums
+from .hashing import HashThread
 
-_CHUNK = 1 << 20  # bytes at once, and of a pipe
-_SMALL = 64 << 10  # bytes; pieces below are gathered, because each one that is handed over costs a turn
-_TAKEN = 256 << 10  # bytes of what a program gives, before something is done with them: it gives a tenth of that
-_BLOCK = 0xFFFF  # bytes of a block that stores them, at most
-_SAMPLE = 1024  # bytes that are looked at of a piece
-_RANDOM = 240  # values that a thousand random bytes have, 251 in the mean; code, text and databases have fewer
-_IN_A_ROW = 8 << 20  # bytes that cannot shrink, before that is not tried any more: to end a program costs a turn
-_LEVEL = 2  # igzip takes as long as for 1; the best size is a few percent smaller and takes several times as long
-_GZIP = 16 + zlib.MAX_WBITS  # what zlib calls a gzip header and trailer
-_WRITERS = (("igzip", f"-{_LEVEL}", "--stdout"), ("pigz", f"-{_LEVEL}", "--stdout"))
-_READERS = (("igzip", "--decompress", "--stdout"), ("pigz", "--decompress", "--stdout"))
+_CHUNK = 1 << 20  # bytes of a read, and size of a pipe
+_SMALL = 64 << 10  # bytes; smaller pieces are collected, because each handover costs a context switch
+_OUTPUT = 256 << 10  # bytes of output to collect before they are written; a program returns a tenth of that at once
+_BLOCK_MAX = 0xFFFF  # bytes in a stored block
+_SAMPLE = 1024  # bytes of a piece that are examined
+_RANDOM = 240  # distinct values in a sample; random bytes have 251 on average; code, text and databases have fewer
+_INCOMPRESSIBLE_RUN = 8 << 20  # bytes in a row after which data is stored: to end a program costs time
+_LEVEL = 2  # as fast as 1 in igzip; the best level is a few percent smaller, and takes several times as long
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's value for a gzip header and trailer
+_COMPRESSORS = (("igzip", f"-{_LEVEL}", "--stdout"), ("pigz", f"-{_LEVEL}", "--stdout"))
+_DECOMPRESSORS = (("igzip", "--decompress", "--stdout"), ("pigz", "--decompress", "--stdout"))
 
 
 @dataclass(frozen=True)
 class Digest:
-    """Of an archive, as it lies on the disk.
+    """Size and digest of an archive file.
 
     :param sha256: in hexadecimal.
     """
@@ -48,107 +48,106 @@ class Digest:
 
 
 class Compressor(Protocol):
-    """Takes bytes, and gives what is written of them to the archive."""
+    """Compresses bytes, and passes the result on."""
 
     def write(self, data: bytes) -> None:
-        """Take bytes.
+        """Compress bytes.
 
         :raises OSError: the archive cannot be written.
-        :raises BackupError: the program that compresses has died.
+        :raises BackupError: the compression program died.
         """
 
     def close(self) -> None:
-        """Write all that is left; raises as `write` does."""
+        """Write the rest; raises as `write` does."""
 
     def abort(self) -> None:
-        """End it, whatever it is at."""
+        """Stop, and discard unfinished work."""
 
 
-class Archive:
-    """An archive that is being written: compressed and digested in one pass.
+class GzipWriter:
+    """Writes a gzip file: compresses and hashes in one pass.
 
-    It is one or more members of gzip's (RFC 1952, section 2.2), which every reader takes for one stream: pictures, and
-    what was compressed before, would cost as much time as all that shrinks, so that they are stored in a member of
-    their own.
+    The file has one or more gzip members (RFC 1952, section 2.2), which every reader takes for one stream. Pictures and
+    other compressed files would take as much time as data that shrinks, so they are stored in a member of their own.
 
     :param descriptor: the file; it stays open.
-    :param tools: programs to compress with, the best one first; where none is there, zlib does it here.
+    :param tools: compression programs, the best one first; zlib is used if none is installed.
 
-    `sums` digests what goes in, by the file.
+    `hashes` is for the digests of the files that are written.
     """
 
-    def __init__(self, descriptor: int, tools: Sequence[Sequence[str]] = _WRITERS) -> None:
+    def __init__(self, descriptor: int, tools: Sequence[Sequence[str]] = _COMPRESSORS) -> None:
         self._descriptor = descriptor
         self._command = _find(tools)
-        self._archive_sums = Sums()
-        self._sha256 = self._archive_sums.new()
+        self._archive_hashes = HashThread()
+        self._sha256 = self._archive_hashes.new()
         self._size = 0
         self.written = 0
         self._small = bytearray()
-        self._in_a_row = 0
-        self._compressor = self._begin()
-        self.sums = Sums()
+        self._incompressible = 0
+        self._compressor = self._new_compressor()
+        self.hashes = HashThread()
 
     def write(self, data: bytes) -> None:
-        """Add bytes; raises as `Compressor.write` does."""
+        """Compress bytes; raises as `Compressor.write` does."""
         self.written += len(data)
         if len(data) < _SMALL:
             self._small += data
         if len(data) >= _SMALL or len(self._small) >= _SMALL:
             self._flush()
         if len(data) >= _SMALL:
-            self._take(data)
+            self._compress(data)
 
     def close(self) -> Digest:
-        """End it; raises as `Compressor.write` does."""
+        """End the file; return its size and digest. Raises as `Compressor.write` does."""
         self._flush()
         self._close()
         self._end()
         return Digest(self._size, self._sha256.hexdigest())
 
     def abort(self) -> None:
-        """End it, whatever it is at."""
+        """Stop, and discard unfinished work."""
         self._compressor.abort()
         self._end()
 
     def _end(self) -> None:
-        self.sums.close()
-        self._archive_sums.close()
+        self.hashes.close()
+        self._archive_hashes.close()
 
     def _flush(self) -> None:
         if self._small:
-            self._take(bytes(self._small))
+            self._compress(bytes(self._small))
             self._small.clear()
 
-    def _take(self, data: bytes) -> None:
-        """Compress it, or store it."""
-        # Between large pieces there are headers, which say nothing of what is around them.
+    def _compress(self, data: bytes) -> None:
+        """Compress or store bytes."""
+        # Small pieces are mostly headers of members, and show nothing about the large ones around them.
         if len(data) >= _SMALL:
             before = self._stored
-            self._in_a_row = self._in_a_row + len(data) if _is_random(data) else 0
+            self._incompressible = self._incompressible + len(data) if _is_random(data) else 0
             if self._stored is not before:
                 self._close()
-                self._compressor = self._begin()
+                self._compressor = self._new_compressor()
         self._compressor.write(data)
-        self._taken += len(data)
+        self._member_size += len(data)
 
     @property
     def _stored(self) -> bool:
-        return self._in_a_row > _IN_A_ROW
+        return self._incompressible > _INCOMPRESSIBLE_RUN
 
-    def _begin(self) -> Compressor:
-        """Begin a member."""
-        self._taken, self._last = 0, b""
+    def _new_compressor(self) -> Compressor:
+        """Begin a gzip member; return what compresses it."""
+        self._member_size, self._last = 0, b""
         if self._stored:
-            return _Stored(self._put)
-        return _Child(self._command, self._put) if self._command else _Zlib(self._put)
+            return _StoredBlocks(self._put)
+        return _ExternalCompressor(self._command, self._put) if self._command else _ZlibCompressor(self._put)
 
     def _close(self) -> None:
-        """End a member; raises as `Compressor.write` does."""
+        """End a gzip member; raises as `Compressor.write` does."""
         self._compressor.close()
-        # RFC 1952, section 2.3.1: it ends with the size of what went in. What was cut, by whomever, ends otherwise.
-        if int.from_bytes(self._last, "little") != self._taken & 0xFFFFFFFF:
-            raise BackupError("what compresses has ended well, but not written all of it")
+        # RFC 1952, section 2.3.1: a member ends with the size of its content. A truncated one ends otherwise.
+        if int.from_bytes(self._last, "little") != self._member_size & 0xFFFFFFFF:
+            raise BackupError("the compression program exited with status 0, but did not write everything; try again")
 
     def _put(self, data: bytes) -> None:
         self._sha256.update(data)
@@ -158,7 +157,7 @@ class Archive:
         self._size += len(data)
 
 
-class _Zlib:
+class _ZlibCompressor:
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put
         self._stream = zlib.compressobj(_LEVEL, wbits=_GZIP)
@@ -174,30 +173,30 @@ class _Zlib:
         pass
 
 
-class _Stored:
-    """Bytes as they are, in a third of the time that zlib takes for that (RFC 1951, section 3.2.4; RFC 1952)."""
+class _StoredBlocks:
+    """Stores bytes uncompressed, in a third of the time of zlib (RFC 1951, section 3.2.4; RFC 1952)."""
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put
         self._crc = self._size = 0
-        # Deflate, with no name and no time, by whichever system.
+        # Header: deflate, without name and time, unknown system.
         self._pieces: list[bytes | memoryview] = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]
 
     def write(self, data: bytes) -> None:
         self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
-        for begin in range(0, len(data), _BLOCK):
-            block = memoryview(data)[begin : begin + _BLOCK]
+        for begin in range(0, len(data), _BLOCK_MAX):
+            block = memoryview(data)[begin : begin + _BLOCK_MAX]
             self._pieces += (struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF), block)
         if sum(map(len, self._pieces)) >= _CHUNK:
             self._flush()
 
     def close(self) -> None:
-        # The last block is an empty one.
+        # The final block is empty.
         self._pieces.append(struct.pack("<BHHII", 1, 0, 0xFFFF, self._crc, self._size & 0xFFFFFFFF))
         self._flush()
 
     def _flush(self) -> None:
-        # One copy: a buffer that grows costs as much again in pages that the kernel has to give.
+        # Joined once: a growing buffer would take as much time again for new pages from the kernel.
         self._put(b"".join(self._pieces))
         self._pieces = []
 
@@ -205,21 +204,21 @@ class _Stored:
         pass
 
 
-class _Child:
-    """A program that compresses; a thread takes what it gives."""
+class _ExternalCompressor:
+    """Compresses with a program; a thread reads its output."""
 
     def __init__(self, command: Sequence[str], put: Callable[[bytes], None]) -> None:
         self._put = put
         self._command = command
         self._error: BaseException | None = None
-        its_input, self._input = _pipe()
-        self._output, its_output = _pipe()
+        child_input, self._input = _pipe()
+        self._output, child_output = _pipe()
         try:
-            self._process = subprocess.Popen(command, stdin=its_input, stdout=its_output)
+            self._process = subprocess.Popen(command, stdin=child_input, stdout=child_output)
         finally:
-            os.close(its_input)
-            os.close(its_output)
-        self._thread = threading.Thread(target=self._take, daemon=True)
+            os.close(child_input)
+            os.close(child_output)
+        self._thread = threading.Thread(target=self._read_output, daemon=True)
         self._thread.start()
 
     def write(self, data: bytes) -> None:
@@ -227,7 +226,7 @@ class _Child:
             write_all(self._input, data)
         except BrokenPipeError:
             self.close()
-            raise BackupError(f"{self._command[0]} ended too early") from None
+            raise BackupError(f"{self._command[0]} ended before its input did; try again") from None
 
     def close(self) -> None:
         self._end()
@@ -247,45 +246,45 @@ class _Child:
         self._thread.join()
         self._process.wait()
 
-    def _take(self) -> None:
+    def _read_output(self) -> None:
         try:
-            # Closed whatever happens, or the program would wait for ever for somebody to take what it has.
+            # Close the pipe in any case: the program would block on a full one without limit.
             with os.fdopen(self._output, "rb", buffering=_SMALL) as output:
-                while data := output.read(_TAKEN):
+                while data := output.read(_OUTPUT):
                     self._put(data)
-        except BaseException as error:  # noqa: BLE001 (raised again in the thread that asked)
+        except BaseException as error:  # noqa: BLE001 (raised again in the thread that writes)
             self._error = error
 
 
-class Reader:
-    """The content of an archive, from the beginning of a file that stays open."""
+class GzipReader:
+    """Reads the decompressed content of a gzip file, from its beginning; the file stays open."""
 
-    def __init__(self, archive: int, tools: Sequence[Sequence[str]] = _READERS) -> None:
+    def __init__(self, archive: int, tools: Sequence[Sequence[str]] = _DECOMPRESSORS) -> None:
         os.lseek(archive, 0, os.SEEK_SET)
         command = _find(tools)
         self._child: tuple[subprocess.Popen[bytes], BinaryIO] | None = None
         if command:
-            ours, its_output = _pipe()
+            output, child_output = _pipe()
             try:
-                process = subprocess.Popen(command, stdin=archive, stdout=its_output)
+                process = subprocess.Popen(command, stdin=archive, stdout=child_output)
             finally:
-                os.close(its_output)
-            self._child = process, os.fdopen(ours, "rb", buffering=_CHUNK)
+                os.close(child_output)
+            self._child = process, os.fdopen(output, "rb", buffering=_CHUNK)
             self._read: Callable[[int], bytes] = self._child[1].read
         else:
             self._read = _Inflate(archive).read
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes; fewer only at the end.
+        """Return this many bytes; fewer only at the end.
 
-        :raises BackupError: it cannot be decompressed.
+        :raises BackupError: the file cannot be decompressed.
         """
         return self._read(size)
 
     def close(self, *, whole: bool) -> None:
-        """End it.
+        """End the decompression.
 
-        :param whole: whether all was read, so that what decompresses must have ended well.
+        :param whole: whether everything was read, so that the program must have exited with status 0.
         :raises BackupError: it has not.
         """
         if self._child is None:
@@ -295,7 +294,9 @@ class Reader:
             process.kill()
         output.close()
         if process.wait() and whole:
-            raise BackupError(f"the archive cannot be decompressed: status {process.returncode}")
+            raise BackupError(
+                f"the archive cannot be decompressed: the program failed with status {process.returncode}"
+            )
 
 
 class _Inflate:
@@ -310,37 +311,37 @@ class _Inflate:
             if self._stream.eof:
                 if not data:
                     break
-                # The next member.
+                # The next gzip member begins.
                 self._stream = zlib.decompressobj(wbits=_GZIP)
             try:
                 piece = self._stream.decompress(data, size)
             except zlib.error as error:
                 raise BackupError(f"the archive cannot be decompressed: {error}") from None
             if not data and not piece:
-                raise BackupError("the archive ends too early")
+                raise BackupError("the archive cannot be decompressed: it is truncated")
             pieces.append(piece)
             size -= len(piece)
         return b"".join(pieces)
 
 
 def _is_random(data: bytes) -> bool:
-    """Tell whether nothing would make this smaller, by how many values its bytes have.
+    """Tell whether data cannot be compressed, by the number of distinct byte values in a sample.
 
-    :param data: a thousand bytes at least.
+    :param data: at least _SAMPLE bytes.
     """
     return len(set(data[:: len(data) // _SAMPLE][:_SAMPLE])) >= _RANDOM
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of it."""
+    """Write all data to a file."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def start_writeback(descriptor: int, begin: int, size: int) -> None:
-    """Have Linux begin to put on the disk what was just written there, so that a sync later has little to wait for."""
-    # Meant to free memory, which pages that are not on the disk yet outlast. sync_file_range(2) is not in `os`.
+    """Have Linux start to flush what was just written there, so that a later fsync has little to wait for."""
+    # The call is for freeing the page cache; dirty pages stay, but are flushed. `os` has no sync_file_range(2).
     with contextlib.suppress(OSError):
         os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_DONTNEED)
 
@@ -354,8 +355,8 @@ def _find(tools: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _pipe() -> tuple[int, int]:
-    ours, others = os.pipe()
-    # Fewer turns; a user without root has a limit for all of his pipes.
+    read_end, write_end = os.pipe()
+    # A larger pipe takes fewer context switches. Without root it may exceed the limit for all pipes of the user.
     with contextlib.suppress(OSError):
-        fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _CHUNK)
-    return ours, others
+        fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _CHUNK)
+    return read_end, write_end

@@ -4,10 +4,10 @@
 
 # Private to this collection: may change in any release.
 
-"""The keys that backups are signed with: many that verify, one that signs.
+"""The keyring: the keys that backups are signed with. All verify, and one signs.
 
-Each purpose has a key of its own, derived from a master key by HKDF-SHA256 (RFC 5869), so that what was signed for one
-purpose says nothing for another.
+Each purpose has a key of its own, derived from a master key by HKDF-SHA256 (RFC 5869), so that a signature for one
+purpose is not valid for another.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from pathlib import Path
 from ..._host import durable
 from ..errors import BackupError, NotAuthenticError
 
-#: Bytes of a master key, at least: as many as the digest has, or the key would be the weakest part.
+#: Minimum size of a master key in bytes: that of the digest, so that the key is not the weakest part.
 MASTER_MIN = 32
-MANIFEST, INFO, LEDGER, DRILL = "manifest", "info", "ledger", "drill"
+#: Purposes. They are part of the derivation of keys: a changed value would invalidate all signatures.
+MANIFEST, INFO, CATALOG, DRILL = "manifest", "info", "ledger", "drill"
 _DOMAIN = "aapanel.pipeline/backup/{}/v2"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """Master keys by their ids.
+    """Master keys by ID.
 
-    :param signer: id of the one that signs; all others only verify what they once signed.
-    :param file: where it was read from; there may be more keys by now.
+    :param signer: ID of the key that signs; the others only verify what they have signed before.
+    :param file: the file that it was read from, which may have more keys by now.
     """
 
     signer: str
@@ -48,50 +49,55 @@ class Keyring:
     file: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what could not be a keyring.
+        """Check the keys.
 
-        :raises BackupError: a key is too short or its id is none, or there is no signer.
+        :raises BackupError: a key is too short, an ID is invalid, or the signer is missing.
         """
         for name, master in self.masters.items():
             if not _ID.fullmatch(name):
-                raise BackupError(f"keyring: {name!r} is no id of a key: a-z, 0-9 and - make one")
+                raise BackupError(f"keyring: {name!r} is not a valid key ID: use a-z, 0-9 and -")
             if len(master) < MASTER_MIN:
-                raise BackupError(f"keyring: the key {name} has {len(master)} bytes; at least {MASTER_MIN} are needed")
+                raise BackupError(
+                    f"keyring: the key {name} has {len(master)} bytes; at least {MASTER_MIN} are required"
+                )
         if self.signer not in self.masters:
-            raise BackupError(f"keyring: the signer {self.signer!r} is none of its keys")
+            raise BackupError(f"keyring: the signer {self.signer!r} is not one of the keys")
 
     def mac(self, purpose: str, key: str | None = None) -> hmac.HMAC:
-        """Begin a HMAC-SHA256, by the signer or by another key.
+        """Return a new HMAC-SHA256.
 
-        :param purpose: MANIFEST, INFO, LEDGER or DRILL.
-
+        :param purpose: MANIFEST, INFO, CATALOG or DRILL.
+        :param key: ID of the key; that of the signer if left out.
         :raises NotAuthenticError: there is no such key.
         """
         name = self.signer if key is None else key
-        master = self.masters.get(name) or self.renewed().masters.get(name)
+        master = self.masters.get(name) or self.reloaded().masters.get(name)
         if master is None:
             raise NotAuthenticError(
-                f"it is signed by the key {name}; the keyring has {', '.join(sorted(self.masters))}, and not that one"
+                f"signed with the key {name}, which is not in the keyring (it has {', '.join(sorted(self.masters))})"
             )
         domain = _DOMAIN.format(purpose).encode("ascii")
-        # The domain stands in the key and before the data: neither an old derivation nor an old text fits.
+        # The domain is part of the key and of the data, so that signatures of other purposes and formats never match.
         return hmac.new(hkdf(master, info=domain), domain + b"\n", hashlib.sha256)
 
-    def renewed(self) -> Keyring:
-        """Return the keyring as it is now: somebody may have rotated it."""
+    def reloaded(self) -> Keyring:
+        """Return the keyring as the file has it now: it may have been rotated."""
         return self if self.file is None else load(self.file)
 
     def rotated(self, day: str) -> Keyring:
-        """Return the keyring with a new key that signs from now on.
+        """Return the keyring with a new key as signer.
 
-        :param day: as in 2026-11-22; part of the new key's id, for people.
+        :param day: such as 2026-11-22; part of the new key's ID.
         """
         name = f"k{day}-{secrets.token_hex(3)}"
         return Keyring(name, {**self.masters, name: secrets.token_bytes(MASTER_MIN)})
 
 
-def new(day: str) -> Keyring:
-    """Return a keyring with one fresh key."""
+def generate(day: str) -> Keyring:
+    """Return a keyring with one new key.
+
+    :param day: as in `Keyring.rotated`.
+    """
     first = f"k{day}-{secrets.token_hex(3)}"
     return Keyring(first, {first: secrets.token_bytes(MASTER_MIN)})
 
@@ -99,17 +105,17 @@ def new(day: str) -> Keyring:
 def load(file: Path) -> Keyring:
     """Read a keyring.
 
-    :raises BackupError: it is not there, others can read it, or it is none.
+    :raises BackupError: it is missing, others can read it, or it is not a keyring.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise BackupError(f"{file}: there is no keyring; `panelctl backup key-rotate` makes one") from None
+        raise BackupError(f"{file}: there is no keyring; `panelctl backup key-rotate` creates one") from None
     with os.fdopen(descriptor, "rb") as stream:
         mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
         if mode & 0o077:
             raise BackupError(
-                f"{file}: others may read this keyring (mode {mode:04o}); chmod 0600 it, then rotate the key"
+                f"{file}: other users may read this keyring (mode {mode:04o}); chmod 0600 it, then rotate the key"
             )
         content = stream.read()
     try:
@@ -117,14 +123,16 @@ def load(file: Path) -> Keyring:
         masters = {name: base64.b64decode(text, validate=True) for name, text in found["keys"].items()}
         return Keyring(str(found["signer"]), masters, file)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
-        # What is wrong with it might quote it.
-        raise BackupError(f"{file}: this is no keyring: an object with `signer` and `keys` makes one") from None
+        # Without the original error: it might quote a key.
+        raise BackupError(
+            f"{file}: not a keyring, which is a JSON object with `signer` and `keys`; restore the file from its copy"
+        ) from None
 
 
 def save(keyring: Keyring, file: Path) -> None:
-    """Write a keyring, durably, for its owner's eyes only. Under the lock, so nobody else is at it."""
+    """Write a keyring, durably, readable by its owner only. The caller holds the lock of the store."""
     for left in file.parent.iterdir():
-        # Of one that was killed: keys that never signed anything, but keys.
+        # Temporary files of killed processes: their keys have signed nothing, but are secret.
         if left.name.startswith(f".{file.name}.") and left.suffix[1:].isdigit():
             left.unlink()
     keys = {name: base64.b64encode(master).decode("ascii") for name, master in keyring.masters.items()}
@@ -134,7 +142,7 @@ def save(keyring: Keyring, file: Path) -> None:
 def hkdf(master: bytes, *, info: bytes, salt: bytes = b"", length: int = 32) -> bytes:
     """Derive a key: HKDF with SHA-256 (RFC 5869, sections 2.2 and 2.3).
 
-    :param length: bytes of the key; at most 255 times those of the digest.
+    :param length: size of the key in bytes; at most 255 times that of the digest.
     """
     digest = hashlib.sha256
     pseudorandom = hmac.digest(salt or bytes(digest().digest_size), master, digest)

@@ -4,11 +4,11 @@
 
 # Private to this collection: may change in any release.
 
-"""What a backup holds, signed: the record that makes it one.
+"""The manifest: the signed description of a backup, without which its archive is not a backup.
 
-A text file of lines. The first is a summary and the following are its members in the order of the archive, each one
-canonical JSON; the last one says which key signed all bytes before it. Lines, so that a million files need no memory.
-The algorithm is HMAC-SHA256, and nothing in the file can say otherwise.
+A text file. Its first line is a summary, and the next ones are the members in the order of the archive, each as
+canonical JSON. The last line names the key, and has the signature of all bytes before it. The file is read by line, so
+that a million members need no memory. The algorithm is always HMAC-SHA256; nothing in the file can select another one.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 @dataclass(frozen=True)
-class Source:
-    """One thing that was backed up.
+class SourceRecord:
+    """The entry of a source in the summary.
 
     :param kind: files, sqlite, postgresql or mysql.
-    :param tool: what made the dump, and its version.
-    :param rows: number of rows by table, where it is a database.
-    :param member: path of the dump in the archive; of files the folder that they are below.
-    :param canary: a word that was written into it just before; empty where none could be.
+    :param member: path in the archive: of the dump, or of the folder.
+    :param tool: program that made the dump, with its version.
+    :param rows: number of rows by table, for databases.
+    :param canary: value that was written into the source just before; empty if that was not possible.
     """
 
     kind: str
@@ -63,14 +63,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Summary:
-    """The first line.
+    """The first line of a manifest.
 
-    :param host: which installation made it; not its host name, which another one may have.
-    :param set: what is backed up and kept together: this one is an older or newer version of the others of its set.
-    :param previous: SHA-256 of the manifest before it, in hexadecimal; empty for the first.
-    :param began: when the snapshot began, in UTC: what is newer than this is not in it.
+    :param host: ID of the installation; not its host name, which another one may have.
+    :param set: name of the backup set.
+    :param previous: SHA-256 of the previous manifest, in hexadecimal; empty for the first.
+    :param began: start of the snapshot, in UTC: newer data is not in it.
+    :param members: number of members.
+    :param content_size: bytes of all members: the room that a restore needs.
     :param size: bytes of the archive.
-    :param content_size: bytes of all its members, to know the room that a restore needs.
     :param partial: whether something that was asked for is missing; the warnings say what.
     """
 
@@ -81,7 +82,7 @@ class Summary:
     previous: str
     key: str
     began: str
-    sources: tuple[Source, ...]
+    sources: tuple[SourceRecord, ...]
     members: int
     content_size: int
     size: int
@@ -91,16 +92,19 @@ class Summary:
 
 
 def write(out: BinaryIO, summary: Summary, entries: Iterable[bytes], keys: Keyring) -> str:
-    """Write a manifest, signed by the key that the summary names; returns its SHA-256 in hexadecimal.
+    """Write a manifest, signed with the key that the summary names; return its SHA-256 in hexadecimal.
 
-    :param entries: lines by :func:`line`, as many as the summary says.
-    :raises BackupError: a line is too long: there are too many warnings or tables.
+    :param entries: lines of :func:`encode_entry`, as many as the summary says.
+    :raises BackupError: a line is too long, because of too many warnings or tables.
     """
     mac, digest = keys.mac(keyring.MANIFEST, summary.key), hashlib.sha256()
 
     def put(data: bytes) -> None:
         if len(data) > _LINE_MAX:
-            raise BackupError(f"the manifest would have a line of {len(data)} bytes; nobody could read it again")
+            raise BackupError(
+                f"the manifest would have a line of {len(data)} bytes, more than the {_LINE_MAX} that can be read: "
+                "there are too many warnings or tables"
+            )
         mac.update(data)
         digest.update(data)
         out.write(data)
@@ -115,8 +119,8 @@ def write(out: BinaryIO, summary: Summary, entries: Iterable[bytes], keys: Keyri
     return digest.hexdigest()
 
 
-def line(entry: Entry) -> bytes:
-    """Return the line of a member."""
+def encode_entry(entry: Entry) -> bytes:
+    """Return the line for a member."""
     return canonical.encode({**vars(entry.member), "sha256": entry.sha256}) + b"\n"
 
 
@@ -124,7 +128,7 @@ def line(entry: Entry) -> bytes:
 class Manifest:
     """An authentic manifest.
 
-    :param sha256: of the whole file, in hexadecimal: what the next manifest calls `previous`.
+    :param sha256: of the whole file, in hexadecimal; `previous` in the next manifest.
     """
 
     summary: Summary
@@ -133,16 +137,16 @@ class Manifest:
     _entries_at: int
 
     def entries(self) -> Iterator[Entry]:
-        """Read the members once more, in the order of the archive."""
+        """Yield the members, in the order of the archive."""
         self._stream.seek(self._entries_at)
         for _ in range(self.summary.members):
             yield _parse_entry(self._stream.readline(_LINE_MAX))
 
 
 def read(stream: BinaryIO, keys: Keyring) -> Manifest:
-    """Read a manifest from a file that stays open; nothing in it is believed before its signature is.
+    """Read a manifest from a file, which stays open. The signature is checked before anything else is parsed.
 
-    :raises NotAuthenticError: it is no manifest, or none that a key of ours signed.
+    :raises NotAuthenticError: it is not a manifest, or not signed with a key of the keyring.
     """
     stream.seek(0)
     signed, sha256, count, signature = _digest(stream)
@@ -151,18 +155,18 @@ def read(stream: BinaryIO, keys: Keyring) -> Manifest:
     stream.seek(0)
     _feed(mac, stream, signed)
     if not hmac.compare_digest(mac.hexdigest().encode("ascii"), signature[2]):
-        raise NotAuthenticError("the signature of the manifest is wrong: it was changed, or made with another key")
+        raise NotAuthenticError("the signature is wrong; the manifest was changed, or signed with another key")
     stream.seek(0)
     summary = _parse_summary(stream.readline(_LINE_MAX))
     if summary.key != key:
-        raise NotAuthenticError(f"the manifest says that {summary.key} signed it, and the signature that {key} did")
+        raise NotAuthenticError(f"the manifest names the key {summary.key}, but its signature the key {key}")
     if summary.members != count - 1:
-        raise NotAuthenticError(f"the manifest has {count - 1} members and says {summary.members}")
+        raise NotAuthenticError(f"the manifest has {count - 1} members, but its summary says {summary.members}")
     return Manifest(summary, sha256, stream, stream.tell())
 
 
 def _digest(stream: BinaryIO) -> tuple[int, str, int, re.Match[bytes]]:
-    """Return how many bytes are signed, the digest of all, the number of signed lines, and the signature."""
+    """Return the number of signed bytes, the digest of the file, the number of signed lines, and the signature."""
     digest, signed, count, last = hashlib.sha256(), 0, 0, b""
     while True:
         now = stream.readline(_LINE_MAX)
@@ -178,7 +182,9 @@ def _digest(stream: BinaryIO) -> tuple[int, str, int, re.Match[bytes]]:
         last = now
     found = _SIGNATURE.fullmatch(last)
     if found is None or not count:
-        raise NotAuthenticError("the manifest has no signature at its end: it was cut, or is none")
+        raise NotAuthenticError(
+            "the manifest has no signature at its end; the file was truncated, or is not a manifest"
+        )
     return signed, digest.hexdigest(), count, found
 
 
@@ -196,16 +202,16 @@ def _parse_summary(text: bytes) -> Summary:
     version, purpose = content.pop("format", None), content.pop("purpose", None)
     if (version, purpose) != (FORMAT, PURPOSE):
         raise NotAuthenticError(
-            f"this is signed, but as {purpose!r} of format {version!r}, not as a backup of format {FORMAT}"
+            f"the file is signed as {purpose!r} of format {version!r}, not as a backup of format {FORMAT}"
         )
     try:
-        content["sources"] = tuple(Source(**given) for given in content["sources"])
+        content["sources"] = tuple(SourceRecord(**given) for given in content["sources"])
         content["warnings"] = tuple(content["warnings"])
         summary = Summary(**content)
     except (TypeError, KeyError) as error:
-        raise NotAuthenticError(f"the summary of the manifest is none: {error}") from None
+        raise NotAuthenticError(f"the summary of the manifest has wrong fields: {error}") from None
     if not _is_sane(summary):
-        raise NotAuthenticError("the summary of the manifest is signed, but makes no sense")
+        raise NotAuthenticError("the summary of the manifest is signed, but has invalid values")
     return summary
 
 
@@ -213,7 +219,7 @@ def _is_sane(summary: Summary) -> bool:
     try:
         return bool(
             names.is_name(summary.name)
-            and names.is_set(summary.set)
+            and names.is_set_name(summary.set)
             and summary.name.endswith(f"_{summary.seq:06d}")
             and _TIME.fullmatch(summary.began)
             and _DIGEST.fullmatch(summary.sha256)
@@ -230,14 +236,14 @@ def _parse_entry(text: bytes) -> Entry:
         sha256 = content.pop("sha256")
         entry = Entry(tar.Member(**content), sha256)
     except (TypeError, KeyError) as error:
-        raise NotAuthenticError(f"a member of the manifest is none: {error}") from None
+        raise NotAuthenticError(f"a member of the manifest has wrong fields: {error}") from None
     if entry.member.kind == tar.FILE and not _DIGEST.fullmatch(entry.sha256):
-        raise NotAuthenticError(f"the manifest has no digest of {entry.member.path!r}")
+        raise NotAuthenticError(f"the manifest has no digest for {entry.member.path!r}")
     return entry
 
 
 def _object(text: bytes) -> dict[str, Any]:
     found = canonical.decode(text.removesuffix(b"\n"))
     if not isinstance(found, dict):
-        raise NotAuthenticError("a line of the manifest is no object")
+        raise NotAuthenticError("a line of the manifest is not a JSON object")
     return found

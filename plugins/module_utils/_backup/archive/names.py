@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What the files of a backup are called: `backup_20261122T213000Z_000042.tar.gz`, and others beside it."""
+"""Names of the files of a backup: `backup_20261122T213000Z_000042.tar.gz`, and others beside it."""
 
 from __future__ import annotations
 
@@ -13,67 +13,67 @@ from datetime import datetime, timedelta, timezone
 
 ARCHIVE, INFO, MANIFEST = ".tar.gz", ".info", ".manifest"
 SUFFIXES = (ARCHIVE, INFO, MANIFEST)
-#: What a file is called first that is not whole yet; of no process that is at work, it goes.
+#: Prefix of a file that is still being written. Without the lock held, it is a leftover.
 TEMPORARY = ".new-"
-#: What something is called that is no file, and was in the place of one.
-ASIDE = ".aside-"
+#: Prefix of a folder that was in the place of a file, and was moved aside.
+QUARANTINED = ".aside-"
 #: The set of all sources, which every host has.
 FULL = "full"
-#: The set of what there was before something was brought back.
+#: The set of the snapshots that are made just before a restore.
 BEFORE_RESTORE = "before-restore"
-#: By which a clock may be corrected without anybody's wondering.
-AHEAD = timedelta(minutes=5)
+#: How far the clock may be off, or be corrected, without a warning.
+CLOCK_TOLERANCE = timedelta(minutes=5)
 _SET = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
 _OLD_NAME = re.compile(r"backup_[0-9]{8}_[0-9]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
-_STAMP = "%Y-%m-%dT%H:%M:%SZ"
+_TIMESTAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def name(moment: datetime, seq: int) -> str:
+def format_name(moment: datetime, seq: int) -> str:
     """Return the name of a backup.
 
-    :param moment: when its snapshot began.
-    :param seq: its number on this host; what makes the name unique, whatever the clock says.
+    :param moment: start of its snapshot.
+    :param seq: its number on this host; makes the name unique, whatever the clock says.
     """
     return f"backup_{moment.astimezone(timezone.utc).strftime(_TIME)}_{seq:06d}"
 
 
-def stamp(moment: datetime) -> str:
-    """Write a moment down as manifests and the ledger have it: in UTC, to the second."""
-    return moment.astimezone(timezone.utc).strftime(_STAMP)
+def timestamp(moment: datetime) -> str:
+    """Return a time as in manifests and the catalog: in UTC, to the second."""
+    return moment.astimezone(timezone.utc).strftime(_TIMESTAMP)
 
 
-def moment_of(stamp: str) -> datetime:
-    """Read what `stamp` wrote.
+def parse_timestamp(text: str) -> datetime:
+    """Parse what `timestamp` returns.
 
-    :raises ValueError: it is no moment.
+    :raises ValueError: it is not such a time.
     """
-    return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
+    return datetime.strptime(text, _TIMESTAMP).replace(tzinfo=timezone.utc)
 
 
-def is_ahead(age: float) -> bool:
-    """Tell whether what is so many seconds old is from the future: the clock is wrong now, or it was then."""
-    return age < -AHEAD.total_seconds()
+def is_in_future(age: float) -> bool:
+    """Tell whether an age in seconds is negative beyond the tolerance: the clock is wrong now, or was wrong then."""
+    return age < -CLOCK_TOLERANCE.total_seconds()
 
 
 def is_name(text: str) -> bool:
-    """Tell whether this is the name of a backup."""
+    """Tell whether a text is the name of a backup."""
     return _NAME.fullmatch(text) is not None
 
 
-def is_set(text: str) -> bool:
-    """Tell whether a set of sources may be called so."""
+def is_set_name(text: str) -> bool:
+    """Tell whether a text can be the name of a backup set."""
     return _SET.fullmatch(text) is not None
 
 
 def is_old_name(text: str) -> bool:
-    """Tell whether this is the name of a backup of the first format."""
+    """Tell whether a text is the name of a backup of the first format."""
     return _OLD_NAME.fullmatch(text) is not None
 
 
-def shown(text: str) -> str:
-    """Return a text as a line that can be shown: names of files may have line ends and bytes that are no characters."""
+def printable(text: str) -> str:
+    """Return a text as one printable line: file names may contain line ends and invalid bytes."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Which paths an archive may have."""
+"""Checks of the paths in an archive."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import os
 
 from ..errors import NotAuthenticError
 
-DEPTH_MAX = 128  # folders in each other
+DEPTH_MAX = 128  # nested folders
 _PATH_MAX = 4096  # bytes; Linux, path_resolution(7)
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that is not plainly below the folder that it is restored to.
+    """Check that a path stays below the folder that it is restored to.
 
-    :raises NotAuthenticError: it is not.
+    :raises NotAuthenticError: it may not, or is too long.
     """
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in path:

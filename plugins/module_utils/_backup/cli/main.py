@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""panelctl backup: make backups, prove that they are what was made, bring them back; without network or controller."""
+"""Create, verify and restore backups of this host. Needs neither network nor controller."""
 
 from __future__ import annotations
 
@@ -15,41 +15,40 @@ from pathlib import Path
 
 from ..archive import names
 from ..errors import BackupError
-from ..service.backups import Backups
+from ..service.backups import BackupService
 from ..service.settings import load
 from . import commands, commands_offsite
 from .render import Screen
 
 _EPILOG = """\
-exit status: 0 done; 1 it failed; 2 wrong usage; 3 done, but something is missing (the warnings say what); 4 something
-is not what was signed; 5 another backup, restore or prune is at work."""
-_NEWEST = "the newest one"
+exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but incomplete (see the warnings); 4 a file is not what was
+signed; 5 another backup, restore or prune is in progress."""
 
 
 def main(config: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    :param config: path of the settings of this host.
+    :param config: path of the settings file.
     :returns: the exit status.
     """
     options = _parser().parse_args(arguments)
     screen = Screen(json=options.json)
-    # As Ctrl-C: whatever is at work puts things back before it ends.
+    # Like Ctrl-C: the command cleans up, or rolls back, before it ends.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        backups = Backups(load(Path(config)), screen.progress, getattr(options, "wait", 0.0))
-        return {**commands.COMMANDS, **commands_offsite.COMMANDS}[options.command](backups, options, screen)
+        service = BackupService(load(Path(config)), screen.progress, getattr(options, "wait", 0.0))
+        return {**commands.COMMANDS, **commands_offsite.COMMANDS}[options.command](service, options, screen)
     except BackupError as error:
         return screen.failed(str(error), error.status)
     except OSError as error:
         return screen.failed(f"{error.filename or 'the host'}: {error.strerror or error}", commands.FAILED)
     except KeyboardInterrupt:
-        return screen.failed("interrupted; what there was before is untouched", commands.FAILED)
+        return screen.failed("interrupted; existing data is unchanged", commands.FAILED)
 
 
 def words() -> list[str]:
-    """Return the words of all commands, for the completion."""
+    """Return the names of all commands and options, for shell completion."""
     found = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
     options = {word for command in found.choices.values() for word in command._option_string_actions}
     return [*found.choices, *sorted(options)]
@@ -59,45 +58,57 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON")
     waiting = argparse.ArgumentParser(add_help=False)
-    waiting.add_argument("--wait", type=float, default=10.0, metavar="S", help="seconds to wait for others (10)")
+    waiting.add_argument(
+        "--wait", type=float, default=10.0, metavar="S", help="seconds to wait for another run (default: 10)"
+    )
     parser = argparse.ArgumentParser(prog="panelctl backup", description=__doc__, epilog=_EPILOG)
     found = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    create = found.add_parser("create", parents=[shared, waiting], help="make a backup")
-    create.add_argument("set", nargs="?", default=names.FULL, help=f"which set of sources ({names.FULL}: all of them)")
-    create.add_argument("--prune", action="store_true", help="and then prune, if it verifies")
-    found.add_parser("list", parents=[shared], help="which there are, and which should be")
-    found.add_parser("status", parents=[shared], help="whether they are there, young enough, and proven to restore")
-    verify = found.add_parser("verify", parents=[shared], help="read every byte of a backup and compare")
-    verify.add_argument("name", nargs="?", default="", help=f"which one ({_NEWEST})")
-    verify.add_argument("--all", action="store_true", help="of all backups")
-    _add_restore(found, [shared, waiting])
-    found.add_parser("drill", parents=[shared, waiting], help="restore the newest ones beside the panel, and prove it")
-    found.add_parser("settle", parents=[shared, waiting], help="put the present back where a restore died")
-    prune = found.add_parser("prune", parents=[shared, waiting], help="remove those that retention does not keep")
-    prune.add_argument("--dry-run", action="store_true", help="only say which")
-    remove = found.add_parser(
-        "remove", parents=[shared, waiting], help="remove a backup, or write down that it is gone"
+    create = found.add_parser("create", parents=[shared, waiting], help="create a backup")
+    create.add_argument(
+        "set", nargs="?", default=names.FULL, help=f"name of the backup set (default: {names.FULL}, all sources)"
     )
-    remove.add_argument("name", help="which one, good or not")
-    remove.add_argument("--yes", action="store_true", help="do not ask before it is removed")
-    for word, text in (("pin", "keep a backup, whatever its age"), ("unpin", "let it go with the others of its age")):
-        found.add_parser(word, parents=[shared, waiting], help=text).add_argument("name", help="which one")
+    create.add_argument("--prune", action="store_true", help="then prune, if the backup verifies")
+    found.add_parser("list", parents=[shared], help="list the backups that exist or should exist")
+    found.add_parser("status", parents=[shared], help="check that backups exist, are recent, and are proven to restore")
+    verify = found.add_parser("verify", parents=[shared], help="verify every byte of a backup")
+    verify.add_argument("name", nargs="?", default="", help="name of the backup (default: the newest)")
+    verify.add_argument("--all", action="store_true", help="verify all backups")
+    _add_restore(found, [shared, waiting])
+    found.add_parser(
+        "drill", parents=[shared, waiting], help="restore the newest backups beside the panel, and check its health"
+    )
+    found.add_parser("settle", parents=[shared, waiting], help="roll back an interrupted restore")
+    prune = found.add_parser("prune", parents=[shared, waiting], help="remove backups that the retention does not keep")
+    prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+    remove = found.add_parser("remove", parents=[shared, waiting], help="remove a backup, or record that it is gone")
+    remove.add_argument("name", help="name of the backup, in any state")
+    remove.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    for word, text in (("pin", "exempt a backup from retention"), ("unpin", "undo a pin")):
+        found.add_parser(word, parents=[shared, waiting], help=text).add_argument("name", help="name of the backup")
     commands_offsite.add_parsers(found, [shared, waiting])
-    found.add_parser("key-rotate", parents=[shared, waiting], help="sign with a new key; the old ones verify on")
+    found.add_parser(
+        "key-rotate", parents=[shared, waiting], help="sign new backups with a new key; old keys still verify"
+    )
     return parser
 
 
 def _add_restore(
     found: argparse._SubParsersAction[argparse.ArgumentParser], parents: Sequence[argparse.ArgumentParser]
 ) -> None:
-    restore = found.add_parser("restore", parents=parents, help="bring a backup back, after verifying it")
-    restore.add_argument("name", nargs="?", default="", help="which one (the newest one of each source)")
-    restore.add_argument("--only", action="append", default=[], metavar="SOURCE", help="nothing but this; repeatable")
-    restore.add_argument("--to", type=Path, metavar="FOLDER", help="extract to a folder that is not there yet instead")
-    restore.add_argument("--yes", action="store_true", help="do not ask before the panel is stopped")
+    restore = found.add_parser("restore", parents=parents, help="verify a backup and restore it")
     restore.add_argument(
-        "--no-snapshot", action="store_true", help="do not back up what there is now, which may be broken"
+        "name", nargs="?", default="", help="name of the backup (default: the newest one of each source)"
     )
     restore.add_argument(
-        "--unproven", action="store_true", help="with --to: an archive of the first format, which anybody may have made"
+        "--only", action="append", default=[], metavar="SOURCE", help="restore only this source; repeatable"
+    )
+    restore.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="extract to a new folder instead of restoring in place"
+    )
+    restore.add_argument("--yes", action="store_true", help="do not ask for confirmation before the panel is stopped")
+    restore.add_argument("--no-snapshot", action="store_true", help="do not back up the live data first")
+    restore.add_argument(
+        "--unproven",
+        action="store_true",
+        help="with --to: extract an archive of the first format, which cannot be verified",
     )

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What people and their tools are told."""
+"""Print results for people, and as JSON for tools."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from ..archive import names
 from ..progress import SILENT, Progress
 from ..storage.store import Backup
 
+#: Printed instead of an empty list.
+NO_BACKUPS = "there are no backups"
 _MEGA = 1_000_000  # bytes
 
 
 class Bar(Progress):
-    """Draws how far it is, for a person at a terminal: 40 characters, ten times a second at most."""
+    """Draws a progress bar on a terminal, 40 characters wide, at most ten times a second."""
 
     _WIDTH = 40
     _EVERY = 0.1  # seconds
@@ -34,19 +36,22 @@ class Bar(Progress):
         self._text, self._total, self._done, self._drawn = "", 0, 0, 0.0
 
     def __call__(self, text: str, total: int = 0) -> None:
-        """Begin a line."""
+        """Begin a new bar."""
         self.close(done=True)
         self._text, self._total, self._done = text, total, 0
         self._draw()
 
     def advance(self, count: int) -> None:
-        """Go on with it."""
+        """Add bytes to the current bar."""
         self._done += count
         if time.monotonic() - self._drawn >= self._EVERY:
             self._draw()
 
     def close(self, *, done: bool) -> None:
-        """End the line; what is done is so to the end, and what failed stays as far as it came."""
+        """End the current bar.
+
+        :param done: whether to draw it complete; the bar of a failure stays where it was.
+        """
         if self._text:
             self._done = self._total if done else self._done
             self._draw()
@@ -62,7 +67,7 @@ class Bar(Progress):
 
 
 class Screen:
-    """Prints results, as lines or as JSON, and what is being done where a person watches."""
+    """Prints results as lines or as JSON, and progress if stderr is a terminal."""
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
@@ -70,11 +75,15 @@ class Screen:
 
     @property
     def progress(self) -> Progress:
-        """Shows what is being done, where a person watches."""
+        """The progress bar; silent without a terminal."""
         return self._bar or SILENT
 
     def show(self, value: Mapping[str, Any] | Sequence[Any], lines: Sequence[str]) -> None:
-        """Print a result."""
+        """Print a result.
+
+        :param value: the result as JSON.
+        :param lines: the result as text.
+        """
         self._end(done=True)
         if self._json:
             json.dump(value, sys.stdout, indent=2, sort_keys=True)
@@ -83,7 +92,7 @@ class Screen:
             sys.stdout.write("".join(f"{line}\n" for line in lines))
 
     def ask(self, question: str) -> bool:
-        """Ask a person; False where there is none."""
+        """Ask for confirmation; returns False in a non-interactive run."""
         if self._json or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return False
         sys.stderr.write(f"{question} [yes/no] ")
@@ -91,7 +100,7 @@ class Screen:
         return sys.stdin.readline().strip().lower() == "yes"
 
     def failed(self, text: str, status: int) -> int:
-        """Print why a command failed; returns the exit status."""
+        """Print an error; returns the exit status."""
         self._end(done=False)
         if self._json:
             self.show({"result": "failed", "error": text}, [])
@@ -105,7 +114,7 @@ class Screen:
 
 
 def line(backup: Backup) -> str:
-    """One line of a list."""
+    """Return a backup as one line of text."""
     summary = backup.summary
     if summary is None or backup.problem:
         return f"{backup.name}  {backup.state.value.upper()}: {backup.problem}"
@@ -114,18 +123,18 @@ def line(backup: Backup) -> str:
 
 
 def plain(backup: Backup) -> dict[str, Any]:
-    """A backup, for JSON."""
+    """Return a backup as JSON."""
     summary = None if backup.summary is None else asdict(backup.summary)
     return {"name": backup.name, "state": backup.state.value, "problem": backup.problem, "summary": summary}
 
 
 def warnings(texts: Sequence[str]) -> list[str]:
-    """What is not as one would expect."""
-    return [f"warning: {names.shown(text)}" for text in texts]
+    """Return warnings as lines of text."""
+    return [f"warning: {names.printable(text)}" for text in texts]
 
 
 def status(found: Status) -> list[str]:
-    """Lines for a person."""
+    """Return the status as lines of text."""
     lines = [f"good backups: {found.backups}, {size(found.size)}"]
     for name, source in found.sources.items():
         newest = f"{source['newest']}, {duration(source['age'])} old" if source["newest"] else "never backed up"
@@ -137,23 +146,23 @@ def status(found: Status) -> list[str]:
 
 
 def drill(report: Report) -> list[str]:
-    """Lines for a person."""
+    """Return a drill report as lines of text."""
     times = f"RTO {duration(report.rto)}, RPO {duration(report.rpo)}, files {duration(report.files_age)} old"
     lines = [f"drill of {report.began}: {report.result}; {times}"]
     for name, found in report.sources.items():
         counted = f", {found['rows']} rows in {found['tables']} tables" if found["tables"] else ""
         lines.append(f"  {name}: {found['backup']}{counted}")
-    health = f"not asked: {report.health}" if report.health else "healthy on it"
+    health = f"not checked: {report.health}" if report.health else "healthy on the restored data"
     return [*lines, f"  {report.problem}" if report.problem else f"  the panel: {health}"]
 
 
 def size(count: int) -> str:
-    """Bytes, for a person."""
+    """Return a number of bytes as text."""
     return f"{count / 1e6:.1f} MB" if count >= _MEGA else f"{count / 1e3:.1f} kB"
 
 
 def duration(seconds: int) -> str:
-    """A time, for a person."""
+    """Return a number of seconds as text."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -4,9 +4,9 @@
 
 # Private to this collection: may change in any release.
 
-"""A folder elsewhere, by rclone, and what goes there by age: both stream, so that neither needs room on this disk.
+"""A remote that rclone can reach, with optional encryption by age. Both stream, so they need no space on this disk.
 
-Secrets are in files whose names are all that the programs' arguments say.
+Secrets stay in files: the arguments of the programs contain only the names of these files.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from .. import programs
 from ..errors import BackupError, NotAuthenticError
 from ..programs import ProgramError, Stream
 
-#: What the name of an encrypted file ends with.
+#: File name extension of an encrypted file.
 AGE = ".age"
 _RCLONE, _AGE = "rclone", "age"
 _REMOTE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.+@ -]*):[^\0\n]*")
-_NO_FOLDER = 3  # rclone's exit status
-_TRIES = 3
-_PAUSE = 2.0  # seconds
-_PART = 5  # MiB; S3 takes 10,000 parts, and rclone cannot know how many a stream will have
-_PARTS = 9_000
+_EXIT_NO_FOLDER = 3  # rclone's exit status if the folder does not exist
+_ATTEMPTS = 3
+_RETRY_DELAY = 2.0  # seconds
+_S3_PART_MIN = 5  # MiB; S3 accepts 10,000 parts of a file, and rclone cannot know the size of a stream
+_S3_PARTS_MAX = 9_000
 
-_PATIENCE = ("--contimeout=20s", "--timeout=2m", "--retries=3", "--low-level-retries=3")
-# In the environment, because not every release knows every one of them as an argument. A remote that lets nobody
-# change or rename what is there has to do, and rclone is not to write what it found out into its configuration.
-_ENVIRONMENT = {
+_RCLONE_RETRY_FLAGS = ("--contimeout=20s", "--timeout=2m", "--retries=3", "--low-level-retries=3")
+# Set in the environment, because older releases reject unknown arguments but ignore unknown variables. These settings
+# let an append-only remote work, which cannot rename or change files, and keep rclone from writing its configuration.
+_RCLONE_ENVIRONMENT = {
     "RCLONE_ASK_PASSWORD": "false",
     "RCLONE_INPLACE": "true",
     "RCLONE_S3_NO_CHECK_BUCKET": "true",
@@ -52,7 +52,7 @@ _Result = TypeVar("_Result")
 
 
 class Meter:
-    """Counts and digests what goes by."""
+    """Counts and hashes the data of a stream."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -60,23 +60,23 @@ class Meter:
 
     @property
     def sha256(self) -> str:
-        """Of all that went by, in hexadecimal."""
+        """SHA-256 of the data so far, in hexadecimal."""
         return self._digest.hexdigest()
 
     def add(self, data: bytes) -> None:
-        """Count and digest a piece."""
+        """Count and hash a chunk."""
         self.size += len(data)
         self._digest.update(data)
 
     def over(self, content: Stream, limit: float = math.inf) -> Stream:
-        """Pass content on.
+        """Yield the content unchanged, while it is counted and hashed.
 
-        :raises NotAuthenticError: there are more bytes than the limit.
+        :raises NotAuthenticError: the content is longer than the limit, in bytes.
         """
         try:
             for data in content:
                 if self.size + len(data) > limit:
-                    raise NotAuthenticError(f"there is more than the {limit} bytes that there should be")
+                    raise NotAuthenticError(f"the file has more than the expected {limit} bytes")
                 self.add(data)
                 yield data
         finally:
@@ -85,14 +85,14 @@ class Meter:
 
 @dataclass(frozen=True)
 class Remote:
-    """Where copies go; the names are those of the keys of ``offsite`` in ``backup.json``.
+    """The storage of off-site copies. The fields are the keys of ``offsite`` in ``backup.json``.
 
-    :param remote: as rclone has it, ``name:path``; nobody else's backups may go there.
-    :param config: rclone's configuration, which holds the secrets.
-    :param recipients: a file of age's recipients; where there is one, files are encrypted on their way.
-    :param identity: a file of age's identity, to read them; better kept elsewhere than on the host.
+    :param remote: rclone's ``name:path``; no other host may store backups there.
+    :param config: rclone's configuration file, which contains the secrets.
+    :param recipients: a file with age recipients; if set, files are encrypted before they are sent.
+    :param identity: a file with the age identity that decrypts them; better not kept on the host.
     :param bandwidth: rclone's ``--bwlimit``, such as ``10M``; empty for no limit.
-    :param prune: whether what was pruned here goes there too; else nothing is ever removed.
+    :param prune: whether to remove the copies of pruned backups; otherwise no copy is ever removed.
     """
 
     remote: str
@@ -103,108 +103,112 @@ class Remote:
     prune: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what would have to hold its secrets itself.
+        """Refuse a remote that is not ``name:path``, because it might contain secrets.
 
-        :raises BackupError: it is not ``name:path``.
+        :raises BackupError: it is not.
         """
         if not _REMOTE.fullmatch(self.remote):
-            # It may hold a password.
-            raise BackupError("offsite: `remote` has to be name:path, where the name is a section of rclone's config")
+            # The message leaves the value out, because it may contain a password.
+            raise BackupError(
+                "offsite: `remote` must be name:path, where the name is a section of rclone's configuration"
+            )
 
     @property
-    def ending(self) -> str:
-        """What the names of files that go there end with."""
+    def extension(self) -> str:
+        """File name extension of the copies that are sent."""
         return AGE if self.recipients else ""
 
     def check(self) -> None:
-        """Refuse a configuration that gives secrets away.
+        """Check the rclone configuration.
 
-        :raises BackupError: others can read it, it has no such section, or a server could be anybody.
+        :raises BackupError: others can read it, it lacks the section, or rclone would not verify an SFTP server.
         """
         _check_secret(self.config)
         found = configparser.RawConfigParser(strict=False)
         try:
             found.read_string(self.config.read_text(encoding="utf-8"))
         except (configparser.Error, ValueError):
-            # What is wrong with it might quote it.
-            raise BackupError(f"{self.config}: this is no configuration of rclone, or an encrypted one") from None
+            # The parser's message is left out, because it may quote a secret.
+            raise BackupError(f"{self.config}: not an rclone configuration, or an encrypted one") from None
         name = self.remote.split(":")[0]
         if name not in found:
-            raise BackupError(f"{self.config}: there is no section [{name}]")
+            raise BackupError(f"{self.config}: no section [{name}]")
         for section in found.values():
             if section.get("type") == "sftp" and "known_hosts_file" not in section:
                 raise BackupError(
-                    f"{self.config}: [{section.name}] has no `known_hosts_file`, so that rclone would give backups to "
-                    "whoever answers"
+                    f"{self.config}: [{section.name}] has no `known_hosts_file`, so rclone would send backups to any "
+                    "server that answers: set it"
                 )
 
     def files(self) -> dict[str, int]:
-        """Return the files that are there, with their sizes; none where the folder is not there yet.
+        """Return the files of the remote with their sizes in bytes; none if the folder does not exist yet.
 
-        :raises BackupError: it does not answer, or refuses.
+        :raises BackupError: the remote does not answer, or refuses.
         """
         self.check()
         try:
-            told = programs.run(
-                self._command("lsjson", self.remote, "--files-only", "--no-modtime", "--no-mimetype"), _ENVIRONMENT
+            listed = programs.run(
+                self._command("lsjson", self.remote, "--files-only", "--no-modtime", "--no-mimetype"),
+                _RCLONE_ENVIRONMENT,
             )
         except ProgramError as error:
-            if error.code == _NO_FOLDER:
+            if error.code == _EXIT_NO_FOLDER:
                 return {}
             raise
-        return {entry["Name"]: entry["Size"] for entry in json.loads(told)}
+        return {entry["Name"]: entry["Size"] for entry in json.loads(listed)}
 
     def put(self, file: str, content: Callable[[], Stream], size: int) -> Meter:
-        """Write a file, and read it back; gives what it is there.
+        """Send a file and read it back; returns the size and hash of the file as stored.
 
-        :param content: gives it, from its beginning, as often as it takes; what it raises keeps the file from ending.
-        :param size: about how many bytes.
-        :raises BackupError: it could not be written, or what came back is something else.
+        :param content: returns the content from its beginning; called again for a retry. If the stream raises, the
+            remote gets no complete file.
+        :param size: the approximate size in bytes.
+        :raises BackupError: the file could not be sent, or differs when it is read back.
         """
-        part = math.ceil(size / _PARTS / (1 << 20))
-        large = () if part <= _PART else (f"--s3-chunk-size={part}Mi",)
-        command = self._command("rcat", self._path(file), *large)
+        part = math.ceil(size / _S3_PARTS_MAX / (1 << 20))
+        large = () if part <= _S3_PART_MIN else (f"--s3-chunk-size={part}Mi",)
+        command = self._command("rcat", self._address(file), *large)
 
         def send() -> Meter:
             meter = Meter()
-            _drain(programs.stream(command, _ENVIRONMENT, meter.over(self._sealed(file, content()))))
+            _discard(programs.stream(command, _RCLONE_ENVIRONMENT, meter.over(self._encrypted(file, content()))))
             return meter
 
-        sent, back = _try(send), self.look(file)
+        sent, back = _retry(send), self.measure(file)
         if (sent.size, sent.sha256) != (back.size, back.sha256):
-            raise BackupError(f"{file}: what {self.remote} gives back of it is not what was sent")
+            raise BackupError(f"{file}: {self.remote} returns something else than what was sent")
         return back
 
-    def look(self, file: str) -> Meter:
-        """Read a file as it is there, and say what it is.
+    def measure(self, file: str) -> Meter:
+        """Return the size and hash of a file as stored, without decrypting it.
 
-        :raises BackupError: it could not be read.
+        :raises BackupError: the file could not be read.
         """
 
         def read() -> Meter:
             meter = Meter()
-            _drain(meter.over(self._get(file)))
+            _discard(meter.over(self._download(file)))
             return meter
 
-        return _try(read)
+        return _retry(read)
 
     def read(self, file: str, take: Callable[[Stream], None]) -> Meter:
-        """Read a file, decrypted; gives what it is there.
+        """Read and decrypt a file; returns the size and hash of the file as stored.
 
-        :param take: is given the content, from its beginning, as often as it takes.
-        :raises BackupError: it could not be read, or is for another identity.
-        :raises NotAuthenticError: it is not what was encrypted.
+        :param take: gets the content from its beginning; called again for a retry.
+        :raises BackupError: the file could not be read, or is encrypted for another identity.
+        :raises NotAuthenticError: the encrypted file was altered.
         """
 
         def attempt() -> Meter:
             meter = Meter()
-            take(self._opened(file, meter.over(self._get(file))))
+            take(self._decrypted(file, meter.over(self._download(file))))
             return meter
 
         try:
-            return _try(attempt)
+            return _retry(attempt)
         except ProgramError as error:
-            # It authenticates what it reads, and complains of all but that in terms of the identity.
+            # age authenticates its input. Its messages about other problems contain the word "identity".
             if error.program != _AGE or "identity" in str(error):
                 raise
             raise NotAuthenticError(f"{file}: {error}") from None
@@ -212,46 +216,46 @@ class Remote:
     def remove(self, file: str) -> None:
         """Remove a file.
 
-        :raises BackupError: it could not be removed.
+        :raises BackupError: the file could not be removed.
         """
-        programs.run(self._command("deletefile", self._path(file)), _ENVIRONMENT)
+        programs.run(self._command("deletefile", self._address(file)), _RCLONE_ENVIRONMENT)
 
-    def _get(self, file: str) -> Stream:
-        return programs.stream(self._command("cat", self._path(file)), _ENVIRONMENT)
+    def _download(self, file: str) -> Stream:
+        return programs.stream(self._command("cat", self._address(file)), _RCLONE_ENVIRONMENT)
 
-    def _sealed(self, file: str, content: Stream) -> Stream:
+    def _encrypted(self, file: str, content: Stream) -> Stream:
         if not file.endswith(AGE):
             return content
         return programs.stream([_AGE, "--encrypt", "--recipients-file", str(self.recipients)], {}, content)
 
-    def _opened(self, file: str, content: Stream) -> Stream:
+    def _decrypted(self, file: str, content: Stream) -> Stream:
         if not file.endswith(AGE):
             return content
         if self.identity is None:
-            raise BackupError(f"{file}: it is encrypted; `--identity FILE` says where the identity is that can read it")
+            raise BackupError(f"{file} is encrypted: pass `--identity FILE` with the age identity that can decrypt it")
         _check_secret(self.identity)
         return programs.stream([_AGE, "--decrypt", "--identity", str(self.identity)], {}, content)
 
-    def _path(self, file: str) -> str:
+    def _address(self, file: str) -> str:
         return self.remote + file if self.remote.endswith((":", "/")) else f"{self.remote}/{file}"
 
     def _command(self, *words: str) -> list[str]:
         limit = (f"--bwlimit={self.bandwidth}",) if self.bandwidth else ()
-        return [_RCLONE, *words, f"--config={self.config}", "--quiet", *_PATIENCE, *limit]
+        return [_RCLONE, *words, f"--config={self.config}", "--quiet", *_RCLONE_RETRY_FLAGS, *limit]
 
 
-def _try(action: Callable[[], _Result], left: int = _TRIES) -> _Result:
-    """Do something, and again where the line broke: rclone itself cannot, because it has seen the stream once."""
+def _retry(action: Callable[[], _Result], left: int = _ATTEMPTS) -> _Result:
+    """Run an action again if rclone failed; rclone cannot retry itself, because it can read the stream only once."""
     try:
         return action()
     except ProgramError as error:
         if error.program != _RCLONE or left == 1:
             raise
-    time.sleep(_PAUSE)
-    return _try(action, left - 1)
+    time.sleep(_RETRY_DELAY)
+    return _retry(action, left - 1)
 
 
-def _drain(content: Stream) -> None:
+def _discard(content: Stream) -> None:
     for _ in content:
         pass
 
@@ -262,4 +266,6 @@ def _check_secret(file: Path) -> None:
     except OSError as error:
         raise BackupError(f"{file}: {error.strerror}") from None
     if mode & 0o077:
-        raise BackupError(f"{file}: others may read its secrets (mode {mode:04o}); chmod 0600 it, then replace them")
+        raise BackupError(
+            f"{file}: other users can read its secrets (mode {mode:04o}): chmod 0600 it, and replace them"
+        )

@@ -4,17 +4,17 @@
 
 # Private to this collection: may change in any release.
 
-"""Copies of backups elsewhere. As here, it is the manifest, written last, that makes one: half a copy is none.
+"""Push backups to a remote. As in the local folder, the manifest is written last: without it, a copy is incomplete.
 
-What is there is never written over. The exception is what this host began to write itself and did not end: a journal,
-which is on the disk before a byte is sent, says which files those are.
+A push overwrites no file of the remote, except files that this host began to send itself and did not finish. The
+upload state, which is durable before the first byte is sent, tells which files these are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,19 +26,19 @@ from ..errors import BackupError, NotAuthenticError
 from ..programs import Stream
 from ..progress import SILENT, Progress
 from ..storage import locks
-from ..storage.store import SIGNED, Backup, Store, opened
+from ..storage.store import SIGNED, Backup, Store, open_file
 from .remote import AGE, Meter, Remote
 
 _CHUNK = 1 << 20  # bytes
-_ENDINGS = ("", AGE)
-_ENOUGH = 2  # failures in a row: one may be that file's own, more are the remote's
+_EXTENSIONS = ("", AGE)
+_MAX_CONSECUTIVE_FAILURES = 2  # one failure may be due to a file; a second one in a row is due to the remote
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One backup that could not be dealt with, and why.
+    """A backup that failed, and why.
 
-    :param status: panelctl's, as of the error.
+    :param status: panelctl's exit status for this error.
     """
 
     name: str
@@ -47,8 +47,11 @@ class Problem:
 
 
 @dataclass
-class Pushed:
-    """What was done."""
+class PushResult:
+    """The result of a push.
+
+    :param newest: name of the newest backup that the remote has now.
+    """
 
     sent: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -57,11 +60,11 @@ class Pushed:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One backup, here and there.
+class Comparison:
+    """One backup, on this host and on the remote.
 
-    :param here: its state, or nothing.
-    :param there: whole, unfinished, or nothing.
+    :param here: its state; empty if this host does not have it.
+    :param there: ``whole`` or ``unfinished``; empty if the remote does not have it.
     """
 
     name: str
@@ -70,48 +73,48 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What a file at the remote is, as it was read back; without a digest while it is being written."""
+class RemoteFile:
+    """A file of the remote, as it was read back; without a hash while it is being sent."""
 
     size: int = 0
     sha256: str = ""
 
 
 @dataclass
-class Journal:
-    """What this host has written to the remote, or begun to; and when it last had nothing left to write.
+class UploadState:
+    """The files that this host has sent or begun to send to the remote.
 
-    :param time: in UTC.
+    :param time: when a push last left nothing to send, in UTC.
     :param newest: name of the newest backup at that time.
-    :param files: by their names at the remote.
+    :param files: the files by their names on the remote.
     """
 
     file: Path
     time: str = ""
     newest: str = ""
-    files: dict[str, Sent] = field(default_factory=dict)
+    files: dict[str, RemoteFile] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, file: Path) -> Journal:
-        """Read it. One that is missing or broken knows nothing; then everything is looked at once more."""
+    def load(cls, file: Path) -> UploadState:
+        """Read the state. If it is missing or damaged, an empty one: then each file of the remote is checked again."""
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-            files = {name: Sent(**given) for name, given in found["files"].items()}
+            files = {name: RemoteFile(**given) for name, given in found["files"].items()}
             return cls(file, str(found["time"]), str(found["newest"]), files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls(file)
 
-    def note(self, name: str, sent: Sent) -> None:
-        """Write down what a file is, durably."""
+    def record(self, name: str, sent: RemoteFile) -> None:
+        """Record a file, and save the state durably."""
         self.files[name] = sent
         self.save()
 
-    def begun(self, name: str) -> bool:
-        """Tell whether this host has begun to write a file, and not ended."""
+    def is_begun(self, name: str) -> bool:
+        """Tell whether this host has begun to send a file, but has not finished."""
         return name in self.files and not self.files[name].sha256
 
     def save(self) -> None:
-        """Write all of it down, durably."""
+        """Write the state durably."""
         content = {
             "time": self.time,
             "newest": self.newest,
@@ -121,89 +124,95 @@ class Journal:
 
 
 @contextlib.contextmanager
-def working(store: Store, wait: float) -> Iterator[Journal]:
-    """Keep other transfers out, but no backup: a transfer may take hours. Gives the journal.
+def transfer_lock(store: Store, wait: float) -> Iterator[UploadState]:
+    """Hold the lock of transfers; yield the upload state. Backups go on, because a transfer may take hours.
 
-    :raises BusyError: another one has not ended by then.
+    :raises BusyError: another transfer is in progress.
     """
     with locks.held(store.state_dir / "offsite.lock", wait, "transfer from or to the remote"):
-        yield Journal.load(store.state_dir / "offsite.json")
+        yield UploadState.load(store.state_dir / "offsite.json")
 
 
-def file_of(name: str, suffix: str, ending: str) -> str:
-    """Return what a file of a backup is called at the remote."""
-    return f"{name}{suffix}{ending}"
+def remote_name(name: str, suffix: str, extension: str) -> str:
+    """Return the name of a backup's file on the remote."""
+    return f"{name}{suffix}{extension}"
 
 
-def ending_of(name: str, there: Mapping[str, int], suffixes: tuple[str, ...] = names.SUFFIXES) -> str | None:
-    """Return what the names of a backup's files end with at the remote; None where not all of these are there."""
-    for ending in _ENDINGS:
-        if all(file_of(name, suffix, ending) in there for suffix in suffixes):
-            return ending
+def find_extension(name: str, files: Collection[str], suffixes: tuple[str, ...] = names.SUFFIXES) -> str | None:
+    """Return the extension of a backup's files on the remote.
+
+    :param files: the names of the remote's files.
+    :param suffixes: the files that must exist.
+    :returns: None if the remote does not have all of these files with one extension.
+    """
+    for extension in _EXTENSIONS:
+        if all(remote_name(name, suffix, extension) in files for suffix in suffixes):
+            return extension
     return None
 
 
-def named(there: Mapping[str, int]) -> set[str]:
-    """Return the names of the backups that the remote has something of."""
-    stems = {names.stem(file.removesuffix(AGE)) for file in there}
+def backup_names(files: Collection[str]) -> set[str]:
+    """Return the names of the backups that the remote has any file of."""
+    stems = {names.stem(file.removesuffix(AGE)) for file in files}
     return {stem for stem in stems if stem is not None and names.is_name(stem)}
 
 
-def compare(store: Store, remote: Remote) -> list[Compared]:
-    """Say which backups are here, which are there, oldest first.
+def compare(store: Store, remote: Remote) -> list[Comparison]:
+    """Compare the backups of this host with those of the remote, oldest first.
 
     :raises BackupError: the remote does not answer.
     """
-    there = remote.files()
+    files = remote.files()
     here = {backup.name: backup.state.value for backup in store.backups() if names.is_name(backup.name)}
-    begun, found = named(there), []
+    begun, found = backup_names(files), []
     for name in sorted(begun | set(here)):
-        copy = "whole" if ending_of(name, there) is not None else "unfinished" if name in begun else ""
-        found.append(Compared(name, here.get(name, ""), copy))
+        there = "whole" if find_extension(name, files) is not None else "unfinished" if name in begun else ""
+        found.append(Comparison(name, here.get(name, ""), there))
     return found
 
 
-def push(store: Store, remote: Remote, *, wait: float = 0.0, say: Progress = SILENT) -> Pushed:
-    """Send each good backup that the remote has no copy of, oldest first.
+def push(store: Store, remote: Remote, *, wait: float = 0.0, report_progress: Progress = SILENT) -> PushResult:
+    """Send each good backup that the remote lacks, oldest first.
 
     :param wait: seconds to wait for another transfer.
-    :param say: is told what is being sent.
-    :raises BackupError: the remote does not answer, or another transfer is at work.
+    :raises BackupError: the remote does not answer, or another transfer is in progress.
     """
-    with working(store, wait) as journal:
-        return _Push(store, remote, journal, say).run()
+    with transfer_lock(store, wait) as state:
+        return _Pusher(store, remote, state, report_progress).run()
 
 
-class _Push:
-    def __init__(self, store: Store, remote: Remote, journal: Journal, say: Progress) -> None:
+class _Pusher:
+    """One push. The caller holds the lock."""
+
+    def __init__(self, store: Store, remote: Remote, state: UploadState, report_progress: Progress) -> None:
         self._store = store
         self._remote = remote
-        self._journal = journal
-        self._say = say
-        self._there: dict[str, int] = {}
-        self._done = Pushed()
+        self._state = state
+        self._report_progress = report_progress
+        self._files: Mapping[str, int] = {}
+        self._done = PushResult()
 
-    def run(self) -> Pushed:
-        self._there = self._remote.files()
-        self._journal.files = {name: sent for name, sent in self._journal.files.items() if name in self._there}
+    def run(self) -> PushResult:
+        self._files = self._remote.files()
+        self._state.files = {name: sent for name, sent in self._state.files.items() if name in self._files}
         failures = 0
         for backup in self._store.backups():
-            if backup.state in SIGNED and failures < _ENOUGH:
-                failures = 0 if self._try(backup) else failures + 1
+            if backup.state in SIGNED and failures < _MAX_CONSECUTIVE_FAILURES:
+                failures = 0 if self._try_push(backup) else failures + 1
         if not self._done.problems:
-            self._journal.time, self._journal.newest = names.stamp(datetime.now(timezone.utc)), self._done.newest
+            self._state.time, self._state.newest = names.timestamp(datetime.now(timezone.utc)), self._done.newest
             self._prune()
-        self._journal.save()
+        self._state.save()
         return self._done
 
-    def _try(self, backup: Backup) -> bool:
-        """Tell whether the remote is to be tried again."""
+    def _try_push(self, backup: Backup) -> bool:
+        """Push a backup, and record its problem; returns False if the remote may be at fault."""
         try:
-            self._one(backup)
+            self._push(backup)
         except NotAuthenticError as error:
             self._done.problems.append(Problem(backup.name, str(error), error.status))
         except BackupError as error:
-            if backup.name not in self._store.ledger().present():
+            if backup.name not in self._store.catalog().existing():
                 return True  # It was pruned meanwhile.
             self._done.problems.append(Problem(backup.name, str(error), error.status))
             return False
@@ -211,75 +220,74 @@ class _Push:
             self._done.newest = backup.name
         return True
 
-    def _one(self, backup: Backup) -> None:
-        ending = self._ending(backup.name)
-        lacking = self._lacking(backup, ending)
-        if not lacking:
+    def _push(self, backup: Backup) -> None:
+        extension = self._extension(backup.name)
+        if not self._missing(backup, extension):
             return
-        with extract.verified(self._store, backup.name):
-            # Who began after the first look at the remote has to be seen too.
-            self._there = self._remote.files()
-        for suffix in self._lacking(backup, ending):
-            self._send(backup, suffix, ending)
+        with extract.verified_backup(self._store, backup.name):
+            # Verifying takes a while: another host may have begun to use the same remote.
+            self._files = self._remote.files()
+        for suffix in self._missing(backup, extension):
+            self._upload(backup, suffix, extension)
         self._done.sent.append(backup.name)
 
-    def _ending(self, name: str) -> str:
-        """Choose how it goes there: as the settings say, unless there is a whole copy of the other kind."""
-        found = ending_of(name, self._there)
-        if found is None or any(self._journal.begun(file_of(name, suffix, found)) for suffix in names.SUFFIXES):
-            return self._remote.ending
+    def _extension(self, name: str) -> str:
+        """Return the extension to send a backup with: the configured one, unless a complete copy has the other one."""
+        found = find_extension(name, self._files)
+        if found is None or any(self._state.is_begun(remote_name(name, suffix, found)) for suffix in names.SUFFIXES):
+            return self._remote.extension
         return found
 
-    def _lacking(self, backup: Backup, ending: str) -> list[str]:
-        # In the order in which they go: the manifest last.
-        return [suffix for suffix in names.SUFFIXES if not self._is_there(backup, suffix, ending)]
+    def _missing(self, backup: Backup, extension: str) -> list[str]:
+        # In the order in which they are sent: the manifest last.
+        return [suffix for suffix in names.SUFFIXES if not self._is_uploaded(backup, suffix, extension)]
 
-    def _is_there(self, backup: Backup, suffix: str, ending: str) -> bool:
-        file = file_of(backup.name, suffix, ending)
-        if file not in self._there:
+    def _is_uploaded(self, backup: Backup, suffix: str, extension: str) -> bool:
+        file = remote_name(backup.name, suffix, extension)
+        if file not in self._files:
             return False
-        sent = self._journal.files.get(file)
+        sent = self._state.files.get(file)
         if sent is not None and sent.sha256:
-            same = sent.size == self._there[file]
+            same = sent.size == self._files[file]
         else:
-            same = self._is_same(backup, suffix, ending)
-        if not same and not self._journal.begun(file):
+            same = self._matches(backup, suffix, extension)
+        if not same and not self._state.is_begun(file):
             raise NotAuthenticError(
-                f"{file}: {self._remote.remote} has something else under this name. It is not written over: find out "
-                "who put it there, and move it out of the way"
+                f"{file}: {self._remote.remote} has a different file of this name, which is not overwritten: find out "
+                "where it comes from, and move it away"
             )
         return same
 
-    def _is_same(self, backup: Backup, suffix: str, ending: str) -> bool:
-        """Compare with a file that the journal knows nothing certain of, and take note of one that is the same."""
-        file = file_of(backup.name, suffix, ending)
-        expected = _expected(backup, suffix)
-        if ending:
-            # It cannot be read here. A whole copy that this host did not begin is the work of one before it.
-            return not self._journal.begun(file) and ending_of(backup.name, self._there) == ending
-        if expected is None:
-            return not self._journal.begun(file)
-        size, sha256 = expected
-        if size not in (None, self._there[file]) or self._remote.look(file).sha256 != sha256:
+    def _matches(self, backup: Backup, suffix: str, extension: str) -> bool:
+        """Compare a remote file that the state has no hash of with the local one; record it if it is the same."""
+        file = remote_name(backup.name, suffix, extension)
+        signed = _signed_digest(backup, suffix)
+        if extension:
+            # This host cannot decrypt it. A complete copy that it did not begin was sent by its predecessor.
+            return not self._state.is_begun(file) and find_extension(backup.name, self._files) == extension
+        if signed is None:
+            return not self._state.is_begun(file)
+        size, sha256 = signed
+        if size not in (None, self._files[file]) or self._remote.measure(file).sha256 != sha256:
             return False
-        self._journal.note(file, Sent(self._there[file], sha256))
+        self._state.record(file, RemoteFile(self._files[file], sha256))
         return True
 
-    def _send(self, backup: Backup, suffix: str, ending: str) -> None:
-        file, path = file_of(backup.name, suffix, ending), self._store.path(backup.name, suffix)
-        expected = _expected(backup, suffix)
-        self._say(f"sending {file}")
-        self._journal.note(file, Sent())
+    def _upload(self, backup: Backup, suffix: str, extension: str) -> None:
+        file, path = remote_name(backup.name, suffix, extension), self._store.path(backup.name, suffix)
+        signed = _signed_digest(backup, suffix)
+        self._report_progress(f"sending {file}")
+        self._state.record(file, RemoteFile())
         try:
             size = path.stat().st_size
         except FileNotFoundError:
             raise BackupError(f"{path}: the file is missing") from None
-        there = self._remote.put(file, lambda: _content(path, expected and expected[1]), size)
-        self._journal.note(file, Sent(there.size, there.sha256))
+        stored = self._remote.put(file, lambda: _read_unchanged(path, signed and signed[1]), size)
+        self._state.record(file, RemoteFile(stored.size, stored.sha256))
 
     def _prune(self) -> None:
-        pruned = set(self._store.ledger().pruned()) if self._remote.prune else set()
-        for name in sorted(pruned & named(self._there)):
+        pruned = set(self._store.catalog().pruned()) if self._remote.prune else set()
+        for name in sorted(pruned & backup_names(self._files)):
             try:
                 self._remove(name)
             except BackupError as error:
@@ -288,27 +296,27 @@ class _Push:
             self._done.removed.append(name)
 
     def _remove(self, name: str) -> None:
-        # The manifest first: what is removed by half is none.
+        # The manifest first, so that an incomplete removal leaves an incomplete copy.
         for suffix in reversed(names.SUFFIXES):
-            for file in (file_of(name, suffix, ending) for ending in _ENDINGS):
-                if file in self._there:
+            for file in (remote_name(name, suffix, extension) for extension in _EXTENSIONS):
+                if file in self._files:
                     self._remote.remove(file)
-                    self._journal.files.pop(file, None)
+                    self._state.files.pop(file, None)
 
 
-def _expected(backup: Backup, suffix: str) -> tuple[int | None, str] | None:
-    """Return size and SHA-256 of a file, where something that is signed says so."""
+def _signed_digest(backup: Backup, suffix: str) -> tuple[int | None, str] | None:
+    """Return the signed size and SHA-256 of a backup's file; None if neither is signed."""
     if suffix == names.ARCHIVE and backup.summary is not None:
         return backup.summary.size, backup.summary.sha256
     return (None, backup.sha256) if suffix == names.MANIFEST else None
 
 
-def _content(path: Path, sha256: str | None) -> Stream:
-    """Give a file; what was changed or exchanged since somebody looked at it never comes to its end."""
+def _read_unchanged(path: Path, sha256: str | None) -> Stream:
+    """Yield the content of a file; raises before the end if it was changed since it was verified."""
     meter = Meter()
-    with opened(path, BackupError(f"{path}: it is gone")) as stream:
+    with open_file(path, BackupError(f"{path}: the file is missing")) as stream:
         while data := stream.read(_CHUNK):
             meter.add(data)
             yield data
     if sha256 not in (None, meter.sha256):
-        raise NotAuthenticError(f"{path}: it was changed while it was being sent")
+        raise NotAuthenticError(f"{path}: the file was changed while it was being sent")

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""The settings of backups on this host, read from ``backup.json``."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,29 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from ..._host import settings
-from ..actions.drill import Limits
+from ..actions.drill import RecoveryObjectives
 from ..archive import keyring, names
 from ..errors import BackupError
 from ..offsite.remote import Remote
 from ..sources.directory import FILES, Files
 from ..sources.mysql import MYSQL, Mysql
 from ..sources.postgresql import POSTGRESQL, Postgresql
-from ..sources.source import Origin
+from ..sources.source import Source
 from ..sources.sqlite import SQLITE, Sqlite
 from ..storage.retention import Policy
 from ..storage.store import Store
 
-_Known = Files | Sqlite | Postgresql | Mysql
-_KINDS: dict[str, type[_Known]] = {FILES: Files, SQLITE: Sqlite, POSTGRESQL: Postgresql, MYSQL: Mysql}
+_AnySource = Files | Sqlite | Postgresql | Mysql
+_KINDS: dict[str, type[_AnySource]] = {FILES: Files, SQLITE: Sqlite, POSTGRESQL: Postgresql, MYSQL: Mysql}
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where things are on this host; the names are those of the keys of ``backup.json``.
+    """Paths on this host. The fields are keys of ``backup.json``.
 
-    :param host: names this installation in each manifest, for ever.
-    :param panelctl: stops and starts the app where its data is exchanged; empty where none runs here.
-    :param textfile_dir: where Prometheus' node_exporter looks for text files; empty for no figures.
+    :param host: the name of this installation in each manifest; it must never change.
+    :param panelctl: the program that stops and starts the panel for a restore; empty if no panel runs here.
+    :param textfile_dir: where Prometheus' node_exporter reads text files; empty for no metrics.
     """
 
     folder: Path
@@ -47,7 +49,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Set:
-    """What is backed up together, as often as the others of its kind, and kept as long.
+    """A backup set: sources that are backed up together, and their retention.
 
     :param sources: names of the sources; empty for all.
     """
@@ -56,33 +58,33 @@ class Set:
     retention: Policy = field(default_factory=Policy)
 
 
-_KEPT = Set(retention=Policy(hourly=0, daily=7, weekly=4, monthly=0, newest=3))
+_BEFORE_RESTORE = Set(retention=Policy(hourly=0, daily=7, weekly=4, monthly=0, newest=3))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the commands have to know of their host."""
+    """The settings of backups on a host."""
 
     paths: Paths
-    origins: tuple[Origin, ...]
+    sources: tuple[Source, ...]
     sets: Mapping[str, Set]
-    limits: Limits
+    objectives: RecoveryObjectives
     offsite: Remote | None = None
 
-    def of(self, name: str) -> tuple[Origin, ...]:
-        """Return what belongs to a set.
+    def sources_of(self, name: str) -> tuple[Source, ...]:
+        """Return the sources of a set.
 
         :raises BackupError: there is no such set.
         """
         if name not in self.sets:
-            raise BackupError(f"there is no set {name!r}; there are {', '.join(sorted(self.sets))}")
-        wanted = self.sets[name].sources
-        return tuple(origin for origin in self.origins if not wanted or origin.name in wanted)
+            raise BackupError(f"there is no set {name!r}; the sets are {', '.join(sorted(self.sets))}")
+        members = self.sets[name].sources
+        return tuple(source for source in self.sources if not members or source.name in members)
 
     def store(self) -> Store:
-        """Open the store, with the keys that there are.
+        """Return the store, with the current keyring.
 
-        :raises BackupError: there are none.
+        :raises BackupError: there is no keyring.
         """
         paths = self.paths
         return Store(paths.folder, paths.state_dir, paths.host, keyring.load(paths.keyring))
@@ -91,7 +93,7 @@ class Settings:
 def load(path: Path) -> Settings:
     """Read the settings of this host.
 
-    :raises BackupError: the file is missing, is no JSON, or has something that nobody knows.
+    :raises BackupError: the file is missing or not JSON, or a key or value is wrong.
     """
     try:
         content = settings.load(path)
@@ -99,34 +101,34 @@ def load(path: Path) -> Settings:
         remote = content.pop("offsite", None)
         offsite = settings.build(Remote, remote, f"{path}, offsite") if remote else None
         sets = {name: _set(name, given, f"{path}, set {name}") for name, given in content.pop("sets", {}).items()}
-        limits = settings.build(Limits, content.pop("limits", {}), f"{path}, limits")
+        objectives = settings.build(RecoveryObjectives, content.pop("limits", {}), f"{path}, limits")
         paths = settings.build(Paths, content, str(path))
-        origins = tuple(_origin(source, f"{path}, source {number}") for number, source in enumerate(given, 1))
+        sources = tuple(_source(source, f"{path}, source {number}") for number, source in enumerate(given, 1))
     except settings.SettingsError as error:
         raise BackupError(str(error)) from error
-    called = [origin.name for origin in origins]
-    if twice := sorted({name for name in called if called.count(name) > 1}):
-        raise BackupError(f"{path}: two sources are called {', '.join(twice)}; their backups would be one")
+    known = [source.name for source in sources]
+    if twice := sorted({name for name in known if known.count(name) > 1}):
+        raise BackupError(f"{path}: two sources have the name {', '.join(twice)}; each source needs its own")
     for name, found in sets.items():
-        if unknown := sorted(set(found.sources) - set(called)):
+        if unknown := sorted(set(found.sources) - set(known)):
             raise BackupError(
-                f"{path}, set {name}: there is no source {', '.join(unknown)}; there are {', '.join(called)}"
+                f"{path}, set {name}: there is no source {', '.join(unknown)}; the sources are {', '.join(known)}"
             )
-    sets = {names.FULL: Set(), names.BEFORE_RESTORE: _KEPT, **sets}
-    return Settings(paths, origins, sets, limits, offsite)
+    sets = {names.FULL: Set(), names.BEFORE_RESTORE: _BEFORE_RESTORE, **sets}
+    return Settings(paths, sources, sets, objectives, offsite)
 
 
 def _set(name: str, given: Mapping[str, Any], where: str) -> Set:
     content = dict(given)
-    if not names.is_set(name):
-        raise settings.SettingsError(f"{where}: its name has other characters than small letters, digits, - and _")
+    if not names.is_set_name(name):
+        raise settings.SettingsError(f"{where}: a set's name consists of lower-case letters, digits, - and _")
     retention = settings.build(Policy, content.pop("retention", {}), f"{where}, retention")
     return replace(settings.build(Set, content, where), retention=retention)
 
 
-def _origin(given: Mapping[str, Any], where: str) -> _Known:
+def _source(given: Mapping[str, Any], where: str) -> _AnySource:
     content = dict(given)
     kind = content.pop("kind", None)
     if kind not in _KINDS:
-        raise settings.SettingsError(f"{where}: kind is {kind!r}, but has to be one of {', '.join(_KINDS)}")
+        raise settings.SettingsError(f"{where}: kind is {kind!r}, but must be one of {', '.join(_KINDS)}")
     return settings.build(_KINDS[kind], content, where)

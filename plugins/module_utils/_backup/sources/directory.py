@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""A folder, with what is below it."""
+"""A folder with everything below it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..._host import durable, nofollow
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
-from . import carry, exchange, gather, sqlite
+from . import exchange, excluded, gather, sqlite
 from .gather import Found, Warn
-from .source import CANARY, aside, compare, kept
+from .source import CANARY, check_loaded, kept_path, quarantine_path
 
 FILES = "files"
 _CANARY_FILE = f".{CANARY}"
-#: Between the path of a database in a folder and the name of one of its tables; no path has it.
+#: Separates the path of a database in a folder from the name of a table; no path contains it.
 _TABLE = "//"
-_TABLES_MAX = 256 << 10  # bytes of the names of all tables; they are in one line of the manifest
+_TABLES_MAX = 256 << 10  # bytes of the names of all tables, which are in one line of the manifest
 _STAGING = ".aapanel.restore"
 _CANARY_MAX = 64  # bytes
-#: How the kernel writes a blank, say, in the names of mount points. proc_pid_mountinfo(5)
+#: Escapes of blanks and other characters in the names of mount points. proc_pid_mountinfo(5)
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
@@ -41,9 +41,8 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 class Files:
     """A folder.
 
-    :param exclude: names, or paths below the folder, with shell wildcards; they stay where they are when the rest is
-        brought back.
-    :param in_place: whether it can be brought back to where it came from; otherwise only elsewhere.
+    :param exclude: names, or paths below the folder, with shell wildcards; a restore leaves them in place.
+    :param in_place: whether it can be restored in place; otherwise it can only be extracted.
     """
 
     name: str
@@ -58,129 +57,131 @@ class Files:
 
     @property
     def folder(self) -> str:
-        """The folder."""
+        """Path of the folder."""
         return os.fspath(self.path)
 
     def size(self) -> int:
-        """Sum of the files."""
-        found = (one.entry for one in self._walk(gather.ignore))
+        """Return the sum of the sizes of all files."""
+        found = (one.entry for one in self._walk(gather.no_warning))
         return sum(_size(entry) for entry in found if entry.is_file(follow_symlinks=False))
 
-    def mark(self, canary: str) -> None:
-        """Write the word into a file of its own."""
+    def write_canary(self, canary: str) -> None:
+        """Write the canary into a file of its own."""
         if not self.in_place:
             return
         try:
             _write_canary(self.path, canary)
         except OSError as error:
-            raise BackupError(f"{self.path}: {error.strerror}") from None
+            raise BackupError(f"{self.path}: cannot write the canary: {error.strerror}") from None
 
-    def add(self, out: Writer, scratch: Path) -> Source:
-        """Add all files and folders; what is neither is told of."""
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
+        """Add all files and folders; warn of anything else."""
         prefix = f"{FILES}/{self.name}"
         try:
             out.folder(prefix, self.path.stat())
         except OSError as error:
-            raise BackupError(f"{self.path}: {error.strerror}") from None
+            raise BackupError(f"{self.path}: cannot read the folder: {error.strerror}") from None
         rows = gather.add(out, prefix, self._walk(out.warn), scratch)
         named = {f"{path}{_TABLE}{table}": count for (path, table), count in rows.items()}
         if sum(map(len, named)) > _TABLES_MAX:
-            out.warn(f"{self.path}: its databases have {len(named)} tables, too many to write down the rows of each")
+            out.warn(f"{self.path}: the databases have {len(named)} tables, too many to record the rows of each")
             named = {}
-        return Source(FILES, self.name, prefix, rows=named)
+        return SourceRecord(FILES, self.name, prefix, rows=named)
 
-    def present(self) -> bool:
-        """Whether the folder is there."""
+    def exists(self) -> bool:
+        """Tell whether the folder exists."""
         return self.path.is_dir()
 
-    def staging(self, default: Path) -> Path:
-        """Return the folder that was given, or one near it where that is on another file system."""
+    def staging_folder(self, default: Path) -> Path:
+        """Return the default, or a folder near the live one if that is on another file system."""
         beside = self.path.parent
         try:
             same = beside.stat().st_dev == default.parent.stat().st_dev
         except OSError as error:
-            raise BackupError(f"{beside}: {error.strerror}; {self.name} is to be brought back there") from None
+            raise BackupError(f"{beside}: cannot restore {self.name} there: {error.strerror}") from None
         if self.path.is_symlink():
-            raise BackupError(f"{self.path} is a link, which a folder would take the place of: name where it leads to")
+            raise BackupError(
+                f"{self.path} is a symlink, which a restore would replace with a folder: configure its target instead"
+            )
         if self.path.is_mount():
             raise BackupError(
-                f"{self.path} is the root of a file system, which nothing can take the place of: restore {self.name} "
-                "elsewhere with --to, and move what you need"
+                f"{self.path} is a mount point, which cannot be replaced: restore {self.name} to another folder with "
+                "--to, and move what you need"
             )
         if below := _mounts(self.path):
             raise BackupError(
-                f"{', '.join(below)}: a file system is mounted below {self.path}, and would go where that goes: "
-                f"unmount it, restore, and mount it again; or restore {self.name} elsewhere with --to"
+                f"{', '.join(below)}: a file system is mounted below {self.path}, and would be moved away with it: "
+                f"unmount it, restore, and mount it again; or restore {self.name} to another folder with --to"
             )
         return default if same else self._staging_near(beside) / _STAGING
 
     def _staging_near(self, beside: Path) -> Path:
-        """Return the nearest folder above, on the same file system, in which nobody else can exchange what is there."""
+        """Return the nearest folder above, on the same file system, whose content nobody else can replace."""
         device = beside.stat().st_dev
         for folder in (beside, *beside.parents):
             if folder.stat().st_dev == device and all(map(_is_ours, (folder, *folder.parents))):
                 return folder
         raise BackupError(
-            f"{self.path}: others can write to all folders above it on its file system, and could exchange what is "
-            f"loaded there: restore {self.name} elsewhere with --to, and move what you need"
+            f"{self.path}: others can write to all folders above it on its file system, and could replace what is "
+            f"extracted there: restore {self.name} to another folder with --to, and move what you need"
         )
 
-    def load(self, source: Source, staging: Path) -> None:
-        """Look into its databases, and compare."""
-        folder = staging / source.member
+    def load(self, record: SourceRecord, staging: Path) -> None:
+        """Check the databases in it, and compare rows and canary."""
+        folder = staging / record.member
         rows: dict[str, int] = {}
-        for path in sorted({key.partition(_TABLE)[0] for key in source.rows}):
-            rows |= {f"{path}{_TABLE}{table}": count for table, count in sqlite.inspect(folder / path).items()}
-        compare(self.name, source, rows, _read_canary(folder) if source.canary else "")
+        for path in sorted({key.partition(_TABLE)[0] for key in record.rows}):
+            rows |= {f"{path}{_TABLE}{table}": count for table, count in sqlite.check_and_count(folder / path).items()}
+        check_loaded(self.name, record, rows, _read_canary(folder) if record.canary else "")
 
     def swap(self, staging: Path) -> None:
-        """Exchange the two folders, by one rename where the file system can; take along what was excluded."""
+        """Swap the two folders, in one step if possible; then move what is excluded into the restored one."""
         try:
             loaded = self._loaded(staging)
-            # What is put back must not have them.
-            own = carry.yield_to(self.path, loaded, self.exclude)
+            # `swap_back` must not move these into the previous folder.
+            own = excluded.remove_excluded(self.path, loaded, self.exclude)
             durable.write(self._own(staging), json.dumps(own))
-            exchange.begin(self.path, loaded)
-            homeless = carry.carry(loaded, self.path, self.exclude)
+            exchange.swap(self.path, loaded)
+            unmovable = excluded.move_excluded(loaded, self.path, self.exclude)
         except OSError as error:
-            raise BackupError(f"{self.path}: {error.strerror}") from None
-        if homeless:
+            raise BackupError(f"{self.path}: cannot swap the folder: {error.strerror}") from None
+        if unmovable:
             raise BackupError(
-                f"{self.path}/{homeless[0]}: it is excluded, and so would stay, but cannot get to its place in what "
-                "the backup has: move it out of the way, and restore again"
+                f"{self.path}/{unmovable[0]}: it is excluded from backups, but cannot be moved into the restored "
+                "folder: move it out of the way, and restore again"
             )
 
-    def put_back(self, staging: Path) -> list[str]:
-        """Exchange them again, if they were; where what is excluded cannot get back, nothing of it all is removed."""
+    def swap_back(self, staging: Path) -> list[str]:
+        """Swap the folders back, if they were swapped; keep the restored one if excluded files are stuck in it."""
         try:
             loaded = self._loaded(staging)
-            if not exchange.undo(self.path, loaded):
+            if not exchange.swap_back(self.path, loaded):
                 return []
             own = json.loads(self._own(staging).read_text(encoding="utf-8"))
-            homeless = carry.carry(loaded, self.path, self.exclude, but=frozenset(own))
-            if not homeless:
+            unmovable = excluded.move_excluded(loaded, self.path, self.exclude, but=frozenset(own))
+            if not unmovable:
                 return []
-            beside = loaded.rename(aside(self.path))
-            durable.sync(beside.parent)
+            left = loaded.rename(quarantine_path(self.path))
+            durable.sync(left.parent)
         except OSError as error:
-            raise BackupError(f"{self.path}: {error.strerror}") from None
-        text = f"{beside} is what was restored, with what is excluded and could not get to its place in {self.path}"
-        return [f"{text}: {', '.join(homeless)}; move what you need, and remove that folder"]
+            raise BackupError(f"{self.path}: cannot put the previous folder back: {error.strerror}") from None
+        text = f"{left} has the restored data, and excluded files that could not be moved back into {self.path}"
+        return [f"{text}: {', '.join(unmovable)}; move what you need, and remove that folder"]
 
-    def forget(self) -> None:
-        """Do nothing: it is in the staging."""
+    def discard_previous(self) -> None:
+        """Do nothing: everything is in the staging folder."""
 
-    def drop(self) -> None:
-        """Do nothing: it is in the staging."""
+    def discard_loaded(self) -> None:
+        """Do nothing: everything is in the staging folder."""
 
     def _loaded(self, staging: Path) -> Path:
         return staging / FILES / self.name
 
     def _own(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.own")
+        return kept_path(staging, f"{self.name}.own")
 
     def _walk(self, warn: Warn) -> Iterator[Found]:
-        return gather.walk(self.path, self.exclude, warn)
+        return gather.walk_directory(self.path, self.exclude, warn)
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -190,22 +191,22 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _mounts(folder: Path) -> list[str]:
-    """Return the mount points below a folder."""
+    """Return the mount points below a folder, without the folder itself."""
     table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     points = [_ESCAPED.sub(lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in table.splitlines()]
     return sorted(point for point in points if folder.resolve() in Path(point).parents)
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody else can give another meaning to the names that we make in a folder."""
+    """Tell whether nobody else can rename or replace what this process creates in a folder."""
     status = folder.stat()
-    # An ordinary user's own group may be all his.
+    # Without root, the group counts as trusted: it is usually the user's own.
     others = stat.S_IWOTH if os.geteuid() else stat.S_IWOTH | stat.S_IWGRP
     return status.st_uid in (0, os.geteuid()) and (not status.st_mode & others or bool(status.st_mode & stat.S_ISVTX))
 
 
 def _read_canary(folder: Path) -> str:
-    # It is whatever somebody has made of it before it was backed up.
+    # The file comes from the live folder, where others could have replaced it: read a few bytes of a regular file only.
     file = folder / _CANARY_FILE
     if not file.is_file():
         return ""
@@ -214,10 +215,10 @@ def _read_canary(folder: Path) -> str:
 
 
 def _write_canary(folder: Path, canary: str) -> None:
-    # Of one that was killed at this; nobody else is at it now.
+    # Leftovers of killed processes; the lock keeps other processes out.
     for left in folder.glob(f"{_CANARY_FILE}.*"):
         left.unlink(missing_ok=True)
-    # Others can write there, and so no name is used that they could have guessed.
+    # Others can write to the folder: use a name that they cannot guess.
     temporary = folder / f"{_CANARY_FILE}.{uuid.uuid4()}"
     descriptor = nofollow.make(temporary)
     try:

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Two folders that change places, so that a run that dies in between can be undone by whoever comes next."""
+"""Swap two folders, so that a process that dies in between can be undone by the next one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..._host import durable
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-#: Where a file system has no exchange: overlayfs with a folder of a lower layer, for example.
-_UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.ENOTSUP)
+#: The file system cannot exchange two names: overlayfs with a folder of a lower layer, for example.
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.ENOTSUP)
 _NONE = "none"
 
 
-def begin(path: Path, other: Path) -> None:
-    """Put *other* in the place of *path*, which goes to the place of *other*; either of them may be missing there.
+def swap(path: Path, other: Path) -> None:
+    """Swap two folders; `path` may be missing.
 
-    :raises OSError: it cannot be; `undo` knows how far it came.
+    :raises OSError: a step failed; `swap_back` undoes those before.
     """
-    # Which one was the present is known by its inode, whatever its name is by then.
+    # The inode identifies the live folder, whatever its name is when this dies.
     durable.write(_note(other), _identity(path))
     if not path.exists():
         other.rename(path)
@@ -37,27 +37,27 @@ def begin(path: Path, other: Path) -> None:
     _sync(path, other)
 
 
-def undo(path: Path, other: Path) -> bool:
-    """Give the present its place again, if it left it; False where nothing began.
+def swap_back(path: Path, other: Path) -> bool:
+    """Give the live folder its name back, however far `swap` has come; return False if that never began.
 
-    :raises OSError: it cannot be.
+    :raises OSError: a step failed, or the live folder is gone.
     """
     try:
-        present = _note(other).read_text(encoding="ascii")
+        live = _note(other).read_text(encoding="ascii")
     except FileNotFoundError:
         return False
     aside = _aside(other)
-    if present == _identity(path):
+    if live == _identity(path):
         pass
-    elif present == _NONE:
+    elif live == _NONE:
         if not other.exists():
             path.rename(other)
-    elif present == _identity(aside):
+    elif live == _identity(aside):
         if path.exists():
             path.rename(other)
         aside.rename(path)
-    elif present != _identity(other):
-        raise FileNotFoundError(errno.ENOENT, "the folder that was there before is gone")
+    elif live != _identity(other):
+        raise FileNotFoundError(errno.ENOENT, "the folder from before the restore is gone")
     elif not path.exists():
         other.rename(path)
     elif not _exchange(path, other):
@@ -69,8 +69,8 @@ def undo(path: Path, other: Path) -> bool:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; False where that cannot be. renameat2(2)"""
-    # Here, because it wants memory that can be written and executed, which a unit that only backs up is denied.
+    """Exchange two names in one step (renameat2(2)); return False if the file system cannot."""
+    # Imported here: ctypes needs memory that is writable and executable, which the units of backups are denied.
     import ctypes  # noqa: PLC0415
 
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -78,7 +78,7 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
-    if (number := ctypes.get_errno()) in _UNABLE:
+    if (number := ctypes.get_errno()) in _UNSUPPORTED:
         return False
     raise OSError(number, os.strerror(number), os.fspath(one))
 
@@ -96,7 +96,7 @@ def _identity(path: Path) -> str:
         status = path.lstat()
     except FileNotFoundError:
         return _NONE
-    # Both are on one file system; by what number the kernel knows that is another matter after a reboot.
+    # Without the device number: both folders are on one file system, whose number may change with a reboot.
     return str(status.st_ino)
 
 

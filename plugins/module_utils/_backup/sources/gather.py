@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What is below a folder, on its way into a backup: files, folders, and databases by SQLite's own means."""
+"""Walk a folder, and add what is found to a backup: files, folders, and consistent copies of SQLite databases."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ from ..._host.nofollow import OPEN_FOLDER
 from ..archive.paths import DEPTH_MAX, check_path
 from ..archive.writer import Writer
 from ..errors import BackupError, NotAuthenticError
-from ..storage.store import check_room
+from ..storage.store import check_free_space
 from . import sqlite
 
 
 class Warn(Protocol):
-    """As `Writer.warn`."""
+    """A function like `Writer.warn`."""
 
     def __call__(self, text: str, *, partial: bool = False) -> None:
         """Report a warning; ``partial`` means that the backup is incomplete."""
 
 
-def ignore(text: str, *, partial: bool = False) -> None:
-    """Tell nobody."""
+def no_warning(text: str, *, partial: bool = False) -> None:
+    """Discard a warning."""
 
 
 class Found(NamedTuple):
-    """What is in a folder.
+    """A file, folder or other entry that a walk has found.
 
-    :param path: below the folder that is walked.
-    :param place: where that is, for people, and for who cannot take a descriptor.
-    :param folder: descriptor of the folder that it is in, until the walk goes on.
+    :param path: relative to the folder that is walked.
+    :param full_path: the path for messages, and for functions that cannot use a descriptor.
+    :param folder: descriptor of the folder that contains it; valid until the walk goes on.
     """
 
     path: str
-    place: str
+    full_path: str
     entry: os.DirEntry[str]
     folder: int
 
 
 def add(out: Writer, prefix: str, found: Iterable[Found], scratch: Path) -> dict[tuple[str, str], int]:
-    """Add what was found; what is neither file nor folder is told of.
+    """Add what was found; warn of anything but files and folders.
 
-    :param prefix: of the members, which are called as in the folder otherwise.
-    :param found: by `walk`.
+    :param prefix: path in the archive of the folder.
+    :param found: from `walk_directory`.
     :param scratch: a folder for copies of databases.
-    :returns: the rows of each table, by the path of its database in the folder and its own name.
+    :returns: the number of rows by path of the database in the folder and name of the table.
     """
     databases = _Databases(out, scratch)
     try:
@@ -70,12 +70,12 @@ def add(out: Writer, prefix: str, found: Iterable[Found], scratch: Path) -> dict
     return {(member.removeprefix(f"{prefix}/"), table): rows for (member, table), rows in databases.rows.items()}
 
 
-def walk(root: Path, exclude: Sequence[str], warn: Warn) -> Iterator[Found]:
-    """Give what is below a folder, folders before what they hold. Nobody can lead it elsewhere by a link meanwhile.
+def walk_directory(root: Path, exclude: Sequence[str], warn: Warn) -> Iterator[Found]:
+    """Yield what is below a folder, each folder before its content. Symlinks are never followed.
 
     :param exclude: names, or paths below the folder, with shell wildcards.
-    :param warn: is told of folders that cannot be read.
-    :raises OSError: the folder itself cannot be.
+    :param warn: receives a warning for each folder that cannot be read.
+    :raises OSError: the folder itself cannot be read.
     """
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -94,15 +94,15 @@ def _walk(folder: int, below: str, place: str, exclude: Sequence[str], warn: War
         if one.entry.is_dir(follow_symlinks=False):
             try:
                 with _entered(one) as deeper:
-                    yield from _walk(deeper, f"{one.path}/", one.place, exclude, warn)
+                    yield from _walk(deeper, f"{one.path}/", one.full_path, exclude, warn)
             except OSError as error:
-                _tell(warn, one.place, error)
+                _warn(warn, one.full_path, error)
 
 
 @contextlib.contextmanager
 def _entered(found: Found) -> Iterator[int]:
     if found.path.count("/") >= DEPTH_MAX:
-        raise OSError(errno.ENAMETOOLONG, "there are too many folders in each other")
+        raise OSError(errno.ENAMETOOLONG, "folders are nested too deeply")
     folder = os.open(found.entry.name, OPEN_FOLDER, dir_fd=found.folder)
     try:
         yield folder
@@ -111,7 +111,7 @@ def _entered(found: Found) -> Iterator[int]:
 
 
 def matches(path: str, name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether one of the patterns means a path, which ends with the name."""
+    """Tell whether a pattern matches a path or its last part, the name."""
     return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern.strip("/")) for pattern in patterns)
 
 
@@ -119,25 +119,25 @@ def _add(out: Writer, member: str, found: Found, databases: _Databases) -> None:
     """Add a folder or a file."""
     entry = found.entry
     if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
-        out.warn(f"{found.place}: it is no file and no folder, and was left out")
+        out.warn(f"{found.full_path}: neither a regular file nor a folder; it was left out")
         return
     if databases.take_companion(member, found):
         return
     descriptor = -1
-    # What goes wrong here is this file's trouble; in what follows it would be the whole backup's.
+    # An error here leaves out one file. Once its header is written, an error fails the whole backup.
     try:
         check_path(member)
         if entry.is_file(follow_symlinks=False):
             descriptor = _open(found)
         status = os.fstat(descriptor) if descriptor >= 0 else entry.stat(follow_symlinks=False)
     except (OSError, NotAuthenticError) as error:
-        _tell(out.warn, found.place, error)
+        _warn(out.warn, found.full_path, error)
         return
     try:
         if descriptor < 0:
             out.folder(member, status)
         elif _is_database(descriptor):
-            databases.take(member, Path(found.place), descriptor)
+            databases.take(member, Path(found.full_path), descriptor)
         else:
             out.file(member, descriptor)
     finally:
@@ -147,10 +147,10 @@ def _add(out: Writer, member: str, found: Found, databases: _Databases) -> None:
 
 @dataclass(frozen=True)
 class _Database:
-    """One that is being copied.
+    """A database that is being copied.
 
-    :param descriptor: what it is copied by as any other file, where it has to be.
-    :param companions: descriptors of what SQLite keeps beside it, by their members. What they hold will be in the copy.
+    :param descriptor: the open file, to add it as it is if the copy fails.
+    :param companions: descriptors of SQLite's files beside it, by path in the archive. The copy contains their content.
     """
 
     member: str
@@ -160,57 +160,57 @@ class _Database:
 
 
 class _Databases:
-    """Databases among files: one at a time is copied by SQLite's own means, while other files go in."""
+    """Copies databases among files with SQLite's backup API, one at a time, while other files are added."""
 
     def __init__(self, out: Writer, scratch: Path) -> None:
         self._out = out
         self._scratch = scratch
-        self._beside = ThreadPoolExecutor(1)
-        self._now: _Database | None = None
+        self._executor = ThreadPoolExecutor(1)
+        self._current: _Database | None = None
         self._left_out: set[str] = set()
         self.rows: dict[tuple[str, str], int] = {}
 
     def close(self) -> None:
-        """End it, whatever it is at."""
-        self._beside.shutdown()
-        if self._now:
-            self._close(self._now)
+        """Wait for the current copy, and close all files."""
+        self._executor.shutdown()
+        if self._current:
+            self._close(self._current)
 
     def take(self, member: str, path: Path, descriptor: int) -> None:
-        """Take a database; it goes in later."""
+        """Begin to copy a database; `finish` adds it."""
         self.finish()
-        check_room(self._scratch, sqlite.size(path), f"the copy of {path}", "Make room.")
-        copying = self._beside.submit(_copied, path, os.fstat(descriptor), self._scratch)
-        self._now = _Database(member, os.dup(descriptor), copying)
+        check_free_space(self._scratch, sqlite.size(path), f"the copy of {path}", "Free some space.")
+        copying = self._executor.submit(_copy_same_file, path, os.fstat(descriptor), self._scratch)
+        self._current = _Database(member, os.dup(descriptor), copying)
 
     def take_companion(self, member: str, found: Found) -> bool:
-        """Take what belongs to a database that is being copied, or was; returns whether it does."""
-        now = self._now
+        """Leave out a file of SQLite's beside a copied database; return False for any other file."""
+        current = self._current
         if not found.entry.is_file(follow_symlinks=False):
-            # SQLite refuses the database then.
+            # SQLite refuses to open a database with such a file, so its copy fails.
             return False
-        if now and member in _companions(now.member):
+        if current and member in _companions(current.member):
             with contextlib.suppress(OSError):
-                now.companions[member] = _open(found)
+                current.companions[member] = _open(found)
             return True
         return member in self._left_out
 
     def finish(self) -> None:
-        """Add the copy; the database as any other file, with its companions, where there is none."""
-        now = self._now
-        if now is None:
+        """Add the current copy; if it failed, add the database and its companions as they are."""
+        current = self._current
+        if current is None:
             return
         try:
-            copy, rows = now.copying.result()
+            copy, rows = current.copying.result()
         except BackupError as error:
-            self._out.warn(f"{error}; it was copied as any other file, and may be torn", partial=True)
-            self._add_plain(now)
+            self._out.warn(f"{error}; the file was added as it is, and may be inconsistent", partial=True)
+            self._add_plain(current)
         else:
-            self._out.file(now.member, copy.fileno(), os.fstat(now.descriptor))
-            self.rows |= {(now.member, table): count for table, count in rows.items()}
-            self._left_out |= _companions(now.member)
-        self._now = None
-        self._close(now)
+            self._out.file(current.member, copy.fileno(), os.fstat(current.descriptor))
+            self.rows |= {(current.member, table): count for table, count in rows.items()}
+            self._left_out |= _companions(current.member)
+        self._current = None
+        self._close(current)
 
     def _add_plain(self, database: _Database) -> None:
         self._out.file(database.member, database.descriptor)
@@ -229,18 +229,18 @@ def _companions(member: str) -> set[str]:
     return {f"{member}{suffix}" for suffix in sqlite.COMPANIONS}
 
 
-def _copied(path: Path, status: os.stat_result, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
-    """Copy a database; see `sqlite.copied`.
+def _copy_same_file(path: Path, status: os.stat_result, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
+    """Copy a database, and check that it is still the file that was opened; see `sqlite.copy_and_check`.
 
-    :param status: of the file that it has to be.
+    :param status: of the open file.
     """
-    copy, rows = sqlite.copied(path, scratch)
-    # It was opened by its name once more, and somebody may have put another one there.
+    copy, rows = sqlite.copy_and_check(path, scratch)
+    # SQLite has opened it by name once more, and others may have replaced it meanwhile.
     with contextlib.suppress(OSError):
         if os.path.samestat(path.lstat(), status):
             return copy, rows
     copy.close()
-    raise BackupError(f"{path}: something else took its place meanwhile")
+    raise BackupError(f"{path}: the file was replaced while it was copied")
 
 
 def _is_database(descriptor: int) -> bool:
@@ -254,8 +254,8 @@ def _open(found: Found) -> int:
     return nofollow.read(found.entry.name, found.folder)
 
 
-def _tell(warn: Warn, path: str, error: Exception) -> None:
+def _warn(warn: Warn, path: str, error: Exception) -> None:
     if isinstance(error, FileNotFoundError):
-        warn(f"{path}: it went away meanwhile")
+        warn(f"{path}: removed while the backup was made")
     else:
         warn(f"{path}: {error.strerror if isinstance(error, OSError) else error}", partial=True)

@@ -18,19 +18,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
 from ..programs import ProgramError, run, stream
-from .source import CANARY, compare, note_absence, was_absent
+from .source import CANARY, check_loaded, record_absence, was_absent
 
 POSTGRESQL = "postgresql"
-#: Where one asks for things of the whole server.
+#: The database for queries about the whole server.
 _SERVER = "postgres"
-_JOBS = 4  # connections that load
-_LOCK_WAIT = 60  # seconds that pg_dump waits for who changes a table
-# Of each table alone, without those that inherit from it. Of a partitioned one with all its partitions: pg_dump may
-# load them through their root, which is its own one. Of what an extension has no rows are told: they are its own.
+_JOBS = 4  # connections of pg_restore
+_LOCK_WAIT = 60  # seconds that pg_dump waits for the lock of a table
+# The rows of each table, without those of tables that inherit from it. A partitioned table has the rows of all its
+# partitions, because a dump may load them through their root; a root is its own root. Tables of an extension
+# have no number: their rows belong to the extension.
 _COUNT = """
 SELECT coalesce(json_object_agg(name, json_build_object('rows', rows, 'root', root, 'leaf', leaf)), '{}')
 FROM (SELECT name, root, leaf,
@@ -48,16 +49,17 @@ FROM (SELECT name, root, leaf,
                   WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
                         AND n.nspname NOT IN ('pg_catalog', 'information_schema')) AS names) AS queries) AS counts;
 """
-# How the rows of a table begin in what pg_restore prints of a dump; each row begins with the end of a line.
+# The line before the rows of a table in the output of pg_restore. Each row is counted by the line end before it.
 _COPY = re.compile(
     rb'\nCOPY ((?:"(?:[^"]|"")+"|[^" .]+)\.(?:"(?:[^"]|"")+"|[^" ]+)) (?:\((?:"(?:[^"]|"")+"|[^"\n)])*\))? ?'
     rb"FROM stdin;(?=\n)"
 )
 _COPIED = b"\n\\.\n"
-# Whose table it is decides what is run when somebody writes to it, with the rights of who does. So it is ours; the
-# owner, who may back the database up himself, is let in. Restores make it his, and he may have made it before.
-_MARK = """
-DO $mark$
+# A write to a table runs the triggers of its owner with the rights of the writer. So the table belongs to the backup
+# user; the owner of the database has access, because it may make backups, too. A restored table belongs to the owner of
+# the database, who may also have created one: such a table is replaced.
+_WRITE_CANARY = """
+DO $canary$
 BEGIN
   IF {owner} <> current_user AND EXISTS (
     SELECT FROM pg_namespace WHERE nspname = '{canary}' AND pg_get_userbyid(nspowner) <> current_user
@@ -70,23 +72,24 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA {canary} TO %I', {owner});
     EXECUTE format('GRANT SELECT, INSERT, DELETE ON {canary}.{canary} TO %I', {owner});
   END IF;
-END $mark$;
+END $canary$;
 DELETE FROM {canary}.{canary};
 INSERT INTO {canary}.{canary} (id) VALUES ({word});
 """
 _DISCONNECT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pg_has_role(usesysid, 'MEMBER') AND datname = {};"
 )
-# As JSON, because the columns are not the same in all versions.
+# As JSON, because the columns differ between versions.
 _DESCRIBE = (
     "SELECT to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding)) FROM pg_database d "
     "WHERE datname = {};"
 )
-# What belongs to a database, and pg_restore brings only to one of the same name. Each value is set here and then taken
-# from here, so that it need not be quoted again; by the owner, who may give himself what others may not.
-_CARRY = """
+# Copies the settings and privileges of a database, which pg_restore restores only under the same name. Each value is
+# set in this session, and then taken FROM CURRENT, so that it need not be quoted again. It runs as the owner, who may
+# grant what others may not.
+_COPY_SETTINGS = """
 SET ROLE {owner};
-DO $carry$
+DO $copy$
 DECLARE one record; command text;
 BEGIN
   FOR one IN
@@ -107,22 +110,22 @@ BEGIN
     END;
   END LOOP;
   FOR one IN
-    SELECT a.privilege_type AS privilege, coalesce(quote_ident(r.rolname), 'PUBLIC') AS who,
+    SELECT a.privilege_type AS privilege, coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee,
            CASE WHEN a.is_grantable THEN 'WITH GRANT OPTION' ELSE '' END AS more
     FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
          LEFT JOIN pg_roles r ON r.oid = a.grantee
     WHERE d.datname = {present} AND a.grantee <> d.datdba
   LOOP
-    EXECUTE format('GRANT %s ON DATABASE %I TO %s %s', one.privilege, {loaded}, one.who, one.more);
+    EXECUTE format('GRANT %s ON DATABASE %I TO %s %s', one.privilege, {loaded}, one.grantee, one.more);
   END LOOP;
-END $carry$;
+END $copy$;
 """
-# pg_restore sets this since version 17, of whatever server: https://www.postgresql.org/docs/17/release-17.html
+# Set by pg_restore since version 17, for servers of any version: https://www.postgresql.org/docs/17/release-17.html
 _NEW_SETTING = "transaction_timeout"
-_NOT_KNOWN = re.compile(rf"^pg_restore: error: .*\nCommand was: SET {_NEW_SETTING} = 0;$", re.MULTILINE)
-_AT_ITS_END = re.compile(r"^pg_restore: warning: errors ignored on restore: [0-9]+\s*\Z", re.MULTILINE)
-# What we ask for is no news, and takes its time, whatever a database sets for its app; and nobody has us call functions
-# of his own by the names of the server's.
+_UNKNOWN_SETTING = re.compile(rf"^pg_restore: error: .*\nCommand was: SET {_NEW_SETTING} = 0;$", re.MULTILINE)
+_COMPLETED = re.compile(r"^pg_restore: warning: errors ignored on restore: [0-9]+\s*\Z", re.MULTILINE)
+# These override what a database sets for its app: notices and time limits do not disturb a backup, and no function of a
+# user runs in place of one of the server with the same name.
 _OPTIONS = (
     "client_min_messages=warning",
     "statement_timeout=0",
@@ -134,19 +137,19 @@ _PSQL = ("psql", "--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tup
 
 @dataclass(frozen=True)
 class Postgresql:
-    """A database of a PostgreSQL server, dumped by pg_dump in its own format.
+    """A database on a PostgreSQL server, dumped by pg_dump in its custom format.
 
-    Rows are counted in the dump. A session that counts them beside pg_dump would have to hold each table, and whoever
-    wants to change one meanwhile would wait for it, and pg_dump for him, for ever.
+    Rows are counted in the dump. A session that counted them beside pg_dump would hold a lock on each table. A client
+    that alters one would wait for that session, and pg_dump would wait for the client: a deadlock.
     https://www.postgresql.org/docs/current/app-pgdump.html
 
-    :param user: has to be able to read all of it and, to bring it back, to create databases and to be a member of the
+    :param user: role that can read everything; for restores it must be able to create databases, and be a member of the
         owner.
-    :param owner: role that owns the database and what is in it; empty for the user.
-    :param host: a folder with a socket, or a name; empty for the folder of Debian.
-    :param passfile: as libpq reads it; empty where the server asks for no password.
-    :param ca: who vouches for the server, which has to use TLS then, and to prove its name; empty for TLS if it offers
-        that.
+    :param owner: role that owns the database and its content; empty for the user.
+    :param host: folder of a socket, or host name; empty for Debian's folder.
+    :param passfile: password file of libpq; empty if the server asks for no password.
+    :param ca: CA certificate of the server, which then must use TLS and prove its name; empty to use TLS only if the
+        server offers it.
     """
 
     name: str
@@ -165,84 +168,91 @@ class Postgresql:
     in_place = True
 
     def size(self) -> int:
-        """As the server says; what is dumped has no indexes and is smaller."""
-        return int(self._ask(self.database, "SELECT pg_database_size(current_database());"))
+        """Return the size according to the server; a dump has no indexes, and is smaller."""
+        return int(self._query(self.database, "SELECT pg_database_size(current_database());"))
 
-    def mark(self, canary: str) -> None:
-        """Write the word into a table of a schema of its own, which the owner can read and write, too."""
+    def write_canary(self, canary: str) -> None:
+        """Write the canary into a table in a schema of its own, which the owner can read and write, too."""
         owner = self.owner or self.user
-        self._ask(self.database, _MARK.format(canary=CANARY, word=_text(canary), owner=_text(owner)))
+        self._query(
+            self.database, _WRITE_CANARY.format(canary=CANARY, word=_quote_text(canary), owner=_quote_text(owner))
+        )
 
-    def add(self, out: Writer, scratch: Path) -> Source:
-        """Dump it, read the dump to its end, count its rows."""
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
+        """Dump the database, read the dump to its end, and count its rows."""
         member = f"{POSTGRESQL}/{self.name}.dump"
         env = self._env(self.database)
         with tempfile.TemporaryFile(dir=scratch) as spool:
-            # Compressed with all the rest.
+            # Not compressed: the archive is.
             options = ["--format=custom", "--compress=0", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT * 1000}"]
             run(["pg_dump", *options], env, stdout=spool)
             with contextlib.closing(stream(["pg_restore", "--data-only", "--file=-"], env, stdin=spool)) as text:
                 rows = count_rows(text)
             spool.seek(0)
             out.file(member, spool.fileno())
-        return Source(POSTGRESQL, self.name, member, run(["pg_dump", "--version"], env).strip(), rows)
+        return SourceRecord(POSTGRESQL, self.name, member, run(["pg_dump", "--version"], env).strip(), rows)
 
-    def present(self) -> bool:
-        """Whether the server has it."""
+    def exists(self) -> bool:
+        """Tell whether the server has the database."""
         return self._exists(self.database)
 
-    def staging(self, default: Path) -> Path:
-        """Return any folder: it is loaded from there."""
+    def staging_folder(self, default: Path) -> Path:
+        """Return the default: a dump can be loaded from any folder."""
         return default
 
-    def load(self, source: Source, staging: Path) -> None:
-        """Load it into another database, have the server analyze that, and compare."""
+    def load(self, record: SourceRecord, staging: Path) -> None:
+        """Load the dump into the scratch database, run ANALYZE, and compare rows and canary."""
         if self._exists(self._kept):
             raise BackupError(
-                f"{self.name}: there is a database {self._kept} already, and the present one would be kept there: look "
-                "at it, and drop it"
+                f"{self.name}: the database {self._kept} exists already, but the live one would be kept under this "
+                "name: check what it is, and drop it"
             )
-        self.drop()
-        owner = _name(self.owner or self.user)
-        self._ask(_SERVER, f"CREATE DATABASE {_name(self.scratch)} OWNER {owner} TEMPLATE template0 {self._like()};")
-        self._ask(_SERVER, f"REVOKE ALL ON DATABASE {_name(self.scratch)} FROM PUBLIC;")
-        self._restore(staging / source.member)
-        carry = _CARRY.format(owner=owner, present=_text(self.database), loaded=_text(self.scratch))
-        self._ask(self.scratch, carry)
-        self._ask(self.scratch, "ANALYZE;")
-        counted = json.loads(self._ask(self.scratch, _COUNT))
-        ours, rows = comparable(source.rows, counted)
-        canary = self._ask(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if source.canary else ""  # noqa: S608 (ours)
-        compare(self.name, replace(source, rows=ours), rows, canary)
+        self.discard_loaded()
+        owner = _quote_name(self.owner or self.user)
+        self._query(
+            _SERVER,
+            f"CREATE DATABASE {_quote_name(self.scratch)} OWNER {owner} TEMPLATE template0 {self._locale_options()};",
+        )
+        self._query(_SERVER, f"REVOKE ALL ON DATABASE {_quote_name(self.scratch)} FROM PUBLIC;")
+        self._restore(staging / record.member)
+        copy_settings = _COPY_SETTINGS.format(
+            owner=owner, present=_quote_text(self.database), loaded=_quote_text(self.scratch)
+        )
+        self._query(self.scratch, copy_settings)
+        self._query(self.scratch, "ANALYZE;")
+        counted = json.loads(self._query(self.scratch, _COUNT))
+        dumped, rows = comparable(record.rows, counted)
+        canary = self._query(self.scratch, f"SELECT id FROM {CANARY}.{CANARY};") if record.canary else ""  # noqa: S608 (a constant)
+        check_loaded(self.name, replace(record, rows=dumped), rows, canary)
 
     def swap(self, staging: Path) -> None:
-        """Exchange the names of the two databases, in one transaction."""
-        if self.present():
+        """Swap the names of the two databases, in one transaction."""
+        if self.exists():
             self._rename((self.database, self._kept), (self.scratch, self.database))
         else:
-            note_absence(self.name, staging)
+            record_absence(self.name, staging)
             self._rename((self.scratch, self.database))
 
-    def put_back(self, staging: Path) -> list[str]:
-        """Exchange them again, if they were."""
+    def swap_back(self, staging: Path) -> list[str]:
+        """Swap the names back, if they were swapped."""
         if self._exists(self._kept):
-            loaded = [(self.database, self.scratch)] if self.present() else []
+            loaded = [(self.database, self.scratch)] if self.exists() else []
             self._rename(*loaded, (self._kept, self.database))
-        elif was_absent(self.name, staging) and self.present():
+        elif was_absent(self.name, staging) and self.exists():
             self._rename((self.database, self.scratch))
         return []
 
-    def forget(self) -> None:
-        """Remove the one that was there before."""
+    def discard_previous(self) -> None:
+        """Drop the previous database."""
         self._remove(self._kept)
 
-    def drop(self) -> None:
-        """Remove the one that was loaded."""
+    def discard_loaded(self) -> None:
+        """Drop the scratch database."""
         self._remove(self.scratch)
 
     @property
     def scratch(self) -> str:
-        """Name of the database that it is loaded into."""
+        """Name of the scratch database, which `load` fills."""
         return f"{self.database}_scratch"
 
     @property
@@ -252,51 +262,55 @@ class Postgresql:
     def _restore(self, dump: Path) -> None:
         options = ["--no-owner", f"--role={self.owner or self.user}", "--no-password", f"--dbname={self.scratch}"]
         options += [f"--jobs={min(os.cpu_count() or 1, _JOBS)}"]
-        # A server elsewhere may be older than what there is to ask it with.
-        knows = self._ask(_SERVER, f"SELECT 1 FROM pg_settings WHERE name = '{_NEW_SETTING}';")  # noqa: S608 (ours)
-        options += ["--exit-on-error"] if knows else []
+        # A remote server may be older than the programs on this host.
+        known = self._query(_SERVER, f"SELECT 1 FROM pg_settings WHERE name = '{_NEW_SETTING}';")  # noqa: S608 (a constant)
+        options += ["--exit-on-error"] if known else []
         try:
             run(["pg_restore", *options, str(dump)], self._env(self.scratch))
         except ProgramError as error:
-            if knows or error.code != 1 or not only_new_setting(error.said):
+            if known or error.code != 1 or not only_new_setting(error.stderr):
                 raise
 
     def _rename(self, *names: tuple[str, str]) -> None:
         for name, _ in names:
             self._disconnect(name)
-        # Sent together they are one transaction.
-        self._ask(_SERVER, " ".join(f"ALTER DATABASE {_name(old)} RENAME TO {_name(new)};" for old, new in names))
+        # Statements that are sent together are one transaction.
+        self._query(
+            _SERVER, " ".join(f"ALTER DATABASE {_quote_name(old)} RENAME TO {_quote_name(new)};" for old, new in names)
+        )
 
     def _remove(self, name: str) -> None:
         if self._exists(name):
-            # FORCE fails beside autovacuum, whose processes are nobody's; without, the server ends these by itself.
+            # Without FORCE, which fails while autovacuum runs in the database; the server ends autovacuum itself.
             self._disconnect(name)
-            self._ask(_SERVER, f"DROP DATABASE {_name(name)};")
+            self._query(_SERVER, f"DROP DATABASE {_quote_name(name)};")
 
     def _disconnect(self, name: str) -> None:
-        # Whom we may not disconnect is named by the server, when it refuses what comes next.
-        self._ask(_SERVER, _DISCONNECT.format(_text(name)))
+        # If a session may not be terminated, the next statement fails, and the server names the session.
+        self._query(_SERVER, _DISCONNECT.format(_quote_text(name)))
 
     def _exists(self, name: str) -> bool:
-        return bool(self._ask(_SERVER, f"SELECT 1 FROM pg_database WHERE datname = {_text(name)};"))  # noqa: S608 (quoted)
+        return bool(self._query(_SERVER, f"SELECT 1 FROM pg_database WHERE datname = {_quote_text(name)};"))  # noqa: S608 (quoted)
 
-    def _like(self) -> str:
-        """Encoding and locale of the present one, so that what is loaded sorts as it did."""
-        found = self._ask(_SERVER, _DESCRIBE.format(_text(self.database)))
+    def _locale_options(self) -> str:
+        """Return the options for the encoding and locale of the live database, so that the loaded one sorts alike."""
+        found = self._query(_SERVER, _DESCRIBE.format(_quote_text(self.database)))
         if not found:
             return "ENCODING 'UTF8'"
         like = json.loads(found)
-        options = f"ENCODING {_text(like['encoding'])}"
-        options += f" LC_COLLATE {_text(like['datcollate'])} LC_CTYPE {_text(like['datctype'])}"
+        options = f"ENCODING {_quote_text(like['encoding'])}"
+        options += f" LC_COLLATE {_quote_text(like['datcollate'])} LC_CTYPE {_quote_text(like['datctype'])}"
         if like.get("datlocprovider") == "i":
-            options += f" LOCALE_PROVIDER icu ICU_LOCALE {_text(like.get('datlocale') or like.get('daticulocale'))}"
+            options += (
+                f" LOCALE_PROVIDER icu ICU_LOCALE {_quote_text(like.get('datlocale') or like.get('daticulocale'))}"
+            )
         return options
 
-    def _ask(self, database: str, query: str) -> str:
+    def _query(self, database: str, query: str) -> str:
         return run([*_PSQL, "--command", query], self._env(database)).strip()
 
     def _env(self, database: str) -> dict[str, str]:
-        # In the environment rather than in arguments, where all programs of libpq find it.
+        # In the environment, where all programs of libpq find it.
         env = {"PGDATABASE": database, "PGUSER": self.user, "PGPORT": str(self.port), "PGCONNECT_TIMEOUT": "10"}
         env |= {"PGOPTIONS": " ".join(f"-c {option}" for option in _OPTIONS)}
         env |= {"PGHOST": self.host} if self.host else {}
@@ -304,17 +318,17 @@ class Postgresql:
         return env | ({"PGPASSFILE": str(self.passfile)} if self.passfile else {})
 
 
-def only_new_setting(said: str) -> bool:
-    """Whether pg_restore came to its end, and all it complained about is the setting that an older server lacks."""
-    rest, count = _NOT_KNOWN.subn("", said)
-    return count > 0 and "pg_restore: error: " not in rest and _AT_ITS_END.search(said) is not None
+def only_new_setting(stderr: str) -> bool:
+    """Tell whether pg_restore completed, and its only errors are about the setting that an older server lacks."""
+    rest, count = _UNKNOWN_SETTING.subn("", stderr)
+    return count > 0 and "pg_restore: error: " not in rest and _COMPLETED.search(stderr) is not None
 
 
 def count_rows(text: Iterable[bytes]) -> dict[str, int]:
-    """Return the rows of each table, by the lines of what pg_restore prints of a dump's data.
+    """Return the number of rows by table, from the output of pg_restore for the data of a dump.
 
-    :param text: in pieces, wherever they are cut.
-    :raises BackupError: it ends in the middle of a table.
+    :param text: the output, in pieces of any size.
+    :raises BackupError: it ends within a table.
     """
     rows: dict[str, int] = {}
     table, rest = "", b"\n"
@@ -324,7 +338,7 @@ def count_rows(text: Iterable[bytes]) -> dict[str, int]:
             if not table:
                 found = _COPY.search(rest)
                 if found is None:
-                    # A line that is not whole yet may be the beginning of one.
+                    # The last line may be the incomplete beginning of a table.
                     rest = rest[rest.rfind(b"\n") :]
                     break
                 table = found[1].decode("utf-8", "replace")
@@ -336,46 +350,46 @@ def count_rows(text: Iterable[bytes]) -> dict[str, int]:
                 rows[table] += rest.count(b"\n", 0, last)
                 rest = rest[last:]
                 if len(rest) >= len(_COPIED):
-                    # A row, whatever is in it: it need not be kept.
+                    # Long enough to be a row, not the end of the table: its content need not be kept.
                     rest = b"\nrow"
                 break
             rows[table] += rest.count(b"\n", 0, end)
             table, rest = "", rest[end + len(_COPIED) - 1 :]
     if table:
-        raise BackupError(f"the dump ends in the middle of {table}")
+        raise BackupError(f"the dump is truncated: it ends in the middle of {table}; try again")
     return rows
 
 
 def comparable(
     before: Mapping[str, int], counted: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the rows that there were, and those that there are, of those tables that both can tell of.
+    """Return the numbers of rows in the dump and in the loaded database, of the tables that can be compared.
 
-    :param before: as `count_rows` returns them.
-    :param counted: by the server; of each table its ``rows``, null where they are an extension's, the ``root`` that it
-        is a partition of, null for none, and whether it is a ``leaf``, with rows of its own.
+    :param before: from `count_rows`.
+    :param counted: from the server, by table: its ``rows``, null if they belong to an extension; the ``root`` that it
+        is a partition of, or null; and whether it is a ``leaf``, with rows of its own.
     """
     names = {name: _plain(name) for name in counted}
-    there_were = {_plain(name): rows for name, rows in before.items()}
-    theirs = {names[name] for name, found in counted.items() if found["rows"] is None}
-    there_are = {}
+    dumped = {_plain(name): rows for name, rows in before.items()}
+    of_extensions = {names[name] for name, found in counted.items() if found["rows"] is None}
+    loaded = {}
     for name, found in counted.items():
         root = _plain(found["root"]) if found["root"] else ""
-        # Where the rows went in through the root, it is the root that tells.
-        tells = names[name] == root if root in there_were else found["leaf"]
-        if tells and found["rows"] is not None:
-            there_are[names[name]] = int(found["rows"])
-    return {name: rows for name, rows in there_were.items() if name not in theirs}, there_are
+        # If the dump loads the rows through the root, compare those of the root; otherwise those of each leaf.
+        counts = names[name] == root if root in dumped else found["leaf"]
+        if counts and found["rows"] is not None:
+            loaded[names[name]] = int(found["rows"])
+    return {name: rows for name, rows in dumped.items() if name not in of_extensions}, loaded
 
 
 def _plain(name: str) -> str:
-    """Return a name without quotes: which words need some is not the same in all versions."""
+    """Return a name without quotes: which names need them differs between versions."""
     return re.sub(r'"((?:[^"]|"")*)"', lambda found: found[1].replace('""', '"'), name)
 
 
-def _name(name: str) -> str:
+def _quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(text: str) -> str:
+def _quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"

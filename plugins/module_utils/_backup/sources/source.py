@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What there is to back up, and to bring back: folders, and databases by their own means."""
+"""Sources: what is backed up and restored. A folder, or a database that its own tools dump."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from pathlib import Path
 from typing import Protocol
 
 from ..._host import durable
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import BackupError
 
-#: Name of the table, schema or file that a canary is in.
+#: Name of the table, schema or file of a canary.
 CANARY = "aapanel_canary"
 
 
-class Origin(Protocol):
-    """Something that can be backed up, and brought back.
+class Source(Protocol):
+    """Something that can be backed up and restored.
 
-    Bringing back is: `load` beside the present, `swap`, `forget` the present, `drop` what is left over; or `put_back`
-    instead of forgetting. Each of them finds out itself how far a run that died has come, so that it can be repeated.
+    A restore calls `load`, which leaves the live data alone; `swap`; `discard_previous`; and `discard_loaded`. To roll
+    back, it calls `swap_back` instead of `discard_previous`. Each method finds out how far a process that died has
+    come, so that it can be repeated.
     """
 
     @property
     def name(self) -> str:
-        """What it is called; no other one of the host is."""
+        """Its name, unique on the host."""
 
     @property
     def kind(self) -> str:
-        """What kind of source comes of it."""
+        """Its kind: files, sqlite, postgresql or mysql."""
 
     @property
     def folder(self) -> str:
-        """The folder that it is; empty where it is none."""
+        """Path of the folder; empty for a database."""
 
     @property
     def is_database(self) -> bool:
@@ -47,114 +48,117 @@ class Origin(Protocol):
 
     @property
     def optional(self) -> bool:
-        """Whether it may not be there yet; once it was backed up, it has to be."""
+        """Whether it may be missing; after its first backup it must exist."""
 
     @property
     def in_place(self) -> bool:
-        """Whether it can be brought back to where it came from; otherwise only elsewhere."""
+        """Whether it can be restored in place; otherwise it can only be extracted."""
 
     @property
     def database(self) -> str:
-        """Name of the database of a server; empty where it is none."""
+        """Name of the database on a server; empty for anything else."""
 
     @property
     def scratch(self) -> str:
-        """Name of the database of a server that it is loaded into; empty where there is none."""
+        """Name of the scratch database on a server, which a restore loads into; empty for anything else."""
 
     def size(self) -> int:
-        """About how many bytes it is, and so how much room its backup may need."""
+        """Return its approximate size in bytes, to estimate the room that a backup needs."""
 
-    def mark(self, canary: str) -> None:
-        """Write a word into it, as any client of it would: the backup that follows has to have it.
+    def write_canary(self, canary: str) -> None:
+        """Write a value, like any client of the source: the backup that follows must contain it.
 
-        :raises BackupError: it cannot be written to.
+        :raises BackupError: the source cannot be written to.
         """
 
-    def add(self, out: Writer, scratch: Path) -> Source:
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
         """Back it up.
 
-        :param scratch: a folder for what has to be written before it can be read; nobody else's.
-        :raises AbsentError: there is none.
-        :raises BackupError: it cannot be, or what came of it is none.
+        :param scratch: a private folder for temporary files.
+        :raises AbsentError: the source does not exist.
+        :raises BackupError: it cannot be read, or the dump is incomplete.
         """
 
-    def present(self) -> bool:
-        """Whether there is one at its place.
+    def exists(self) -> bool:
+        """Tell whether the live data exists.
 
-        :raises BackupError: that cannot be found out.
+        :raises BackupError: that cannot be determined.
         """
 
-    def staging(self, default: Path) -> Path:
-        """Return the folder that it has to be extracted to: one from where it can get to its place by a rename."""
+    def staging_folder(self, default: Path) -> Path:
+        """Return the folder to extract the staging copy to, from where `swap` can put it in place.
 
-    def load(self, source: Source, staging: Path) -> None:
-        """Bring it back beside the present, and see that it is what went in.
+        :raises BackupError: the source cannot be restored in place.
+        """
 
-        :param staging: where the members of its backup are.
-        :raises BackupError: it cannot be, or it is not sound, or has other rows or another canary.
+    def load(self, record: SourceRecord, staging: Path) -> None:
+        """Load the backup beside the live data, and check that it is what was backed up.
+
+        :param staging: the folder with the extracted members.
+        :raises BackupError: it cannot be loaded, is not sound, or has other rows or another canary.
         """
 
     def swap(self, staging: Path) -> None:
-        """Put what was loaded in the place of the present, which is kept.
+        """Replace the live data with what was loaded, and keep the previous data.
 
-        :raises BackupError: it cannot be.
+        :raises BackupError: a step failed.
         """
 
-    def put_back(self, staging: Path) -> list[str]:
-        """Give the present its place again, wherever a swap has stopped.
+    def swap_back(self, staging: Path) -> list[str]:
+        """Put the previous data back in place, however far `swap` has come.
 
-        :returns: what else became of that, in words.
-        :raises BackupError: it cannot be.
+        :returns: messages for the operator.
+        :raises BackupError: a step failed.
         """
 
-    def forget(self) -> None:
-        """Remove the present that was kept outside of the staging.
+    def discard_previous(self) -> None:
+        """Remove the previous data, if it is kept outside of the staging folder.
 
-        :raises BackupError: it cannot be.
+        :raises BackupError: it cannot be removed.
         """
 
-    def drop(self) -> None:
-        """Remove what was loaded outside of the staging.
+    def discard_loaded(self) -> None:
+        """Remove what `load` has put outside of the staging folder.
 
-        :raises BackupError: it cannot be.
+        :raises BackupError: it cannot be removed.
         """
 
 
-def compare(name: str, source: Source, rows: Mapping[str, int], canary: str) -> None:
-    """See that what was loaded is what went in.
+def check_loaded(name: str, record: SourceRecord, rows: Mapping[str, int], canary: str) -> None:
+    """Check that loaded data has the rows and the canary of the backup.
 
-    :raises BackupError: it is not.
+    :raises BackupError: it has not.
     """
-    if wrong := sorted(table for table in {*rows, *source.rows} if rows.get(table, 0) != source.rows.get(table, 0)):
+    if wrong := sorted(table for table in {*rows, *record.rows} if rows.get(table, 0) != record.rows.get(table, 0)):
         table = wrong[0]
         raise BackupError(
-            f"{name}: {table} has {rows.get(table, 0)} rows after loading, and had {source.rows.get(table, 0)}; so "
-            f"{len(wrong)} tables"
+            f"{name}: {table} has {rows.get(table, 0)} rows after loading, but had {record.rows.get(table, 0)} in the "
+            f"backup; tables that differ: {len(wrong)}"
         )
-    if source.canary and canary != source.canary:
+    if record.canary and canary != record.canary:
         raise BackupError(
-            f"{name}: the canary that was written before the backup, {source.canary}, is not in it; there is "
+            f"{name}: the canary of the backup, {record.canary}, is missing from the loaded data, which has "
             f"{canary or 'none'}"
         )
 
 
-def kept(staging: Path, name: str) -> Path:
-    """Return where a copy of the present is kept while another one takes its place."""
+def kept_path(staging: Path, name: str) -> Path:
+    """Return the path for a copy of the previous data, which is kept until the restore has succeeded."""
     folder = staging / "kept"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / name
 
 
-def aside(path: Path) -> Path:
-    """Return the name that what is in the way of a present gets; nothing has it."""
+def quarantine_path(path: Path) -> Path:
+    """Return an unused name beside a path, to move it aside."""
     return path.with_name(f"{path.name}.aside-{uuid.uuid4()}")
 
 
-def note_absence(name: str, staging: Path) -> None:
-    """Write down that there was none at its place."""
-    durable.write(kept(staging, f"{name}.none"), "")
+def record_absence(name: str, staging: Path) -> None:
+    """Record that the source did not exist before the restore."""
+    durable.write(kept_path(staging, f"{name}.none"), "")
 
 
 def was_absent(name: str, staging: Path) -> bool:
-    """Whether there was none at its place."""
-    return kept(staging, f"{name}.none").exists()
+    """Tell whether the source did not exist before the restore."""
+    return kept_path(staging, f"{name}.none").exists()

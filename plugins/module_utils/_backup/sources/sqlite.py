@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""A database in a file, copied by SQLite's own backup: consistent, with what is in its write-ahead log.
+"""An SQLite database, copied with SQLite's backup API: consistent, with the content of its write-ahead log.
 
 https://www.sqlite.org/backup.html
 """
@@ -25,29 +25,29 @@ from typing import IO
 
 from ..._host import durable, nofollow
 from ..archive import names
-from ..archive.manifest import Source
+from ..archive.manifest import SourceRecord
 from ..archive.writer import Writer
 from ..errors import AbsentError, BackupError
-from .source import CANARY, aside, compare, kept, note_absence, was_absent
+from .source import CANARY, check_loaded, kept_path, quarantine_path, record_absence, was_absent
 
 SQLITE = "sqlite"
-#: What a database begins with. https://www.sqlite.org/fileformat.html
+#: The first bytes of a database. https://www.sqlite.org/fileformat.html
 MAGIC = b"SQLite format 3\0"
-#: What SQLite keeps beside a database.
+#: Suffixes of the files that SQLite keeps beside a database.
 COMPANIONS = ("-wal", "-shm", "-journal")
-_LOGS = ("-wal", "-journal")  # the other one is made anew
+_LOGS = ("-wal", "-journal")  # SQLite creates the other one anew
 _BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
-_TIMEOUT = 60.0  # seconds to wait for whoever writes
-#: How one is opened that nobody else writes to; what is beside it is not looked at.
-_ALONE = "immutable=1"
-_MARK_TIMEOUT = 10.0  # seconds
+_TIMEOUT = 60.0  # seconds to wait for a lock
+#: Mode for a database that nobody else writes to; files beside it are ignored.
+_IMMUTABLE = "immutable=1"
+_CANARY_TIMEOUT = 10.0  # seconds to wait for a lock
 
 
 @dataclass(frozen=True)
 class Sqlite:
-    """A database in a file.
+    """An SQLite database.
 
-    :param optional: it may not be there yet; once it was backed up, it has to be.
+    :param optional: whether the file may be missing; after its first backup it must exist.
     """
 
     name: str
@@ -60,61 +60,63 @@ class Sqlite:
     in_place = True
 
     def size(self) -> int:
-        """Of the file and its log."""
+        """Return the size of the file and its log."""
         return size(self.path)
 
-    def mark(self, canary: str) -> None:
-        """Write the word into a table of its own."""
-        with _told(self.path), _opened(self.path, "mode=rw", _MARK_TIMEOUT) as database, database:
+    def write_canary(self, canary: str) -> None:
+        """Write the canary into a table of its own."""
+        with _path_in_errors(self.path), _connect(self.path, "mode=rw", _CANARY_TIMEOUT) as database, database:
             if not _count_rows(database):
-                raise BackupError(f"{self.path}: it has no table, and what is no database yet is not made one")
+                raise BackupError(f"{self.path}: the database has no tables yet, so no canary is written into it")
             database.execute(f"CREATE TABLE IF NOT EXISTS {CANARY} (id TEXT NOT NULL)")
-            database.execute(f"DELETE FROM {CANARY}")  # noqa: S608 (ours)
-            database.execute(f"INSERT INTO {CANARY} (id) VALUES (?)", (canary,))  # noqa: S608 (ours)
+            database.execute(f"DELETE FROM {CANARY}")  # noqa: S608 (a constant)
+            database.execute(f"INSERT INTO {CANARY} (id) VALUES (?)", (canary,))  # noqa: S608 (a constant)
 
-    def add(self, out: Writer, scratch: Path) -> Source:
-        """Copy it, check the copy, count its rows."""
+    def add(self, out: Writer, scratch: Path) -> SourceRecord:
+        """Copy the database, check the copy, and count its rows."""
         member = f"{SQLITE}/{self.name}.sqlite3"
-        if not self.present():
-            raise AbsentError(f"{self.path}: there is no such database")
-        copy, rows = copied(self.path, scratch)
+        if not self.exists():
+            raise AbsentError(f"{self.path}: the database does not exist")
+        copy, rows = copy_and_check(self.path, scratch)
         with copy:
             out.file(member, copy.fileno(), self.path.stat())
-        return Source(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
+        return SourceRecord(SQLITE, self.name, member, f"SQLite {sqlite3.sqlite_version}", rows)
 
-    def present(self) -> bool:
-        """Whether the file is there."""
+    def exists(self) -> bool:
+        """Tell whether the file exists."""
         return os.path.lexists(self.path)
 
-    def staging(self, default: Path) -> Path:
-        """Return any folder: it is copied into its place."""
+    def staging_folder(self, default: Path) -> Path:
+        """Return the default: `swap` copies the database into place, from any folder."""
         _check(self.path)
         parent = self.path.parent
         if os.path.lexists(parent) and not parent.is_dir():
-            raise BackupError(f"{parent}: this is no folder, and {self.name} is to be brought back into one: move it")
+            raise BackupError(
+                f"{parent}: not a folder, so {self.name} cannot be restored into it: move it out of the way"
+            )
         return default
 
-    def load(self, source: Source, staging: Path) -> None:
-        """Check its integrity, and compare."""
-        file = staging / source.member
-        rows = inspect(file)
-        compare(self.name, source, rows, _canary(file) if source.canary and CANARY in rows else "")
+    def load(self, record: SourceRecord, staging: Path) -> None:
+        """Check the integrity of the database, and compare rows and canary."""
+        file = staging / record.member
+        rows = check_and_count(file)
+        check_loaded(self.name, record, rows, _canary(file) if record.canary and CANARY in rows else "")
 
     def swap(self, staging: Path) -> None:
-        """Copy it over the present one, in one transaction; whoever has that open sees the change."""
-        with _told(self.path):
-            if self.present():
+        """Copy the loaded database over the live one, in one transaction; programs that have it open see the change."""
+        with _path_in_errors(self.path):
+            if self.exists():
                 self._keep(staging)
             else:
-                note_absence(self.name, staging)
-            _put(staging / SQLITE / f"{self.name}.sqlite3", self.path)
+                record_absence(self.name, staging)
+            _copy_over(staging / SQLITE / f"{self.name}.sqlite3", self.path)
 
-    def put_back(self, staging: Path) -> list[str]:
-        """Copy the kept one over what is there; what else is in its place goes aside."""
-        with _told(self.path):
+    def swap_back(self, staging: Path) -> list[str]:
+        """Copy the previous database over the live one; move aside whatever else is in its place."""
+        with _path_in_errors(self.path):
             file, broken = self._kept(staging), self._broken(staging)
             if file.exists():
-                return _put(file, self.path)
+                return _copy_over(file, self.path)
             if broken.exists():
                 moved = _replace(broken, self.path)
                 _copy_logs(broken, self.path)
@@ -123,95 +125,98 @@ class Sqlite:
                 return _remove_all(self.path, *_companions(self.path))
         return []
 
-    def forget(self) -> None:
-        """Do nothing: it is in the staging."""
+    def discard_previous(self) -> None:
+        """Do nothing: everything is in the staging folder."""
 
-    def drop(self) -> None:
-        """Do nothing: it is in the staging."""
+    def discard_loaded(self) -> None:
+        """Do nothing: everything is in the staging folder."""
 
     def _kept(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.sqlite3")
+        return kept_path(staging, f"{self.name}.sqlite3")
 
     def _broken(self, staging: Path) -> Path:
-        return kept(staging, f"{self.name}.broken")
+        return kept_path(staging, f"{self.name}.broken")
 
     def _keep(self, staging: Path) -> None:
-        """Copy the present one aside; what has one of the two names is whole."""
-        unfinished = kept(staging, f"{self.name}.new")
+        """Copy the live database into the staging folder; a copy with one of the two final names is complete."""
+        unfinished = kept_path(staging, f"{self.name}.new")
         try:
             _copy(self.path, unfinished)
         except BackupError:
-            # It is about to be replaced, perhaps because of that; somebody may yet save something from it.
+            # The database is broken, which may be why it is restored. Keep the files: some data may be recoverable.
             _copy_logs(self.path, self._broken(staging))
             nofollow.copy(self.path, self._broken(staging))
             unfinished.unlink(missing_ok=True)
             try:
-                # What an app that died has left half done is undone, as for the next one who asks.
+                # Let SQLite roll back what an app that died has left unfinished, as the next connection would.
                 _copy(self.path, unfinished, "mode=rw")
             except BackupError:
                 return
-        with unfinished.open("rb") as whole, os.fdopen(nofollow.read(self.path), "rb") as present:
-            nofollow.dress(whole.fileno(), present.fileno())
-            os.fsync(whole.fileno())
+        with unfinished.open("rb") as copy, os.fdopen(nofollow.read(self.path), "rb") as live:
+            nofollow.dress(copy.fileno(), live.fileno())
+            os.fsync(copy.fileno())
         unfinished.rename(self._kept(staging))
         durable.sync(unfinished.parent)
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a database and its log."""
+    """Return the size of a database and its log in bytes."""
     found = map(_status, (path, path.with_name(f"{path.name}-wal")))
     return sum(status.st_size for status in found if status)
 
 
-def copied(path: Path, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
-    """Copy a database, and check the copy; returns that, which goes when it is closed, and the rows of each table.
+def copy_and_check(path: Path, scratch: Path) -> tuple[IO[bytes], dict[str, int]]:
+    """Copy a database, and check the copy.
 
-    :raises BackupError: it cannot be read, or is not sound.
+    :returns: the copy, which is removed when it is closed, and the number of rows by table.
+    :raises BackupError: the database cannot be read, or is corrupt.
     """
     with contextlib.ExitStack() as stack:
         copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=scratch, prefix=f"{names.TEMPORARY}sqlite-"))
         _copy(path, Path(copy.name))
-        rows = inspect(Path(copy.name))
+        rows = check_and_count(Path(copy.name))
         stack.pop_all()
     return copy, rows
 
 
-def inspect(path: Path) -> dict[str, int]:
-    """Check a database that nobody writes to; returns the number of rows of each of its tables.
+def check_and_count(path: Path) -> dict[str, int]:
+    """Check a database that nobody writes to; return the number of rows by table.
 
-    :raises BackupError: it is not sound.
+    :raises BackupError: it is corrupt.
     """
-    with _told(path), _opened(path, _ALONE) as database:
+    with _path_in_errors(path), _connect(path, _IMMUTABLE) as database:
         problems = [str(row[0]) for row in database.execute("PRAGMA integrity_check(5)")]
         if problems != ["ok"]:
-            raise BackupError(f"{path}: this copy is not sound: {'; '.join(problems)}")
+            raise BackupError(f"{path}: the database is corrupt: {'; '.join(problems)}")
         return _count_rows(database)
 
 
 def _copy(origin: Path, target: Path, mode: str = "mode=ro") -> None:
-    # In neither mode a database that is not there is made, and then backed up as an empty one.
-    with _told(origin), _opened(origin, mode) as present, contextlib.closing(sqlite3.connect(target)) as copy:
-        # A copy that is to outlast this process is synced by who made it.
+    # Neither mode creates a missing database, which would then be backed up as an empty one.
+    with _path_in_errors(origin), _connect(origin, mode) as source, contextlib.closing(sqlite3.connect(target)) as copy:
+        # The caller flushes a copy that has to be durable.
         copy.execute("PRAGMA synchronous = OFF")
-        _backup(present, copy)
+        _backup(source, copy)
 
 
 def _backup(origin: sqlite3.Connection, target: sqlite3.Connection) -> None:
     deadline = time.monotonic() + _TIMEOUT
 
-    def look(status: int, *_: int) -> None:
-        # Python tries again for ever, and one who does not let go of a lock may never do so.
+    def check_deadline(status: int, *_: int) -> None:
+        # Python retries without limit, and another process may never release its lock.
         if status in _BUSY and time.monotonic() >= deadline:
-            raise sqlite3.OperationalError(f"it was locked for {_TIMEOUT:g} s")
+            raise sqlite3.OperationalError(
+                f"the database was locked for {_TIMEOUT:g} s; find out which program holds it, and try again"
+            )
 
-    # All in one step: between two of them somebody may write, and it would begin again.
-    origin.backup(target, progress=look)
+    # In one step: between two steps another process may write, and the copy would start again.
+    origin.backup(target, progress=check_deadline)
 
 
-def _put(file: Path, path: Path) -> list[str]:
-    """Copy a database over another one; where that is missing, broken, or of another kind, into its place.
+def _copy_over(file: Path, path: Path) -> list[str]:
+    """Copy a database over another one; if that is missing, broken or of another kind, replace the file.
 
-    :returns: what had to go aside, in words.
+    :returns: a message for each file or folder that was moved aside.
     """
     try:
         _overwrite(file, path)
@@ -221,27 +226,27 @@ def _put(file: Path, path: Path) -> list[str]:
 
 
 def _overwrite(file: Path, path: Path) -> None:
-    with _told(path), _opened(file, _ALONE) as loaded, _opened(path, "mode=rw") as present:
-        _backup(loaded, present)
+    with _path_in_errors(path), _connect(file, _IMMUTABLE) as loaded, _connect(path, "mode=rw") as live:
+        _backup(loaded, live)
 
 
 def _replace(file: Path, path: Path) -> list[str]:
-    moved = _make(path.parent)
-    # What would be applied to a database that it does not belong to.
+    moved = _make_folder(path.parent)
+    # Otherwise SQLite would apply these logs to a database that they do not belong to.
     moved += _remove_all(*_companions(path))
     if path.is_dir() and not path.is_symlink():
-        moved += _put_aside(path)
+        moved += _quarantine(path)
     nofollow.copy(file, path)
     return moved
 
 
-def _make(folder: Path) -> list[str]:
-    """Make a folder where there is none; it is whose the one is that it is in. Returns what had to go aside."""
+def _make_folder(folder: Path) -> list[str]:
+    """Create a folder with the owner and mode of its parent; return a message for each file that was moved aside."""
     if folder.is_dir():
         return []
-    moved = _make(folder.parent)
+    moved = _make_folder(folder.parent)
     if os.path.lexists(folder):
-        moved += _put_aside(folder)
+        moved += _quarantine(folder)
     parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         nofollow.make_folder(folder.name, parent, parent)
@@ -252,7 +257,7 @@ def _make(folder: Path) -> list[str]:
 
 
 def _copy_logs(origin: Path, target: Path) -> None:
-    """Copy what a database that is copied as it is cannot be understood without."""
+    """Copy the logs of a database whose files are copied as they are."""
     for suffix in _LOGS:
         with contextlib.suppress(FileNotFoundError):
             nofollow.copy(*(path.with_name(f"{path.name}{suffix}") for path in (origin, target)))
@@ -267,24 +272,24 @@ def _remove_all(*paths: Path) -> list[str]:
 
 
 def _remove(path: Path) -> list[str]:
-    """Remove a file; a folder that has its name goes aside, and that is returned, in words."""
+    """Remove a file; if a folder has its name, move that aside, and return a message."""
     try:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
-        return _put_aside(path)
+        return _quarantine(path)
     except NotADirectoryError:
-        # Below what is no folder there is none.
+        # A path below a regular file does not exist.
         pass
     return []
 
 
-def _put_aside(path: Path) -> list[str]:
-    return [f"{path} was in the way, and is {path.rename(aside(path))} now"]
+def _quarantine(path: Path) -> list[str]:
+    return [f"{path} was in the way, and was moved to {path.rename(quarantine_path(path))}"]
 
 
 @contextlib.contextmanager
-def _opened(path: Path, mode: str, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
-    if mode != _ALONE:
+def _connect(path: Path, mode: str, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
+    if mode != _IMMUTABLE:
         _check(path)
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?{mode}"
     wait = _TIMEOUT if timeout is None else timeout
@@ -293,28 +298,28 @@ def _opened(path: Path, mode: str, timeout: float | None = None) -> Iterator[sql
 
 
 def _check(path: Path) -> None:
-    """Refuse what SQLite would open, and perhaps wait for, for ever, or what it would be led elsewhere by.
+    """Refuse anything but regular files: SQLite would open a pipe and block, or follow a symlink.
 
-    Others can write where databases are.
+    Others may be able to write to the folder of a database.
     """
     for file in (path, *_companions(path)):
         status = _status(file)
         if status and stat.S_ISLNK(status.st_mode) and file == path:
-            raise BackupError(f"{path} is a link, and others may lead that elsewhere: name where it leads to")
+            raise BackupError(f"{path} is a symlink, which others may be able to change: configure its target instead")
         if status and not stat.S_ISREG(status.st_mode):
-            raise BackupError(f"{file}: this is no file, and SQLite would take it for one; remove it")
+            raise BackupError(f"{file}: not a regular file, but SQLite would open it; remove it")
 
 
 def _status(file: Path) -> os.stat_result | None:
-    # A log goes when nobody has its database open any more, and there is none whose name would be too long.
+    # SQLite removes a log when the last connection closes. A name that is too long has no file.
     with contextlib.suppress(OSError):
         return file.lstat()
     return None
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say which database an error is about."""
+def _path_in_errors(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and the file system into messages with a path."""
     try:
         yield
     except sqlite3.Error as error:
@@ -324,8 +329,8 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _canary(file: Path) -> str:
-    with _told(file), _opened(file, _ALONE) as database:
-        return str(database.execute(f"SELECT max(id) FROM {CANARY}").fetchone()[0])  # noqa: S608 (ours)
+    with _path_in_errors(file), _connect(file, _IMMUTABLE) as database:
+        return str(database.execute(f"SELECT max(id) FROM {CANARY}").fetchone()[0])  # noqa: S608 (a constant)
 
 
 def _count_rows(database: sqlite3.Connection) -> dict[str, int]:
@@ -338,7 +343,7 @@ def _count_rows(database: sqlite3.Connection) -> dict[str, int]:
         try:
             rows[str(name)] = int(database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 (quoted)
         except sqlite3.OperationalError as error:
-            # Of an extension that its app loads. What it holds is in tables of the usual kind.
+            # A virtual table of an extension that only the app loads. Its content is in ordinary tables.
             if not str(error).startswith("no such module: "):
                 raise
     return rows

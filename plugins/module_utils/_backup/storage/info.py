@@ -4,10 +4,10 @@
 
 # Private to this collection: may change in any release.
 
-"""What people and their tools read of a backup: lines, the last of which signs those before it.
+"""The `.info` file of a backup, for people and their tools: lines of text, the last of which signs the others.
 
-A restore asks the manifest, and never this. The archive is not digested a second time for its HMAC: that of a text with
-its SHA-256 says as much, as long as nobody finds two archives with one SHA-256.
+A restore reads the manifest and never this file. The signature covers the text, which has the SHA-256 of the archive.
+So the archive need not be digested again for its own HMAC, as long as nobody finds two archives with one SHA-256.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..archive import keyring, manifest, names
 from ..archive.keyring import Keyring
 from ..archive.manifest import Summary
 from ..errors import NotAuthenticError
-from .store import opened
+from .store import open_file
 
 _SIGNATURE = b"HMAC-SHA256: "
 _MAX = 1 << 20  # bytes; most of them would be warnings
 
 
 def render(summary: Summary, keys: Keyring) -> bytes:
-    """Return it, signed by the key that the summary names."""
+    """Return the content of the file, signed with the key that the summary names."""
     lines = {
         "Format": f"v{manifest.FORMAT}",
         "Name": summary.name,
@@ -36,24 +36,24 @@ def render(summary: Summary, keys: Keyring) -> bytes:
         "Size": summary.size,
         "SHA256": summary.sha256,
         "Key": summary.key,
-        **{f"Warning {number}": names.shown(text) for number, text in enumerate(summary.warnings, 1)},
+        **{f"Warning {number}": names.printable(text) for number, text in enumerate(summary.warnings, 1)},
     }
     text = "".join(f"{key}: {value}\n" for key, value in lines.items()).encode("utf-8")
     return text + _signature(text, summary, keys)
 
 
 def check(path: Path, summary: Summary, keys: Keyring) -> None:
-    """Refuse one that says something else than was signed of this backup.
+    """Check that the file says what was signed of this backup.
 
-    :raises NotAuthenticError: it does, or is not there.
+    :raises NotAuthenticError: it says something else, or is missing.
     """
-    with opened(path, NotAuthenticError(f"{path}: it should be there, and is not")) as stream:
+    with open_file(path, NotAuthenticError(f"{path}: the file is missing")) as stream:
         content = stream.read(_MAX)
     text, _, _ = content.rpartition(_SIGNATURE)
-    # Each of them at the beginning of a line: a warning may quote somebody who wants to be believed.
-    said = all(f"\n{line}\n".encode() in text for line in (f"Name: {summary.name}", f"SHA256: {summary.sha256}"))
-    if not said or not hmac.compare_digest(content, text + _signature(text, summary, keys)):
-        raise NotAuthenticError(f"{path}: it does not say what was signed; its archive and its manifest do")
+    # Only at the beginning of a line: a warning may quote the name of a file, which others can choose.
+    complete = all(f"\n{line}\n".encode() in text for line in (f"Name: {summary.name}", f"SHA256: {summary.sha256}"))
+    if not complete or not hmac.compare_digest(content, text + _signature(text, summary, keys)):
+        raise NotAuthenticError(f"{path}: the file is not what was signed; trust the manifest and the archive instead")
 
 
 def _signature(text: bytes, summary: Summary, keys: Keyring) -> bytes:

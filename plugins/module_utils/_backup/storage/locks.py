@@ -4,52 +4,30 @@
 
 # Private to this collection: may change in any release.
 
-"""Locks of the kernel's: they fall with the process, however it ends."""
+"""Locks of backups: those of `_host.locks` with the errors of this package."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..._host import durable
+from ..._host import locks
 from ..errors import BusyError
-
-_POLL = 0.2  # seconds
 
 
 @contextlib.contextmanager
-def held(file: Path, wait: float, who: str) -> Iterator[None]:
-    """Keep all others out.
+def held(file: Path, wait: float, operation: str) -> Iterator[None]:
+    """Hold a lock.
 
-    :param wait: seconds to wait for another one.
-    :param who: may be the other one, for the message.
-    :raises BusyError: it has not ended by then.
+    :param wait: seconds to wait for another holder.
+    :param operation: what a holder does, for the message.
+    :raises BusyError: another process still holds it then.
     """
-    durable.make(file.parent)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + wait
-        while not _try(descriptor):
-            if time.monotonic() >= deadline:
-                process = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
-                raise BusyError(f"another {who} is at work (process {process or 'unknown'})")
-            time.sleep(_POLL)
-        # Only to be told to others: a disk that is full has to be pruned all the same.
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.hold(file, wait))
+        except locks.LockedError as error:
+            holder = error.holder or "unknown"
+            raise BusyError(f"another {operation} is in progress (process {holder}); try again when it ends") from None
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Backups that stay, whatever their age: a file beside the ledger, where only root can write."""
+"""Pins: the names of backups that retention does not remove, in a file beside the catalog, writable by root only."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FILE = "pins.json"
 
 
 def read(store: Store) -> set[str]:
-    """Return the names of those that stay.
+    """Return the names of the pinned backups.
 
-    :raises BackupError: the file is none that we wrote.
+    :raises BackupError: the file is not a list of names.
     """
     file = store.state_dir / _FILE
     try:
@@ -29,22 +29,22 @@ def read(store: Store) -> set[str]:
     except FileNotFoundError:
         return set()
     except (ValueError, TypeError) as error:
-        # Who takes it for empty removes what somebody wanted to keep.
-        raise BackupError(f"{file}: this is no list of names ({error}); mend it") from None
+        # Taken for empty, it would let a prune remove pinned backups.
+        raise BackupError(f"{file}: not a JSON list of names ({error}); repair it") from None
 
 
-def pin(store: Store, name: str, *, stays: bool) -> bool:
-    """Have a backup stay, or go with the others of its age; returns whether that is a change.
+def set_pinned(store: Store, name: str, *, pinned: bool) -> bool:
+    """Pin a backup, or remove its pin; return whether that is a change.
 
-    :raises BackupError: there is no such backup.
+    :raises BackupError: there is no such backup, or it has no pin to remove.
     """
     pins = read(store)
-    if stays:
+    if pinned:
         with store.open(name):
             pass
     elif name not in pins:
-        raise BackupError(f"{name}: it is not pinned")
-    wanted = pins | {name} if stays else pins - {name}
+        raise BackupError(f"{name}: the backup is not pinned")
+    wanted = pins | {name} if pinned else pins - {name}
     if wanted == pins:
         return False
     durable.write(store.state_dir / _FILE, json.dumps(sorted(wanted)) + "\n")

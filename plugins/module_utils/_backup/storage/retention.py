@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Which backups stay: grandfather, father and son, by the signed time and number, never by a file's own time."""
+"""Retention: which backups are kept (grandfather-father-son), by signed time and number, never by a file's own time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from datetime import datetime, timedelta
 from ..archive import names
 from ..archive.manifest import Summary
 from ..errors import BackupError
-from . import ledger
+from . import catalog
 
-_APART = timedelta(days=45)  # longer than that nobody goes without a backup, if the clock is right
+_NEWEST_MAX_AGE = timedelta(days=45)  # an older newest backup means a wrong clock rather than no backups for so long
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How many stay: of so many hours, days, weeks and months the newest one each, and so many newest in any case."""
+    """How many backups are kept: the newest of so many hours, days, weeks and months, and so many newest of all."""
 
     hourly: int = 48
     daily: int = 14
@@ -33,12 +33,13 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A backup whose manifest is good.
+class Candidate:
+    """A backup with an authentic manifest.
 
-    :param began: when its snapshot began, in UTC, as its manifest says.
+    :param began: start of its snapshot, in UTC, as its manifest says.
     :param adopted: whether another machine made it, by another clock.
-    :param broken: whether its archive is known to be; it goes when it would, and no good one goes because it is there.
+    :param broken: whether its archive is known to be broken. It is removed at its time, but does not count towards the
+        policy, so that no good backup is removed because of it.
     """
 
     name: str
@@ -49,19 +50,19 @@ class Made:
     broken: bool = False
 
     @classmethod
-    def of(cls, summary: Summary, *, adopted: bool = False, broken: bool = False) -> Made:
-        """Return what counts of a backup here."""
-        return cls(summary.name, summary.seq, names.moment_of(summary.began), summary.set, adopted, broken)
+    def of(cls, summary: Summary, *, adopted: bool = False, broken: bool = False) -> Candidate:
+        """Return the candidate for a backup."""
+        return cls(summary.name, summary.seq, names.parse_timestamp(summary.began), summary.set, adopted, broken)
 
     @property
-    def order(self) -> tuple[bool, str, int]:
-        """What sorts backups, oldest first."""
-        return ledger.order(names.stamp(self.began), self.seq, adopted=self.adopted)
+    def sort_key(self) -> tuple[bool, str, int]:
+        """Sort key of the backup, oldest first."""
+        return catalog.sort_key(names.timestamp(self.began), self.seq, adopted=self.adopted)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What stays, each with why, and what goes, oldest first."""
+    """The backups to keep, each with the reasons, and those to remove, oldest first."""
 
     keep: dict[str, list[str]] = field(default_factory=dict)
     remove: list[str] = field(default_factory=list)
@@ -75,21 +76,23 @@ _BUCKETS: dict[str, Callable[[datetime], tuple[int, ...]]] = {
 }
 
 
-def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, pins: Collection[str] = ()) -> Decision:
-    """Decide, without touching anything.
+def decide(
+    candidates: Sequence[Candidate], policies: Mapping[str, Policy], now: datetime, pins: Collection[str] = ()
+) -> Decision:
+    """Decide which backups to keep; change nothing.
 
-    :param made: the backups whose manifests are good; what is not is nobody's to remove here.
-    :param policies: by set; backups of a set that has none stay.
-    :param pins: names of those that stay, whatever their age.
-    :raises BackupError: a clock has jumped, so that ages say nothing, or a policy would keep none.
+    :param candidates: all backups with an authentic manifest; others are never removed.
+    :param policies: by set; backups of a set without one are kept.
+    :param pins: names of the backups that are kept at any age.
+    :raises BackupError: a clock was wrong, so that ages mean nothing; or a policy would keep no backup.
     """
-    newest_first = sorted(made, key=lambda backup: backup.order, reverse=True)
+    newest_first = sorted(candidates, key=lambda backup: backup.sort_key, reverse=True)
     _check_clock(newest_first, now)
     keep: dict[str, list[str]] = {}
-    for name in {backup.set for backup in made}:
+    for name in {backup.set for backup in candidates}:
         of_set = [backup for backup in newest_first if backup.set == name]
         if name in policies:
-            _keep(of_set, name, policies[name], keep)
+            _apply(policies[name], name, of_set, keep)
         else:
             keep |= {backup.name: [f"there is no set {name} any more"] for backup in of_set}
     for backup in newest_first:
@@ -102,7 +105,7 @@ def decide(made: Sequence[Made], policies: Mapping[str, Policy], now: datetime, 
     )
 
 
-def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[str, list[str]]) -> None:
+def _apply(policy: Policy, name: str, newest_first: Sequence[Candidate], keep: dict[str, list[str]]) -> None:
     if policy.newest < 1:
         raise BackupError(
             f"set {name}: `newest` must be at least 1, or a day without a backup would remove the last one"
@@ -121,21 +124,21 @@ def _keep(newest_first: Sequence[Made], name: str, policy: Policy, keep: dict[st
                     seen.add(bucket(backup.began))
 
 
-def _check_clock(newest_first: Sequence[Made], now: datetime) -> None:
-    # What another machine's clock said is nothing to compare with.
+def _check_clock(newest_first: Sequence[Candidate], now: datetime) -> None:
+    # Adopted backups have the times of another machine's clock, which compare with nothing here.
     for newer, older in itertools.pairwise([backup for backup in newest_first if not backup.adopted]):
-        if newer.began < older.began - names.AHEAD:
+        if newer.began < older.began - names.CLOCK_TOLERANCE:
             raise BackupError(
-                f"the clock has gone back between {older.name} and {newer.name}, so their ages say nothing: nothing is "
-                "pruned. Look at both, and `panelctl backup remove` the one that was made with a wrong clock."
+                f"nothing was pruned: the clock went back between {older.name} and {newer.name}, so their ages mean "
+                "nothing. Run `panelctl backup remove` on the one that was made with a wrong clock."
             )
-    if newest_first and newest_first[0].began > now + names.AHEAD:
+    if newest_first and newest_first[0].began > now + names.CLOCK_TOLERANCE:
         raise BackupError(
-            f"{newest_first[0].name} is from the future: the clock is wrong now, or it was then. Nothing is pruned. "
-            "Mend the clock, or make another one and `panelctl backup remove` this one."
+            f"nothing was pruned: {newest_first[0].name} is from the future, so the clock is wrong now or was wrong "
+            "then. Correct the clock; or create another backup and `panelctl backup remove` this one."
         )
-    if newest_first and (age := now - newest_first[0].began) > _APART:
+    if newest_first and (age := now - newest_first[0].began) > _NEWEST_MAX_AGE:
         raise BackupError(
-            f"the newest backup, {newest_first[0].name}, is {age.days} days old: the clock is wrong, or backups have "
-            "failed for long. Nothing is pruned; make one first."
+            f"nothing was pruned: the newest backup, {newest_first[0].name}, is {age.days} days old, so the clock is "
+            "wrong or backups have failed for long. Correct the clock, or create a backup first."
         )

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""The folder of backups, and what is known of it elsewhere: which are there, and which should be."""
+"""The folder of backups, compared with the catalog: which backups exist, and which should."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from ..archive.keyring import Keyring
 from ..archive.manifest import Manifest, Summary
 from ..errors import BackupError, NotAuthenticError
 from . import locks
-from .doubts import Doubts
-from .ledger import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Ledger, Record, order
+from .catalog import ADOPTED, CREATED, CREATING, PRUNED, PRUNING, Catalog, Record, sort_key
+from .corrupt_markers import CorruptMarkers
 
-#: Bytes of each disk that are left to everybody else.
-ROOM = 64 << 20
-_CURE = "bring it back, or `panelctl backup remove` it"
-_LOST = f"it was not pruned, and its manifest is not there: {_CURE}"
+#: Bytes of each disk that backups and restores leave free.
+RESERVED_SPACE = 64 << 20
+_REPAIR = "put the file back, or `panelctl backup remove` the backup"
+_LOST = f"the manifest is missing, and the backup was not pruned: {_REPAIR}"
 
 
 class State(enum.Enum):
-    """What a backup is, by what can be seen of it without reading its archive, and what who read that has found."""
+    """The state of a backup, as far as it shows without reading the archive, or as an earlier reader has marked it."""
 
     GOOD = "good"
-    #: Its archive is not there, is as long as none that was signed, or was found to be another one.
+    #: Its archive is missing, has another size than the signed one, or was found to have other content.
     BROKEN = "broken"
-    #: It should be there, and has no manifest.
+    #: It should exist, but its manifest is missing.
     MISSING = "missing"
-    #: Its manifest is not the one that was written down.
+    #: Its manifest is not the one in the catalog.
     REPLACED = "replaced"
-    #: It was pruned, or never was this host's, and is there.
+    #: It exists although it was pruned, or was never made or adopted by this host.
     REPLAYED = "replayed"
     #: Its manifest is not authentic.
     FORGED = "forged"
-    #: Of the first format: nothing proves what it is.
+    #: It has the first format, which is not signed.
     OLD = "old"
 
 
-#: Those whose manifests are what was written down.
+#: States of the backups whose manifests are those in the catalog.
 SIGNED = (State.GOOD, State.BROKEN)
 
 
 @dataclass(frozen=True)
 class Backup:
-    """One that is there, or should be.
+    """A backup that exists, or should.
 
-    :param adopted: whether another machine made it, of which this one has the place.
+    :param adopted: whether another machine made it, which this one replaces.
     """
 
     name: str
@@ -71,121 +71,123 @@ class Backup:
     adopted: bool = False
 
     @property
-    def order(self) -> tuple[bool, tuple[bool, str, int], str]:
-        """What sorts backups, oldest first; those of which nothing is known come before."""
+    def sort_key(self) -> tuple[bool, tuple[bool, str, int], str]:
+        """Sort key, oldest first; backups without a readable manifest come first of all."""
         if self.summary is None:
             return False, (False, "", 0), self.name
-        return True, order(self.summary.began, self.summary.seq, adopted=self.adopted), self.name
+        return True, sort_key(self.summary.began, self.summary.seq, adopted=self.adopted), self.name
 
 
 class Store:
-    """Backups in a folder that others may be able to write to; ledger and lock in one that only root can."""
+    """Backups in a folder that others may be able to write to; catalog and lock in one that only root can write to."""
 
     def __init__(self, folder: Path, state_dir: Path, host: str, keys: Keyring) -> None:
         self.folder = folder
         self.state_dir = state_dir
         self.host = host
         self.keys = keys
-        self.doubts = Doubts(state_dir)
-        self._ledger = state_dir / "ledger"
-        self._held: Ledger | None = None
-        self._seen: Ledger | None = None
+        self.corrupt_markers = CorruptMarkers(state_dir)
+        self._catalog_file = state_dir / "ledger"
+        self._locked_catalog: Catalog | None = None
+        self._cached_catalog: Catalog | None = None
 
     @contextlib.contextmanager
-    def locked(self, wait: float = 0.0) -> Iterator[Ledger]:
-        """Keep all others out, and give the ledger. The kernel's lock: it falls with the process.
+    def locked(self, wait: float = 0.0) -> Iterator[Catalog]:
+        """Hold the lock of the store, and yield the catalog. The lock is released when the process ends.
 
-        :param wait: seconds to wait for another one.
-        :raises BusyError: it has not ended by then.
-        :raises NotAuthenticError: the ledger is not what was written.
+        :param wait: seconds to wait for another holder.
+        :raises BusyError: another operation still holds the lock then.
+        :raises NotAuthenticError: the catalog was changed.
         """
         with lock(self.state_dir, wait):
-            self.keys = self.keys.renewed()
-            ledger = Ledger(self._ledger, self.keys)
-            ledger.settle()
-            self._finish_removal(ledger)
-            self._adopt(ledger)
-            self._held = ledger
+            self.keys = self.keys.reloaded()
+            catalog = Catalog(self._catalog_file, self.keys)
+            catalog.sync()
+            self._finish_removal(catalog)
+            self._record_published(catalog)
+            self._locked_catalog = catalog
             try:
-                yield ledger
+                yield catalog
             finally:
-                self._held = None
+                self._locked_catalog = None
 
-    def ledger(self) -> Ledger:
-        """Read the ledger, without a lock: its lines only become more. Under the lock it was read, and is as it was."""
-        if self._held is not None:
-            return self._held
-        if self._seen is None or not self._seen.is_current():
-            self._seen = Ledger(self._ledger, self.keys)
-        return self._seen
+    def catalog(self) -> Catalog:
+        """Return the catalog. Needs no lock: lines are only ever appended. Under the lock, it is the one read then."""
+        if self._locked_catalog is not None:
+            return self._locked_catalog
+        if self._cached_catalog is None or not self._cached_catalog.is_current():
+            self._cached_catalog = Catalog(self._catalog_file, self.keys)
+        return self._cached_catalog
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Manifest]:
-        """Open a manifest that is authentic, of this host and the one that was written down.
+        """Open the manifest of a backup, and check that it is authentic, of this host, and the one in the catalog.
 
         :raises BackupError: there is no such backup.
-        :raises NotAuthenticError: it is not what it says.
+        :raises NotAuthenticError: a check failed.
         """
-        with self._open(name) as stream:
-            yield self._authentic(name, stream, self.ledger())
+        with self._open_manifest(name) as stream:
+            yield self._authenticate(name, stream, self.catalog())
 
     def backups(self) -> list[Backup]:
-        """Return all backups that are there or should be, oldest first."""
-        ledger = self.ledger()
-        found = self._look(ledger)
+        """Return all backups that exist or should, oldest first."""
+        catalog = self.catalog()
+        found = self._list(catalog)
         while any(backup.state not in (State.GOOD, State.OLD) for backup in found):
-            later = self.ledger()
-            if later.size == ledger.size:
+            later = self.catalog()
+            if later.size == catalog.size:
                 break
-            # What goes or comes by rights while somebody looks is nothing to tell of.
-            ledger, found = later, self._look(later)
+            # Another process has created or pruned a backup meanwhile: look again before reporting a problem.
+            catalog, found = later, self._list(later)
         return found
 
-    def _look(self, ledger: Ledger) -> list[Backup]:
-        expected = ledger.present()
+    def _list(self, catalog: Catalog) -> list[Backup]:
+        expected = catalog.existing()
         files = set(_files(self.folder))
-        going = ledger.unfinished.name if ledger.unfinished else None
-        there = {name for file in files if (name := names.stem(file)) not in (None, going)}
+        removed = catalog.pending_removal.name if catalog.pending_removal else None
+        there = {name for file in files if (name := names.stem(file)) not in (None, removed)}
         found = []
         for name in sorted(there | set(expected)):
             if f"{name}{names.MANIFEST}" in files:
-                found.append(self._look_at(name, ledger))
+                found.append(self._inspect(name, catalog))
             elif name in expected:
                 found.append(Backup(name, State.MISSING, problem=_LOST))
             elif names.is_old_name(name):
-                found.append(Backup(name, State.OLD, problem="of the first format, which proves nothing"))
-        return sorted(found, key=lambda backup: backup.order)
+                found.append(Backup(name, State.OLD, problem="of the first format, which is not signed"))
+        return sorted(found, key=lambda backup: backup.sort_key)
 
-    def good(self, *, or_broken: bool = False) -> list[Backup]:
+    def good(self, *, include_broken: bool = False) -> list[Backup]:
         """Return the good backups, oldest first.
 
-        :param or_broken: whether their archives may be broken.
+        :param include_broken: whether to return those with broken archives, too.
         :raises BackupError: there is none.
         """
-        wanted = SIGNED if or_broken else (State.GOOD,)
+        wanted = SIGNED if include_broken else (State.GOOD,)
         good = [backup for backup in self.backups() if backup.state in wanted]
         if not good:
-            raise BackupError(f"{self.folder}: there is no good backup; `panelctl backup list` says what there is")
+            raise BackupError(
+                f"{self.folder}: there is no good backup; `panelctl backup list` shows all with their states"
+            )
         return good
 
     def path(self, name: str, suffix: str) -> Path:
-        """Return where a file of a backup is."""
+        """Return the path of a file of a backup."""
         return self.folder / f"{name}{suffix}"
 
     def temporary(self, name: str, suffix: str) -> Path:
-        """Return where a file of a backup is until it is whole."""
+        """Return the path of a file of a backup while it is being written."""
         return self.folder / f"{names.TEMPORARY}{name}{suffix}"
 
-    def publish(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
-        """Give the files of a new backup, which are on the disk, their names, and write that down."""
-        if not self._continues(summary, ledger):
-            # Or who finds it, if this dies before the end, could not tell it from one of another machine.
-            ledger.append(_record(CREATING, summary, sha256))
-        self.name(summary.name, self.temporary)
-        ledger.append(_record(CREATED, summary, sha256))
+    def publish(self, summary: Summary, sha256: str, catalog: Catalog) -> None:
+        """Rename the files of a new backup, which are durable, into place, and record it in the catalog."""
+        if not self._continues(summary, catalog):
+            # If this process dies before the end, this record tells it from a backup of another machine.
+            catalog.append(_record(CREATING, summary, sha256))
+        self.rename_into_place(summary.name, self.temporary)
+        catalog.append(_record(CREATED, summary, sha256))
 
-    def name(self, name: str, temporary: Callable[[str, str], Path]) -> None:
-        """Give the files of a backup, which are on the disk, their names: the manifest last, which makes it one."""
+    def rename_into_place(self, name: str, temporary: Callable[[str, str], Path]) -> None:
+        """Rename the files of a backup, which are durable, into place; the manifest last: it makes them a backup."""
         for suffix in (names.ARCHIVE, names.INFO):
             temporary(name, suffix).rename(self.path(name, suffix))
         durable.sync(self.folder)
@@ -194,31 +196,31 @@ class Store:
         try:
             durable.sync(self.folder)
         except OSError:
-            # It is there, and nobody knows for how long.
+            # A crash could still lose the name: remove it, so that nobody relies on this backup.
             published.unlink()
             raise
 
-    def adopt(self, summary: Summary, sha256: str, ledger: Ledger) -> None:
-        """Write a backup down that comes from elsewhere, unless it is written down."""
-        if summary.name not in ledger.present():
-            ledger.append(_record(ADOPTED, summary, sha256))
+    def adopt(self, summary: Summary, sha256: str, catalog: Catalog) -> None:
+        """Record a backup of another machine in the catalog, unless it is there already."""
+        if summary.name not in catalog.existing():
+            catalog.append(_record(ADOPTED, summary, sha256))
 
-    def remove(self, backup: Backup, ledger: Ledger, at: str) -> None:
-        """Remove a backup: written down first, so that one that is removed by half is none that somebody took."""
-        record = ledger.present().get(backup.name)
+    def remove(self, backup: Backup, catalog: Catalog, at: str) -> None:
+        """Remove a backup. That is recorded first: files that are half removed then are no sign of tampering."""
+        record = catalog.existing().get(backup.name)
         if record is not None:
-            ledger.append(replace(record, event=PRUNING, at=at))
-            self._finish_removal(ledger)
+            catalog.append(replace(record, event=PRUNING, at=at))
+            self._finish_removal(catalog)
         else:
             self._unlink(backup.name)
 
-    def sweep(self, ledger: Ledger) -> list[str]:
-        """Remove what died backups and prunes have left; returns the files. Under the lock, so nobody is at work."""
-        present, left = ledger.present(), []
+    def remove_leftovers(self, catalog: Catalog) -> list[str]:
+        """Remove the leftovers of backups and prunes that died; return the files. The caller holds the lock."""
+        existing, left = catalog.existing(), []
         for file in _files(self.folder):
             name = names.stem(file)
             unfinished = name is not None and names.is_name(name) and not self.path(name, names.MANIFEST).exists()
-            if file.startswith(names.TEMPORARY) or (unfinished and name not in present):
+            if file.startswith(names.TEMPORARY) or (unfinished and name not in existing):
                 (self.folder / file).unlink()
                 left.append(file)
         for file in _files(self.state_dir):
@@ -227,16 +229,16 @@ class Store:
                 left.append(file)
         return left
 
-    def aside(self) -> list[Path]:
-        """Return the folders that were in the place of a file that had to go."""
-        return sorted(self.folder.glob(f"{names.ASIDE}*"))
+    def quarantined(self) -> list[Path]:
+        """Return the folders that were found in place of files of removed backups, and moved aside."""
+        return sorted(self.folder.glob(f"{names.QUARANTINED}*"))
 
-    def _finish_removal(self, ledger: Ledger) -> None:
-        """Remove what is written down to be going, and write down that it is gone."""
-        going = ledger.unfinished
-        if going is not None:
-            self._unlink(going.name)
-            ledger.append(replace(going, event=PRUNED))
+    def _finish_removal(self, catalog: Catalog) -> None:
+        """Finish a pending removal, and record it."""
+        pending = catalog.pending_removal
+        if pending is not None:
+            self._unlink(pending.name)
+            catalog.append(replace(pending, event=PRUNED))
 
     def _unlink(self, name: str) -> None:
         for suffix in (names.MANIFEST, names.INFO, names.ARCHIVE):
@@ -244,128 +246,128 @@ class Store:
             try:
                 path.unlink(missing_ok=True)
             except IsADirectoryError:
-                # Who put it there may fill it as fast as anybody empties it; by its name it is in nobody's way.
-                path.rename(self.folder / f"{names.ASIDE}{secrets.token_hex(4)}-{path.name}")
+                # Do not empty it: another process could fill it faster than that. Under another name it is harmless.
+                path.rename(self.folder / f"{names.QUARANTINED}{secrets.token_hex(4)}-{path.name}")
             durable.sync(self.folder)
-        self.doubts.clear(name)
+        self.corrupt_markers.clear(name)
 
-    def _adopt(self, ledger: Ledger) -> None:
-        """Write down a backup that was published by a run that died before it could."""
+    def _record_published(self, catalog: Catalog) -> None:
+        """Record a backup whose process died after the files had their names, and before the record."""
         for file in _files(self.folder):
             name = file.removesuffix(names.MANIFEST)
-            if name == file or not names.is_name(name) or ledger.created(name):
+            if name == file or not names.is_name(name) or catalog.created(name):
                 continue
-            with contextlib.suppress(BackupError), self._open(name) as stream:
-                found = self.signed(name, stream)
-                if self._is_own(found, ledger):
+            with contextlib.suppress(BackupError), self._open_manifest(name) as stream:
+                found = self.read_signed(name, stream)
+                if self._is_own(found, catalog):
                     durable.sync(self.folder)
-                    ledger.append(_record(CREATED, found.summary, found.sha256))
+                    catalog.append(_record(CREATED, found.summary, found.sha256))
 
-    def _is_own(self, found: Manifest, ledger: Ledger) -> bool:
-        """Tell whether this machine published it, of which it is not written down yet."""
-        announced = ledger.announced
-        named = announced is not None and (announced.name, announced.manifest) == (found.summary.name, found.sha256)
-        return named or self._continues(found.summary, ledger)
+    def _is_own(self, found: Manifest, catalog: Catalog) -> bool:
+        """Tell whether this machine made a backup that is not recorded yet."""
+        pending = catalog.pending_creation
+        recorded = pending is not None and (pending.name, pending.manifest) == (found.summary.name, found.sha256)
+        return recorded or self._continues(found.summary, catalog)
 
-    def _continues(self, summary: Summary, ledger: Ledger) -> bool:
-        """Tell whether it follows the newest one, and that is of this machine: then this one is, too."""
-        last = ledger.announced or ledger.newest
+    def _continues(self, summary: Summary, catalog: Catalog) -> bool:
+        """Tell whether a backup directly follows the newest one of this machine: then this machine made it, too."""
+        last = catalog.pending_creation or catalog.newest
         if last is None or last.event == ADOPTED:
             return False
         return summary.host == self.host and (summary.seq, summary.previous) == (last.seq + 1, last.manifest)
 
-    def _look_at(self, name: str, ledger: Ledger) -> Backup:
+    def _inspect(self, name: str, catalog: Catalog) -> Backup:
         try:
-            with self._open(name) as stream:
-                found = self._authentic(name, stream, ledger)
+            with self._open_manifest(name) as stream:
+                found = self._authenticate(name, stream, catalog)
         except _StateError as error:
             return Backup(name, error.state, problem=str(error))
         except BackupError as error:
             return Backup(name, State.FORGED, problem=str(error))
-        record = ledger.created(name)
+        record = catalog.created(name)
         adopted = record is not None and record.event == ADOPTED
-        problem = self._doubt(found.summary)
+        problem = self._archive_problem(found.summary)
         state = State.BROKEN if problem else State.GOOD
-        text = f"{problem}: {_CURE}" if problem else ""
+        text = f"{problem}: {_REPAIR}" if problem else ""
         return Backup(name, state, found.summary, found.sha256, text, adopted=adopted)
 
-    def _doubt(self, summary: Summary) -> str:
-        """Return what is wrong with an archive, as far as who does not read it can tell."""
+    def _archive_problem(self, summary: Summary) -> str:
+        """Return what is wrong with an archive, as far as that shows without reading it; empty if nothing."""
         path = self.path(summary.name, names.ARCHIVE)
         try:
             status = path.lstat()
             check_size(path, status, summary)
         except FileNotFoundError:
-            return no_archive(path)
+            return missing_archive(path)
         except OSError as error:
             return f"{path}: {error.strerror}"
         except NotAuthenticError as error:
             return str(error)
-        altered = self.doubts.has(summary.name, status)
-        return f"{path}: its content was found not to be what was signed" if altered else ""
+        altered = self.corrupt_markers.is_marked(summary.name, status)
+        return f"{path}: the content is not what was signed" if altered else ""
 
-    def signed(self, name: str, stream: BinaryIO) -> Manifest:
-        """Read a manifest that is authentic and of this host, whatever the ledger says of it.
+    def read_signed(self, name: str, stream: BinaryIO) -> Manifest:
+        """Read a manifest, and check that it is authentic and of this host; the catalog is not consulted.
 
-        :raises NotAuthenticError: it is not what it says.
+        :raises NotAuthenticError: a check failed.
         """
         found = manifest.read(stream, self.keys)
         summary = found.summary
         if summary.name != name:
-            raise _StateError(State.REPLAYED, f"{name}: this is the manifest of {summary.name}")
+            raise _StateError(State.REPLAYED, f"{name}: the file is the manifest of {summary.name}")
         if summary.host != self.host:
-            raise _StateError(State.REPLAYED, f"{name}: this is a backup of another installation ({summary.host})")
+            raise _StateError(State.REPLAYED, f"{name}: a backup of another installation ({summary.host})")
         return found
 
-    def check_known(self, found: Manifest, ledger: Ledger, *, again: bool = False) -> None:
-        """Refuse a backup of which the ledger knows something else. Of most that come from elsewhere it knows nothing.
+    def check_catalog(self, found: Manifest, catalog: Catalog, *, allow_pruned: bool = False) -> None:
+        """Refuse a backup that contradicts the catalog. One that the catalog does not know passes.
 
-        :param again: whether somebody wants one that was pruned.
-        :raises NotAuthenticError: it was pruned, or was another one.
+        :param allow_pruned: whether to accept one that was pruned.
+        :raises NotAuthenticError: it was pruned, or the catalog has another manifest for it.
         """
         name = found.summary.name
-        record = ledger.created(name)
+        record = catalog.created(name)
         if record is None:
             return
-        if name not in ledger.present() and not again:
-            raise _StateError(State.REPLAYED, f"{name}: it was pruned; somebody brought it back")
+        if name not in catalog.existing() and not allow_pruned:
+            raise _StateError(State.REPLAYED, f"{name}: a pruned backup has reappeared")
         if record.manifest != found.sha256:
-            raise _StateError(State.REPLACED, f"{name}: it is signed, but not the one that was written down")
+            raise _StateError(State.REPLACED, f"{name}: the manifest is signed, but is not the one in the catalog")
 
-    def _authentic(self, name: str, stream: BinaryIO, ledger: Ledger) -> Manifest:
-        found = self.signed(name, stream)
-        if ledger.created(name) is None and not self._is_own(found, ledger):
+    def _authenticate(self, name: str, stream: BinaryIO, catalog: Catalog) -> Manifest:
+        found = self.read_signed(name, stream)
+        if catalog.created(name) is None and not self._is_own(found, catalog):
             raise _StateError(
                 State.REPLAYED,
-                f"{name}: it is signed, but the ledger knows nothing of it. If this machine has the place of the one "
-                "that made it: `panelctl backup adopt`",
+                f"{name}: the manifest is signed, but the backup is not in the catalog. If this machine replaces the "
+                "one that made it: `panelctl backup adopt`",
             )
-        self.check_known(found, ledger)
+        self.check_catalog(found, catalog)
         return found
 
     @contextlib.contextmanager
-    def _open(self, name: str) -> Iterator[BinaryIO]:
-        missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` says what there is")
-        with opened(self.path(name, names.MANIFEST), missing) as stream:
+    def _open_manifest(self, name: str) -> Iterator[BinaryIO]:
+        missing = BackupError(f"{name}: there is no such backup; `panelctl backup list` shows all")
+        with open_file(self.path(name, names.MANIFEST), missing) as stream:
             yield stream
 
 
 @contextlib.contextmanager
 def lock(state_dir: Path, wait: float = 0.0) -> Iterator[None]:
-    """Keep all others out, who may have no key yet; see `Store.locked`.
+    """Hold the lock of a store, of which there may be no key yet; see `Store.locked`.
 
-    :raises BusyError: another one has not ended by then.
+    :raises BusyError: another operation holds the lock.
     """
     with locks.held(state_dir / "lock", wait, "backup, restore or prune"):
         yield
 
 
 @contextlib.contextmanager
-def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
-    """Open a file of a backup; somebody else may have put something else there.
+def open_file(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
+    """Open a file of a backup; others may be able to write to its folder.
 
-    :param missing: what is raised where there is nothing.
-    :raises NotAuthenticError: it is a link, a pipe, a device, or cannot be opened.
+    :param missing: the error to raise if there is no file.
+    :raises NotAuthenticError: it is a symlink, a pipe or a device, or cannot be opened.
     """
     try:
         descriptor = nofollow.read(path)
@@ -377,37 +379,38 @@ def opened(path: Path, missing: BackupError) -> Iterator[BinaryIO]:
         yield stream
 
 
-def no_archive(path: Path) -> str:
-    """Say that a backup has no archive."""
-    return f"{path}: there should be an archive, and is none"
+def missing_archive(path: Path) -> str:
+    """Return the message for a backup without an archive."""
+    return f"{path}: the archive is missing"
 
 
 def check_size(path: Path, status: os.stat_result, summary: Summary) -> None:
-    """See that an archive is as long as the one that was signed.
+    """Check that an archive has the size of the signed one.
 
-    :raises NotAuthenticError: it is not, or is no file.
+    :raises NotAuthenticError: it has not, or is not a regular file.
     """
     if not stat.S_ISREG(status.st_mode):
-        raise NotAuthenticError(f"{path}: this is no file")
+        raise NotAuthenticError(f"{path}: not a regular file")
     if status.st_size != summary.size:
-        raise NotAuthenticError(f"{path}: it has {status.st_size} bytes; {summary.size} were signed")
+        raise NotAuthenticError(f"{path}: {status.st_size} bytes; the signed archive has {summary.size}")
 
 
-def check_room(folder: Path, size: int, what: str, cure: str) -> None:
-    """See that a disk does not fill up, which would take the panel down.
+def check_free_space(folder: Path, size: int, what: str, cure: str) -> None:
+    """Check that a disk has room: a full disk would take the panel down.
 
     :param size: bytes that may be written.
-    :param what: is to be written.
-    :raises BackupError: there is less than that and what has to stay free.
+    :param what: what will be written, for the message.
+    :param cure: what the operator can do, as a sentence.
+    :raises BackupError: less than that plus RESERVED_SPACE is free.
     """
-    free, needed = shutil.disk_usage(folder).free, size + ROOM
+    free, needed = shutil.disk_usage(folder).free, size + RESERVED_SPACE
     if free < needed:
-        raise BackupError(f"{folder}: {free >> 20} MiB are free, and {what} may need {needed >> 20}. {cure}")
+        raise BackupError(f"{folder}: {free >> 20} MiB are free, but {what} may need {needed >> 20} MiB. {cure}")
 
 
 @contextlib.contextmanager
-def new(path: Path) -> Iterator[int]:
-    """Make a file that nobody has put there, for its owner only; gives its descriptor."""
+def create_file(path: Path) -> Iterator[int]:
+    """Create a file that does not exist, readable by its owner only; yield its descriptor."""
     descriptor = nofollow.make(path)
     try:
         yield descriptor

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules about backups, on a host that has a folder and a database, and no panel."""
+"""The backup modules, on a host with a folder and a database, but without a panel."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ import pytest
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, restore
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import Backups
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.backups import BackupService
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service.settings import load
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 
 
 @pytest.fixture(autouse=True)
 def on_a_target(monkeypatch):
-    """A module is a process of its own on a host; other tests of this one have imported Ansible's controller."""
+    """Pretend to be a module's process on a host, although other tests have imported Ansible's controller."""
     monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
     monkeypatch.setattr("ansible.module_utils.common.warnings._global_warnings", {})
 
 
 @pytest.fixture
 def host(tmp_path):
-    """The folder of a host; gives its settings file."""
+    """A host with sources and a keyring; returns its settings file."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("old")
     with closing(sqlite3.connect(tmp_path / "panel.db")) as database, database:
@@ -49,13 +49,13 @@ def host(tmp_path):
     (tmp_path / "textfile_dir").mkdir()
     config = tmp_path / "backup.json"
     config.write_text(json.dumps(settings))
-    Backups(load(config)).rotate()
+    BackupService(load(config)).rotate_key()
     return config
 
 
 @pytest.fixture
 def run(host, capsys):
-    """Run a module to its end."""
+    """Return a function that runs a module and returns its result."""
 
     def run_module(which, /, *, check=False, **arguments):
         module = import_module(f"ansible_collections.aapanel.pipeline.plugins.modules.{which}")
@@ -71,11 +71,11 @@ def run(host, capsys):
 
 
 def warned(result):
-    """What a module has warned of."""
+    """Return the warnings of a module."""
     return [warning["event"]["msg"] for warning in result.get("warnings", [])]
 
 
-def test_a_backup_that_is_young_enough_is_not_made_again(run):
+def test_recent_backup_is_not_created_again(run):
     foreseen = run("backup", check=True)
     assert (foreseen["changed"], foreseen["backup"]) == (True, None)
     assert run("backup_info")["backups"] == []
@@ -84,7 +84,7 @@ def test_a_backup_that_is_young_enough_is_not_made_again(run):
     assert first["diff"]["before"] == "newest: none\n"
     again = run("backup", max_age=600)
     assert (again["changed"], again["backup"]["name"]) == (False, first["backup"]["name"])
-    # One of another set is none of this one.
+    # A backup of another set does not count.
     assert run("backup", set="databases", max_age=600)["changed"]
     assert run("backup")["changed"]
     assert "no set 'databses'" in run("backup", set="databses", check=True)["msg"]
@@ -92,7 +92,7 @@ def test_a_backup_that_is_young_enough_is_not_made_again(run):
 
 @pytest.fixture
 def back_up_ahead(run, monkeypatch):
-    """Make a backup on a clock that is ahead."""
+    """Return a function that creates a backup while the clock is ahead."""
 
     def make(**ahead):
         class Clock(datetime):
@@ -107,18 +107,18 @@ def back_up_ahead(run, monkeypatch):
     return make
 
 
-def test_a_backup_from_the_future_is_not_young(run, back_up_ahead):
+def test_backup_from_the_future_is_not_recent(run, back_up_ahead):
     back_up_ahead(days=365)
     assert run("backup", max_age=600)["changed"]
 
 
-def test_a_backup_that_is_some_seconds_ahead_is_none_where_all_are_too_old(run, back_up_ahead):
+def test_backup_a_few_seconds_ahead_is_not_recent_with_max_age_0(run, back_up_ahead):
     back_up_ahead(seconds=5)
     assert not run("backup", max_age=60)["changed"]
     assert run("backup")["changed"]
 
 
-def test_verifying_all_is_silent_of_what_is_pruned_meanwhile(run, host, monkeypatch):
+def test_verify_all_ignores_backups_pruned_meanwhile(run, host, monkeypatch):
     first, second = (run("backup")["backup"]["name"] for _ in range(2))
     backups, found = Store.backups, []
 
@@ -126,14 +126,14 @@ def test_verifying_all_is_silent_of_what_is_pruned_meanwhile(run, host, monkeypa
         there = backups(store)
         if not found:
             found.append(there)
-            Backups(load(host)).remove(first)
+            BackupService(load(host)).remove(first)
         return there
 
     monkeypatch.setattr(Store, "backups", pruned)
     assert run("backup_verify", all=True)["verified"] == [{"name": second, "problem": ""}]
 
 
-def test_what_there_is_and_what_is_wrong_with_it(run, host):
+def test_info_returns_backups_and_problems(run, host):
     name = run("backup")["backup"]["name"]
     found = run("backup_info")
     assert [(backup["name"], backup["state"]) for backup in found["backups"]] == [(name, "good")]
@@ -148,7 +148,7 @@ def test_what_there_is_and_what_is_wrong_with_it(run, host):
     assert any("`verify` failed" in problem for problem in run("backup_info")["status"]["problems"])
 
 
-def test_verifying_all_leaves_those_out_that_nothing_proves(run, host):
+def test_verify_all_leaves_out_the_first_format(run, host):
     assert run("backup_verify", all=True)["verified"] == []
     name = run("backup")["backup"]["name"]
     old = "backup_20240101_000000"
@@ -158,7 +158,7 @@ def test_verifying_all_leaves_those_out_that_nothing_proves(run, host):
     assert [verdict["name"] for verdict in run("backup_verify")["verified"]] == [name]
 
 
-def test_restoring(run, host):
+def test_restore_in_place(run, host):
     file = host.parent / "data" / "file"
     name = run("backup")["backup"]["name"]
     file.write_text("new")
@@ -178,35 +178,35 @@ def test_restoring(run, host):
     assert "no source tape" in run("backup_restore", only=["tape"])["msg"]
 
 
-def test_restoring_the_newest_one_of_each_source_elsewhere(run, host):
+def test_restore_to_folder_takes_the_newest_of_each_source(run, host):
     full = run("backup")["backup"]["name"]
     databases = run("backup", set="databases")["backup"]["name"]
     for check in (True, False):
         done = run("backup_restore", to=str(host.parent / "elsewhere"), check=check)
         assert done["sources"] == {"database": databases, "data": full}
-        assert f"data of {full}\n" in done["diff"]["after"]
+        assert f"data from {full}\n" in done["diff"]["after"]
     assert (host.parent / "elsewhere/files/data/file").read_text() == "old"
 
 
-def test_what_was_restored_elsewhere_is_what_is_told(run, host, monkeypatch):
+def test_restore_to_folder_reports_what_was_extracted(run, host, monkeypatch):
     run("backup")
-    extract, newer = Backups.extract, []
+    extract, newer = BackupService.extract, []
 
     def another(backups, *arguments):
         newer.append(backups.create("databases").name)
         return extract(backups, *arguments)
 
-    monkeypatch.setattr(Backups, "extract", another)
+    monkeypatch.setattr(BackupService, "extract", another)
     assert run("backup_restore", to=str(host.parent / "elsewhere"))["sources"]["database"] == newer[0]
 
 
-def test_restoring_without_a_snapshot(run):
+def test_restore_without_a_snapshot(run):
     name = run("backup")["backup"]["name"]
     assert run("backup_restore", snapshot=False)["snapshot"] == ""
     assert [backup["name"] for backup in run("backup_info")["backups"]] == [name]
 
 
-def test_restoring_what_is_partial_warns(run, host):
+def test_restore_of_a_partial_backup_warns(run, host):
     (host.parent / "data" / "odd.db").write_bytes(b"SQLite format 3\0".ljust(5000, b"x"))
     made = run("backup")
     assert made["backup"]["partial"]
@@ -218,7 +218,7 @@ def test_restoring_what_is_partial_warns(run, host):
     assert run("backup_restore", check=True)["partial"] is None
 
 
-def test_pruning(run):
+def test_prune(run):
     names = [run("backup")["backup"]["name"] for _ in range(3)]
     foreseen = run("backup_prune", check=True)
     assert (foreseen["changed"], foreseen["removed"]) == (True, names[:2])
@@ -227,7 +227,7 @@ def test_pruning(run):
     assert not run("backup_prune")["changed"]
 
 
-def test_drilling(run, host):
+def test_drill(run, host):
     assert "no good backup" in run("backup_drill")["msg"]
     run("backup")
     assert run("backup_drill", check=True)["report"] is None
@@ -244,10 +244,10 @@ def test_drilling(run, host):
     assert "aapanel_backup_drill_passed 0" in (host.parent / "textfile_dir" / "aapanel_backup.prom").read_text()
 
 
-def test_a_drill_waits_for_a_restore_or_another_drill(run, host):
+def test_drill_waits_for_a_restore_or_another_drill(run, host):
     run("backup")
     with ExitStack() as another:
-        another.enter_context(restore.scratch(Backups(load(host)).store, 0))
+        another.enter_context(restore.scratch_lock(BackupService(load(host)).store, 0))
         assert "another restore or drill" in run("backup_drill", wait=0)["msg"]
         ends = Timer(0.5, another.pop_all().close)
         ends.start()
@@ -255,6 +255,6 @@ def test_a_drill_waits_for_a_restore_or_another_drill(run, host):
         ends.join()
 
 
-def test_settings_that_are_missing_are_named(run, host):
+def test_missing_settings_are_named(run, host):
     host.unlink()
     assert "backup.json" in run("backup")["msg"]

@@ -15,12 +15,12 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.s
 
 @pytest.fixture
 def keys():
-    return keyring.new("2026-11-22")
+    return keyring.generate("2026-11-22")
 
 
 @pytest.fixture
 def memory():
-    """A folder of this test alone, in memory where there is such a place: for those that make thousands of files."""
+    """A temporary folder, in memory if possible, for tests that create thousands of files."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
         yield Path(folder)
 

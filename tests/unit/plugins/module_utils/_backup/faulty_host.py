@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host on which every call that changes something on its disk can go wrong, for the tests of faults.
+"""A host for the tests of faults: every call that changes its disk can fail.
 
-A command runs in a process of its own that was forked, so that it can really be killed, and in milliseconds. Between
-the logic and the kernel stands a hook that is asked before each call; what the calls are is in CALLS.
+A command runs in a forked process, so that it can be killed, and starts within milliseconds. A hook between the logic
+and the kernel gets each call in CALLS before it is made.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from typing import Any
 from unittest import mock
 
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions import create, extract
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import Runs
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.actions.runs import RunHistory
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.archive import names
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli import main
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.service import backups, settings
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.ledger import CREATED
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.catalog import CREATED
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage.store import Store
 
-#: Everything by which the logic changes a disk, or makes it keep something. Of `open` those that make or empty a file.
+#: All calls by which the logic changes the disk or syncs it. Of `open`, only calls that create or truncate a file.
 CALLS = (
     *("open", "write", "pwrite", "ftruncate", "fsync", "sync"),
     *("mkdir", "rmdir", "rename", "replace", "unlink", "remove", "link", "symlink"),
@@ -47,16 +47,16 @@ CALLS = (
 WRITES = ("write", "pwrite")
 _MAKES = os.O_CREAT | os.O_TRUNC
 _PLAIN_FDOPEN = os.fdopen
-# They run hundreds of commands, and half of the time of each would be this.
+# Cached, because building the parser takes half of the time of a command, and these tests run hundreds.
 _PARSER = functools.cache(main._parser)
 RULES = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call that is about to be made.
+    """A call that is about to be made.
 
-    :param number: counted from one, in this command.
+    :param number: the number of the call in this command, from one.
     """
 
     number: int
@@ -69,7 +69,7 @@ class Call:
         return f"call {self.number}: {self.name}({', '.join(map(str, shown))})"
 
     def half(self) -> None:
-        """Write the first half of it only, as a disk does that is full, or a process that is killed."""
+        """Write only the first half of the data, like a full disk or a killed process."""
         descriptor, data, *rest = self.arguments
         {"write": os.write, "pwrite": os.pwrite}[self.name](descriptor, bytes(data)[: len(data) // 2], *rest)
 
@@ -79,7 +79,7 @@ Hook = Callable[[Call], Any]
 
 @contextlib.contextmanager
 def watched(hook: Hook) -> Iterator[None]:
-    """Ask the hook at each call; it performs it, or does something else."""
+    """Pass each call to the hook, which performs it or does something else."""
     plain = {name: getattr(os, name) for name in CALLS}
     made, inside = 0, False
 
@@ -100,7 +100,7 @@ def watched(hook: Hook) -> Iterator[None]:
         for name in CALLS:
             setattr(os, name, watch(name))
         os.fdopen = _fdopen
-        # It asks the C library for the same of one file system.
+        # It would call syncfs(2) through the C library, past the hook.
         with mock.patch.object(extract, "_sync_all", side_effect=lambda _: os.sync()):
             yield
     finally:
@@ -114,7 +114,7 @@ def _makes(flags: int) -> bool:
 
 
 class _Raw(io.RawIOBase):
-    """As io.FileIO, but it writes by `os.write`, where the hook is."""
+    """Like io.FileIO, but writes with `os.write`, so that the hook gets the calls."""
 
     def __init__(self, descriptor: int, *, closes: bool) -> None:
         self._descriptor, self._closes = descriptor, closes
@@ -142,7 +142,7 @@ def _fdopen(descriptor: int, mode: str = "r", *args: Any, closefd: bool = True, 
 
 
 class Fault:
-    """A hook that strikes at one call; `where` says at which one, also when the process is gone that it struck."""
+    """A hook that fails one call; `where` names the call, even after the process has died."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -150,11 +150,11 @@ class Fault:
 
     @property
     def where(self) -> str:
-        """What it struck; empty where the command had ended before."""
+        """The call that failed; empty if the command ended before."""
         return self._where[:].rstrip(b"\0").decode()
 
     def strikes(self, call: Call) -> bool:
-        """Tell whether it is this call."""
+        """Tell whether to fail this call."""
         if call.number == self.number:
             shown = str(call).encode()[: mmap.PAGESIZE]
             self._where[: len(shown)] = shown
@@ -162,7 +162,7 @@ class Fault:
 
 
 class Kill(Fault):
-    """Kills the process before a call is made, or, with *half*, when half of what it writes is written."""
+    """Kills the process before a call; with *half*, after the call has written half of its data."""
 
     def __init__(self, number: int, *, half: bool = False) -> None:
         super().__init__(number)
@@ -181,7 +181,7 @@ class Kill(Fault):
 
 
 class Refuse(Fault):
-    """Lets a call fail; with *on* those that follow as well, but for those that a full disk has no trouble with."""
+    """Makes a call fail; with *on* also all later calls, except those that succeed on a full disk."""
 
     def __init__(self, number: int, code: int, *, on: bool = False) -> None:
         super().__init__(number)
@@ -197,9 +197,9 @@ class Refuse(Fault):
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a command.
+    """The result of a command.
 
-    :param status: its exit status, or -9 where it was killed.
+    :param status: its exit status, or -9 if it was killed.
     """
 
     status: int
@@ -208,7 +208,7 @@ class Done:
 
 
 class Host:
-    """A host with something to back up. Whatever a test does to it, `reset` gives it back as it was set up."""
+    """A host with sources to back up. `reset` restores the state that `keep` has saved."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "host"
@@ -237,24 +237,24 @@ class Host:
         self.write_settings()
 
     def write_settings(self) -> None:
-        """Have the settings as they are now."""
+        """Write the current settings to the settings file."""
         self.config.write_text(json.dumps(self.settings))
 
     def keep(self) -> None:
-        """Remember the host as it is now."""
+        """Save the current state of the host."""
         shutil.copytree(self.root, self._kept)
 
     def reset(self) -> None:
-        """Make it as it was."""
+        """Restore the saved state of the host."""
         shutil.rmtree(self.root)
         shutil.copytree(self._kept, self.root)
 
     def run(self, *arguments: str, hook: Hook | None = None, now: datetime | None = None, before: Any = None) -> Done:
-        """Run a command in a process of its own.
+        """Run a command in a forked process.
 
-        :param hook: is asked at each call.
-        :param now: what its clock says.
-        :param before: is called in that process before.
+        :param hook: gets each call.
+        :param now: the time of its clock.
+        :param before: called in the forked process first.
         """
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = os.fork()
@@ -281,38 +281,38 @@ class Host:
             return Done(status, out.read(), err.read())
 
     def panelctl(self, *arguments: str, status: int = 0) -> Any:
-        """Run a command in this process, which has to end so; gives what it prints as JSON."""
+        """Run a command in this process; check its exit status, and return its JSON."""
         found, out = self.command(*arguments, "--json")
         assert found == status, out
         return json.loads(out)
 
     def command(self, *arguments: str) -> tuple[int, str]:
-        """Run a command in this process; gives its exit status, and what it prints."""
+        """Run a command in this process; return its exit status and its output."""
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
             return _main(self.config, arguments), out.getvalue()
 
     def names(self) -> list[str]:
-        """Return the backups that `list` shows, all of which have to be good."""
+        """Return the names of all backups, which must all be good."""
         return [found["name"] for found in self.panelctl("list")]
 
     def hidden(self) -> set[str]:
-        """Return what has a name of its own until it is whole."""
+        """Return the hidden files, which are temporary ones, except for the canary."""
         return {str(path.relative_to(self.root)) for path in self.root.rglob(".*") if path.name != ".aapanel_canary"}
 
     def left(self) -> set[str]:
-        """Return everything below the host that is neither a backup nor has to be there."""
+        """Return all leftovers: files that belong neither to a backup nor to the host."""
         expected = {"backups", "state", "etc", "etc/keyring.json", "state/ledger", "state/lock"}
         found = {str(path.relative_to(self.root)) for path in self.root.rglob("*")}
         backups = {f"backups/{name}{suffix}" for name in self.names() for suffix in names.SUFFIXES}
         assert backups <= found
-        # How the last runs went is written by a process of its own alone, and tidied up by the next one.
+        # Ignores the records of runs, whose leftovers the next run removes.
         return {path for path in found - backups - expected if not path.startswith(("state/runs.", "state/.runs."))}
 
     def assert_sound(self, before: list[str], *, may_go: int = 0) -> None:
-        """Look at it with fresh eyes: nothing good is lost, nothing false is called good, and it goes on.
+        """Check that no good backup is lost, no false one is called good, and new backups work.
 
-        :param before: the good backups that there were.
-        :param may_go: how many of those, the oldest first, may have been pruned.
+        :param before: the good backups before the fault.
+        :param may_go: how many of the oldest ones may have been pruned.
         """
         there = self.names()
         assert set(before[may_go:]) <= set(there), "a good backup is lost"
@@ -325,7 +325,7 @@ class Host:
         self.assert_chained()
 
     def assert_chained(self) -> None:
-        """Check that each backup follows the one before it, and that the ledger knows of all."""
+        """Check that each backup names its predecessor, and that the catalog contains all of them."""
         store = settings.load(self.config).store()
         made = [record for record in records(store) if record["event"] == CREATED]
         assert [record["seq"] for record in made] == list(range(1, len(made) + 1))
@@ -336,7 +336,7 @@ class Host:
 
 
 def records(store: Store) -> list[dict[str, Any]]:
-    """Return what the lines of a ledger say, whatever they are worth."""
+    """Return the records of a catalog without checking them."""
     file = store.state_dir / "ledger"
     return [json.loads(line.split(b" ")[0]) for line in file.read_bytes().splitlines()] if file.exists() else []
 
@@ -346,8 +346,8 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _main(config: Path, arguments: Sequence[str]) -> int:
-    # How a run went is written down beside all this, and whether that works is nothing to it.
-    with mock.patch.object(main, "_parser", _PARSER), mock.patch.multiple(Runs, note=_nothing, export=_nothing):
+    # The record of runs is left out, because a failure to write it does not matter.
+    with mock.patch.object(main, "_parser", _PARSER), mock.patch.multiple(RunHistory, record=_nothing, export=_nothing):
         return main.main(str(config), arguments)
 
 
@@ -361,22 +361,22 @@ def _clock(now: datetime) -> type[datetime]:
 
 
 class Died(BaseException):
-    """Stands for a death in this process: until it is caught nothing reaches the disk."""
+    """Simulates the death of this process: until it is caught, nothing reaches the disk."""
 
 
-#: Of a folder: paths below it with their contents; None of a folder.
+#: The content of a folder: paths with file contents, or None for a folder.
 Image = dict[str, bytes | None]
 
 
 class Disk:
-    """What is left of a folder after a power cut. Strictly by POSIX: what fsync(2) was asked for, and has said yes.
+    """Simulates power cuts: only what a successful fsync(2) covers is kept, strictly as POSIX guarantees it.
 
-    A file's content is kept by an fsync of it, its name by one of its folder. It is a hook: it performs each call, and
-    after each one notes what a cut in that moment leaves, in the three ways that a file system may lose things.
+    An fsync of a file keeps its content, an fsync of a folder the names in it. The object is a hook: it performs each
+    call, and then records what a power cut at this moment leaves, in the three ways that a file system may lose data.
     """
 
     def __init__(self, root: Path) -> None:
-        #: The number of a call at which the process dies, for all that the disk sees of it.
+        #: The number of the call at which the simulated process dies; 0 for never.
         self.dies_at = 0
         self._root = root
         self._seen: dict[int, int] = {}
@@ -401,12 +401,12 @@ class Disk:
         return result
 
     def revive(self) -> None:
-        """Let another process go on with what there is; what was noted of the dead one is forgotten."""
+        """Continue with another process, and forget the images that were recorded so far."""
         self.dies_at = 0
         self._images.clear()
 
     def cut(self, when: str) -> list[Image]:
-        """Note, and return, what a power cut may leave now."""
+        """Record and return what a power cut may leave now."""
         names = {inode: _entries(descriptor) for inode, descriptor in self._seen.items() if inode in self._names}
         data = {inode: _read(descriptor) for inode, descriptor in self._seen.items() if inode not in self._names}
         found = {
@@ -414,7 +414,7 @@ class Disk:
             f"{when}: contents that were not synced are lost": self._image(names, self._content),
             f"{when}: names that were not synced are lost": self._image(self._names, data),
         }
-        # A file system may also keep one change of a folder, and not those that were made before it.
+        # A file system may also keep one change of a folder, but lose earlier ones.
         for inode, now in names.items():
             for name, kept in _changes(self._names[inode], now):
                 image = self._image({**self._names, inode: kept}, self._content)
@@ -423,7 +423,7 @@ class Disk:
         return list(found.values())
 
     def images(self) -> list[tuple[str, Image]]:
-        """Return what was noted, each image once, with when it was."""
+        """Return each recorded image once, with its time."""
         return list({str(image): (when, image) for when, image in self._images.items()}.values())
 
     def close(self) -> None:
@@ -441,7 +441,7 @@ class Disk:
         return dict(sorted(image.items()))
 
     def _see(self, descriptor: int) -> int:
-        # Held open: the number of a file that is gone could be another's, and its content may come back.
+        # Kept open: the inode number of a removed file could be reused, and its content may reappear after a cut.
         status = os.fstat(descriptor)
         if status.st_ino not in self._seen:
             self._seen[status.st_ino] = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
@@ -471,7 +471,7 @@ class Disk:
 
 
 def _changes(before: dict[str, int], now: dict[str, int]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Give what a folder is by each of its changes alone; a rename is one."""
+    """Yield the entries of a folder after each of its changes alone; a rename is one change."""
     for name in {name for name, _ in before.items() ^ now.items()}:
         if name in now:
             yield name, {**{old: inode for old, inode in before.items() if inode != now[name]}, name: now[name]}
@@ -489,7 +489,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def lay_down(image: Image, root: Path) -> None:
-    """Make a folder what an image says."""
+    """Replace the content of a folder by an image."""
     shutil.rmtree(root)
     root.mkdir()
     for path, content in image.items():
@@ -501,5 +501,5 @@ def lay_down(image: Image, root: Path) -> None:
 
 
 def at(year: int, *rest: int) -> datetime:
-    """Return a moment in UTC."""
+    """Return a time in UTC."""
     return datetime(year, *(rest or (1, 1)), tzinfo=timezone.utc)

@@ -4,280 +4,50 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import tempfile
-import threading
-import time
-import tracemalloc
-
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import run, stream
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.sources import mysql, postgresql
-from hypothesis import given
-from hypothesis import strategies as st
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.errors import BackupError, BusyError
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.programs import ProgramError, run, stream
+from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.storage import locks
 
 
-def test_a_program_that_fails_says_why():
-    with pytest.raises(BackupError, match="sh failed with status 3: out of luck"):
-        run(["sh", "-c", "echo out of luck >&2; exit 3"], {})
+def call(command):
+    return run(command, {})
+
+
+def read(command):
+    return b"".join(stream(command, {})).decode()
+
+
+@pytest.mark.parametrize("start", [call, read])
+def test_errors_are_those_of_backups(start):
+    with pytest.raises(ProgramError, match="sh failed with status 3: out of luck") as failed:
+        start(["sh", "-c", "echo out of luck >&2; exit 3"])
+    assert (failed.value.program, failed.value.code, failed.value.stderr) == ("sh", 3, "out of luck\n")
+    assert isinstance(failed.value, BackupError)
     with pytest.raises(BackupError, match="cannot run no-such-program"):
-        run(["no-such-program"], {})
+        start(["no-such-program"])
 
 
-def test_what_the_operator_configured_for_himself_does_not_count(monkeypatch):
-    monkeypatch.setenv("PGHOST", "elsewhere")
-    monkeypatch.setenv("MYSQL_HOST", "elsewhere")
-    assert run(["sh", "-c", "echo $PGHOST $MYSQL_HOST $MINE"], {"MINE": "mine"}) == "mine\n"
+@pytest.mark.parametrize("start", [call, read])
+def test_the_servers_of_the_operator_are_not_used(start, monkeypatch):
+    for name in ("PGHOST", "MYSQL_HOST", "RCLONE_CONFIG", "AWS_PROFILE"):
+        monkeypatch.setenv(name, "elsewhere")
+    assert start(["sh", "-c", "echo $PGHOST $MYSQL_HOST $RCLONE_CONFIG $AWS_PROFILE."]) == ".\n"
 
 
-def test_a_file_is_read_from_its_beginning():
-    with tempfile.TemporaryFile() as file:
-        file.write(b"content")
-        assert run(["cat"], {}, stdin=file) == "content"
+def test_an_error_of_the_feed_is_raised_unchanged():
+    def feed():
+        yield b"x"
+        raise ValueError("out of luck")
+
+    with pytest.raises(ValueError, match="out of luck"):
+        list(stream(["cat"], {}, feed()))
 
 
-def pieces(*given, error=None):
-    yield from given
-    if error is not None:
-        raise error
-
-
-def test_streams_are_a_pipeline():
-    content = [os.urandom(300_000) for _ in range(10)]
-    assert b"".join(stream(["cat"], {}, stream(["cat"], {}, pieces(*content)))) == b"".join(content)
-    assert b"".join(stream(["echo", "x"], {})) == b"x\n"
-    with pytest.raises(BackupError, match="cannot run no-such-program"):
-        list(stream(["no-such-program"], {}))
-
-
-@pytest.mark.parametrize("last", [["sh", "-c", "cat; exit 3"], ["sh", "-c", "exit 3"]])
-def test_a_stream_that_fails_says_why(last):
-    with pytest.raises(BackupError, match="sh failed with status 3"):
-        list(stream(last, {}, pieces(*[b"x" * 100_000] * 10)))
-    with pytest.raises(BackupError, match="sh failed with status 3"):
-        list(stream(["cat"], {}, stream(last, {}, pieces(b"x"))))
-
-
-def test_a_feed_that_fails_is_not_taken_for_its_end(tmp_path):
-    """What has read half a file must not believe that it was all of it."""
-    writer = ["sh", "-c", f"cat > {tmp_path}/half; touch {tmp_path}/whole"]
-    list(stream(writer, {}, pieces(b"x")))
-    (tmp_path / "whole").unlink()
-    with pytest.raises(BackupError, match="out of luck"):
-        list(stream(writer, {}, pieces(b"x", error=BackupError("out of luck"))))
-    time.sleep(0.2)
-    assert not (tmp_path / "whole").exists()
-
-
-def test_a_stream_that_nobody_reads_to_its_end_ends():
-    forever = stream(["cat"], {}, stream(["cat", "/dev/zero"], {}))
-    assert set(next(forever)) == {0}
-    forever.close()
-    assert not [thread for thread in threading.enumerate() if thread.daemon and thread.name.startswith("_Feeder")]
-
-
-# As mariadb-dump writes them: a row a line, and line ends inside of values as two characters.
-values = st.text(alphabet="ab()`,'\\", max_size=400).map(lambda text: text.encode())
-tables = st.lists(
-    st.tuples(st.text(alphabet="ab`é ", min_size=1, max_size=64), st.lists(values, max_size=8)), max_size=5
-)
-
-
-@given(tables, st.integers(400, 4000))
-def test_rows_are_counted_in_the_dump_wherever_it_is_cut(found, chunk):
-    dump, expected = b"-- MariaDB dump\n", {}
-    for name, rows in found:
-        quoted = name.replace("`", "``").encode()
-        dump += b"LOCK TABLES `%s` WRITE;\n" % quoted
-        if rows:
-            dump += b"INSERT INTO `%s` VALUES\n" % quoted + b",\n".join(b"(" + row + b")" for row in rows) + b";\n"
-            expected[name] = expected.get(name, 0) + len(rows)
-        dump += b"UNLOCK TABLES;\n"
-    dump += b"CREATE PROCEDURE p() BEGIN\nINSERT INTO `a` VALUES\n(1),\n(2);\nEND ;;\n"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mysql, "_CHUNK", chunk)
-        assert mysql._count(io.BytesIO(dump)) == expected
-
-
-# As pg_restore 17 says it of a server of version 15, whose words may be in any language.
-_UNKNOWN = """pg_restore: error: could not execute query: FEHLER:  unbekannter Parameter »transaction_timeout«
-Command was: SET transaction_timeout = 0;
-"""
-_END = "pg_restore: warning: errors ignored on restore: 2\n"
-
-
-@pytest.mark.parametrize(
-    ("said", "harmless"),
-    [
-        (_UNKNOWN * 2 + _END, True),
-        # Killed before it came to its end.
-        (_UNKNOWN, False),
-        (_UNKNOWN + _END + _UNKNOWN, False),
-        ("", False),
-        (_END, False),
-        ("pg_restore: error: could not open input file\n", False),
-        (
-            _UNKNOWN + "pg_restore: error: could not execute query: ERROR:  x\nCommand was: CREATE TABLE x;\n" + _END,
-            False,
-        ),
-        (_UNKNOWN + "pg_restore: error: COPY failed for table x: ERROR:  disk full\n" + _END, False),
-        # A server that was stopped in the middle.
-        (_UNKNOWN + "pg_restore: error: could not execute query: server closed the connection\n", False),
-    ],
-)
-def test_an_older_server_may_not_know_a_setting_and_nothing_else(said, harmless):
-    assert postgresql.only_new_setting(said) is harmless
-
-
-# Stand for the programs of a server that does not know the setting: what pg_restore does is said.
-_PROGRAMS = {
-    "psql": "exit 0",
-    "pg_restore": f"cat >&2 <<'END'\n{_UNKNOWN}{_END}END\n",
-    "pg_dump": 'case "$*" in *--version*) echo pg_dump 17;; *) printf "" ;; esac',
-    "mariadb": "exit 0",
-}
-
-
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """Puts programs into a folder, where they are found first."""
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def write(**scripts):
-        for name, script in scripts.items():
-            file = folder / name.replace("_dump", "-dump") if name.startswith("mariadb") else folder / name
-            file.write_text(f"#!/bin/sh\n{script}\n")
-            file.chmod(0o755)
-
-    write(**_PROGRAMS)
-    return write
-
-
-@pytest.mark.parametrize(("ends", "well"), [("exit 1", True), ("kill -9 $$", False), ("exit 2", False)])
-def test_one_that_is_killed_has_not_restored(ends, well, programs, tmp_path):
-    database = postgresql.Postgresql("database", "aapanel", "aapanel")
-    programs(pg_restore=_PROGRAMS["pg_restore"] + ends)
-    with contextlib.nullcontext() if well else pytest.raises(BackupError, match="pg_restore failed"):
-        database._restore(tmp_path / "dump")
-
-
-class Nothing:
-    """Takes what would go into an archive."""
-
-    def __init__(self):
-        self.members = []
-
-    def file(self, member, descriptor):
-        self.members.append(member)
-
-    def warn(self, *_, **__):
+def test_a_held_lock_names_the_operation(tmp_path):
+    with (
+        locks.held(tmp_path / "lock", 0, "drill"),
+        pytest.raises(BusyError, match=r"^another drill is in progress \(process [0-9]+\); try again when it ends$"),
+        locks.held(tmp_path / "lock", 0, "drill"),
+    ):
         pass
-
-
-@pytest.mark.parametrize(
-    ("does", "why"),
-    [
-        ("exit 0", "does not end as one that is whole"),
-        ("printf '%s\\n' '-- MariaDB dump' 'CREATE TABLE x (n int);'", "does not end as one that is whole"),
-        # The words in a row are not its end.
-        ("printf '%s\\n' '-- MariaDB dump' \"INSERT INTO x VALUES ('-- Dump completed on 2026-01-01');\"", "whole"),
-        ("printf '%s\\n' '-- MariaDB dump'; echo Lost connection >&2; exit 3", "Lost connection"),
-        ("echo 'Access denied for user' >&2; exit 2", "Access denied"),
-        ("echo 'Table definition has changed, please retry transaction' >&2; exit 3", "retry transaction"),
-    ],
-)
-def test_a_dump_that_is_not_whole_is_none(does, why, programs, tmp_path):
-    programs(mariadb_dump=does)
-    out = Nothing()
-    with pytest.raises(BackupError, match=why):
-        mysql.Mysql("database", "aapanel", tmp_path / "cnf").add(out, tmp_path)
-    assert out.members == []
-
-
-def test_a_dump_of_mariadb_has_all_that_there_is_as_it_was_in_one_moment(programs, tmp_path):
-    whole = "printf '%s\\n' '-- MariaDB dump' '-- Dump completed on 2026-11-22 21:30:00'"
-    programs(mariadb_dump=f'echo "$*" >>{tmp_path}/asked; {whole}')
-    out = Nothing()
-    mysql.Mysql("database", "aapanel", tmp_path / "cnf").add(out, tmp_path)
-    assert out.members == ["mysql/database.sql"]
-    defaults, *options, database = (tmp_path / "asked").read_text().splitlines()[0].split()
-    assert (defaults, database) == (f"--defaults-file={tmp_path}/cnf", "aapanel")
-    assert {"--single-transaction", "--quick", "--routines", "--events", "--triggers"} <= set(options)
-
-
-@pytest.mark.parametrize(
-    ("scripts", "why"),
-    [
-        ({"pg_restore": "echo 'not a valid archive' >&2; exit 1"}, "not a valid archive"),
-        ({"pg_restore": "printf '%s\\n' '' 'COPY public.x (n) FROM stdin;' 1 2"}, "in the middle of public.x"),
-        ({"pg_dump": "echo 'server closed the connection' >&2; exit 1"}, "server closed the connection"),
-        ({"pg_dump": "echo 'password authentication failed' >&2; exit 1"}, "password authentication failed"),
-    ],
-)
-def test_a_dump_of_postgresql_that_is_not_whole_is_none(scripts, why, programs, tmp_path):
-    programs(**scripts)
-    out = Nothing()
-    with pytest.raises(BackupError, match=why):
-        postgresql.Postgresql("database", "aapanel", "aapanel").add(out, tmp_path)
-    assert out.members == []
-
-
-# As pg_restore prints them: a row a line, where line ends, tabs and backslashes inside of values are two characters.
-copied = st.text(alphabet="ab.;() N", max_size=200).map(lambda text: text.replace(" ", "\\\\").encode())
-named = st.sampled_from(["public.a", 'public."A b"', '"odd.one"."with ""quotes"""', "s.t2"])
-
-
-@given(
-    st.lists(st.tuples(named, st.lists(copied, max_size=8)), max_size=5, unique_by=lambda table: table[0]),
-    st.integers(1, 300),
-)
-def test_rows_are_counted_in_a_dump_of_postgresql_wherever_it_is_cut(found, chunk):
-    text = b"--\n-- PostgreSQL database dump\n--\n\nSET lock_timeout = 0;\n"
-    for name, rows in found:
-        text += b'\n--\n-- Data for Name: x; Type: TABLE DATA\n--\n\nCOPY %s (n, "m o") FROM stdin;\n' % name.encode()
-        text += b"".join(row + b"\n" for row in rows) + b"\\.\n\n\nSELECT pg_catalog.setval('public.s', 1, false);\n"
-    pieces = [text[place : place + chunk] for place in range(0, len(text), chunk)]
-    assert postgresql.count_rows(pieces) == {name: len(rows) for name, rows in found}
-
-
-def test_several_pieces_of_a_table_are_one():
-    """A partitioned one may be loaded through its root, a piece for each partition; a column may have any name."""
-    piece = b'\nCOPY public.root (n, "a\n) b") FROM stdin;\n1\n2\n\\.\n'
-    assert postgresql.count_rows([piece * 3]) == {"public.root": 6}
-
-
-def table(rows, root=None, leaf=True):
-    return {"rows": rows, "root": root, "leaf": leaf}
-
-
-@pytest.mark.parametrize("loaded", ["leaves", "root"])
-def test_what_both_can_tell_of_is_compared(loaded):
-    counted = {
-        "public.plain": table(3),
-        "public.empty": table(0),
-        'public."select"': table(1),
-        "public.spatial_ref_sys": table(None),
-        "public.root": table(10, "public.root", leaf=False),
-        "public.middle": table(6, "public.root", leaf=False),
-        "public.one": table(6, "public.root"),
-        "public.two": table(4, "public.root"),
-    }
-    before = {"public.plain": 3, "public.select": 1, "public.spatial_ref_sys": 2}
-    before |= {"public.root": 10} if loaded == "root" else {"public.one": 6, "public.two": 4}
-    there_were, there_are = postgresql.comparable(before, counted)
-    assert there_were == {name: rows for name, rows in before.items() if name != "public.spatial_ref_sys"}
-    assert there_are == {**there_were, "public.empty": 0}
-
-
-def test_a_row_of_any_length_takes_no_memory():
-    row = [b"x" * (1 << 20)] * 200
-    text = [b"\nCOPY public.a  FROM stdin;\n", *row, b"\n", *row, b"\n\\.\n"]
-    tracemalloc.start()
-    assert postgresql.count_rows(text) == {"public.a": 2}
-    assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    tracemalloc.stop()
