@@ -132,9 +132,9 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import s
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import BusyError, TrafficError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Operation, Owner
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import Host
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.observe import observe
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Operation, Owner
 
 STEPS = ("locked", "building", "prepared", "migrated", "started", "switched", "confirmed", "aborted")
 
@@ -202,7 +202,7 @@ def main() -> None:
         try:
             operation = take(Deploy(engine, params["lease"]), params)
         except BusyError as error:
-            other = engine.ledger.current()
+            other = engine.operation_lock.current()
             busy = {} if other is None else {**asdict(other.owner), "state": other.state, "lease": other.token}
             module.fail_json(msg=str(error), busy=busy)
     except TrafficError as error:

@@ -99,10 +99,15 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Owner, Place
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import Host
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.moves import TARGETS, Move, move, plan
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Owner, SlotRelease
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import load
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.switch import (
+    TARGETS,
+    SwitchRequest,
+    plan,
+    switch,
+)
 
 
 def main() -> None:
@@ -122,21 +127,21 @@ def main() -> None:
     )
     params = module.params
     kind = "rollback" if params["rollback"] else "switch"
-    wanted = Move(kind, params["target"], params["reason"], params["force"], params["confirm"])
+    wanted = SwitchRequest(kind, params["target"], params["reason"], params["force"], params["confirm"])
     try:
         settings = load(Path(params["config"]))
         engine = Engine(settings, Host(settings))
         planned = plan(engine, wanted)
         durations = {}
         if planned is not None and not module.check_mode:
-            done = move(engine, wanted, Owner(params["owner"]), wait=params["wait"])
+            done = switch(engine, wanted, Owner(params["owner"]), wait=params["wait"])
             if done is None:
                 planned = None
             else:
                 planned, durations = (done.source, done.target), done.durations
         if planned is None:
             traffic = engine.observe()
-            live = Place(traffic.live, traffic.slots[traffic.live].release) if traffic.live else Place()
+            live = SlotRelease(traffic.live, traffic.slots[traffic.live].release) if traffic.live else SlotRelease()
             module.exit_json(changed=False, source=asdict(live), target=asdict(live), durations={})
     except TrafficError as error:
         module.fail_json(msg=str(error))
@@ -152,7 +157,7 @@ def main() -> None:
     )
 
 
-def _line(place: Place) -> str:
+def _line(place: SlotRelease) -> str:
     return f"live: {place.slot}: {place.release}\n" if place.slot else "live: nothing\n"
 
 

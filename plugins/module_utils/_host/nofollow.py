@@ -66,7 +66,7 @@ def copy(origin: Path, target: Path) -> None:
         try:
             shutil.copyfileobj(content, written)
             written.flush()
-            dress(written.fileno(), content.fileno())
+            copy_metadata(written.fileno(), content.fileno())
             os.fsync(written.fileno())
             unfinished.rename(target)
         except OSError:
@@ -91,7 +91,7 @@ def make_folder(name: str, like: int, below: int) -> None:
             with os.scandir(descriptor) as held:
                 if (made.st_uid, made.st_mode & 0o777) != (os.geteuid(), 0o700) or any(held):
                     raise FileExistsError(errno.EEXIST, "somebody has put another folder into its place", name)
-            dress(descriptor, like)
+            copy_metadata(descriptor, like)
         finally:
             os.close(descriptor)
         os.rename(unfinished, name, src_dir_fd=below, dst_dir_fd=below)
@@ -101,7 +101,7 @@ def make_folder(name: str, like: int, below: int) -> None:
         raise
 
 
-def dress(descriptor: int, like: int) -> None:
+def copy_metadata(descriptor: int, like: int) -> None:
     """Give a file or folder owner, mode and time of another one, and of its extended attributes what can be.
 
     :raises OSError: it cannot be.

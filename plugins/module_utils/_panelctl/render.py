@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._traffic.ledger import Operation
+from .._traffic.operation_lock import Operation
 
 _REASON = 60  # characters of a reason that a table shows
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from .._rehearsal import rehearsal
-from .._traffic import caretaker, moves, pause, status
+from .._traffic import status, stop_start, switch, unattended
 from .._traffic.engine import Engine
 from .._traffic.errors import BusyError, LostError, RefusedError, TrafficError, UnhealthyError
-from .._traffic.ledger import Operation, Owner
 from .._traffic.machine import Host
+from .._traffic.operation_lock import Operation, Owner
 from .._traffic.settings import load
 from . import render
 
@@ -96,9 +96,9 @@ def _parser(others: Mapping[str, Other]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     looking = commands.add_parser("status", parents=[shared], help="what serves, how healthy it is, what is pending")
     looking.add_argument("--history", type=int, default=5, metavar="N", help="how many of the last operations (5)")
-    switch = commands.add_parser("switch", parents=[shared, acting], help="make another slot live, if it is healthy")
-    switch.add_argument("target", choices=moves.TARGETS)
-    switch.add_argument(
+    switching = commands.add_parser("switch", parents=[shared, acting], help="make another slot live, if it is healthy")
+    switching.add_argument("target", choices=switch.TARGETS)
+    switching.add_argument(
         "--unconfirmed", action="store_true", help="go back by itself unless `panelctl confirm` follows"
     )
     commands.add_parser("rollback", parents=[shared, acting], help="back to the release before; marks this one as bad")
@@ -136,30 +136,32 @@ def _status(engine: Engine, options: argparse.Namespace) -> int:
 
 
 def _switch(engine: Engine, options: argparse.Namespace) -> int:
-    wanted = moves.Move("switch", options.target, options.reason, options.force, confirm=not options.unconfirmed)
-    return _moved(engine, moves.move(engine, wanted, _owner(), wait=options.wait), options)
+    wanted = switch.SwitchRequest(
+        "switch", options.target, options.reason, options.force, confirm=not options.unconfirmed
+    )
+    return _moved(engine, switch.switch(engine, wanted, _owner(), wait=options.wait), options)
 
 
 def _rollback(engine: Engine, options: argparse.Namespace) -> int:
-    wanted = moves.Move("rollback", "previous", options.reason or "asked for", options.force)
-    return _moved(engine, moves.move(engine, wanted, _owner(), wait=options.wait), options)
+    wanted = switch.SwitchRequest("rollback", "previous", options.reason or "asked for", options.force)
+    return _moved(engine, switch.switch(engine, wanted, _owner(), wait=options.wait), options)
 
 
 def _confirm(engine: Engine, options: argparse.Namespace) -> int:
-    return _moved(engine, moves.confirm(engine), options)
+    return _moved(engine, switch.confirm(engine), options)
 
 
 def _moved(engine: Engine, operation: Operation | None, options: argparse.Namespace) -> int:
     if operation is None:
         result: dict[str, Any] = {"result": "unchanged", "live": engine.observe().live}
         line = f"{result['live']} is live already"
-    elif (pending := engine.ledger.current()) is not None and pending.token == operation.token:
+    elif (pending := engine.operation_lock.current()) is not None and pending.token == operation.token:
         result = {**render.plain(operation), "result": "unconfirmed"}
         line = (
             f"{operation.target.slot} is live; `panelctl confirm` within {engine.settings.confirm_seconds:g} s keeps it"
         )
     else:
-        result = dict(engine.journal.read()[-1])
+        result = dict(engine.history.read()[-1])
         live = engine.observe()
         line = f"{live.live} is live, with release {live.slots[str(live.live)].release}"
     if options.json:
@@ -170,7 +172,7 @@ def _moved(engine: Engine, operation: Operation | None, options: argparse.Namesp
 
 
 def _history(engine: Engine, options: argparse.Namespace) -> int:
-    records = engine.journal.read()[-options.lines if options.lines else None :]
+    records = engine.history.read()[-options.lines if options.lines else None :]
     if options.json:
         _print(records)
     else:
@@ -189,13 +191,13 @@ def _maintenance(engine: Engine, options: argparse.Namespace) -> int:
 
 
 def _stop(engine: Engine, options: argparse.Namespace) -> int:
-    stopped = pause.stop(engine, _owner(), wait=options.wait)
+    stopped = stop_start.stop(engine, _owner(), wait=options.wait)
     _tell(options, {"stopped": stopped}, "stopped" if stopped else "nothing is live")
     return EXIT["ok"]
 
 
 def _start(engine: Engine, options: argparse.Namespace) -> int:
-    live = pause.start(engine, _owner(), wait=options.wait)
+    live = stop_start.start(engine, _owner(), wait=options.wait)
     _tell(options, {"live": live}, f"{live} is live and healthy" if live else "nothing is live")
     return EXIT["ok"]
 
@@ -213,15 +215,15 @@ def _settle(engine: Engine, _options: argparse.Namespace) -> int:
 
 
 def _boot(engine: Engine, _options: argparse.Namespace) -> int:
-    live = caretaker.boot(engine)
+    live = unattended.boot(engine)
     sys.stdout.write(f"{live or 'nothing'} is to start\n")
     if live is not None:
-        engine.machine.awake(live)
+        engine.machine.start_in_background(live)
     return EXIT["ok"]
 
 
 def _retire(engine: Engine, options: argparse.Namespace) -> int:
-    sys.stdout.write(f"{options.slot}: {caretaker.retire(engine, options.slot)}\n")
+    sys.stdout.write(f"{options.slot}: {unattended.retire(engine, options.slot)}\n")
     return EXIT["ok"]
 
 

@@ -17,11 +17,11 @@ from typing import NoReturn
 
 from .._traffic import probe
 from .._traffic.errors import TrafficError, UnhealthyError
-from .._traffic.observe import live_slot, look_at, read_settings
+from .._traffic.observe import live_slot, read_settings, read_slot
 from .._traffic.settings import Settings
 from . import databases
 from .databases import Databases
-from .stages import Stage, Unit
+from .sandbox import Stage, Unit
 
 _POLL = 0.25  # seconds between two looks
 
@@ -83,7 +83,7 @@ def _stage(settings: Settings, slot: str) -> Stage:
     if settings.service == "systemd":
         return Unit(settings, slot)
     # Here, because it wants memory that can be written and executed, which a hardened unit is denied.
-    from .confined import Process  # noqa: PLC0415
+    from .process_sandbox import Process  # noqa: PLC0415
 
     return Process(settings, slot)
 
@@ -99,7 +99,7 @@ def _shared(present: Mapping[str, str], named: Databases, shared: Path) -> str:
 
 
 def _wait_healthy(settings: Settings, slot: str, stage: Stage) -> None:
-    wanted = look_at(settings.slot_dir(slot), settings.slot_env(slot)).release
+    wanted = read_slot(settings.slot_dir(slot), settings.slot_env(slot)).release
     deadline = time.monotonic() + settings.healthy_timeout
     while True:
         answer = probe.get(probe.unix(stage.folder / "sock"), settings.domain, probe.READY)

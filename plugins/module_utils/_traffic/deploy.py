@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 from .._host import durable
-from .engine import Engine, named
+from .engine import Engine, slot_of
 from .errors import LostError, RefusedError
-from .journal import FAILED
-from .ledger import Operation, Owner, Place
+from .history import FAILED
+from .operation_lock import Operation, Owner, SlotRelease
 
 _POLL = 1.0  # seconds between two looks at open connections
 
@@ -30,13 +30,15 @@ class Deploy:
         operation = engine.begin("deploy", owner, wait=wait, dead=dead, lease=engine.settings.lease_seconds)
         self.token = operation.token
         # Who gets an error gets no token, and could not end it.
-        with engine.giving_up(operation):
+        with engine.abort_on_error(operation):
             traffic = engine.observe()
-            source = Place(traffic.live, traffic.slots[traffic.live].release) if traffic.live else Place()
+            source = SlotRelease(traffic.live, traffic.slots[traffic.live].release) if traffic.live else SlotRelease()
             if not engine.settings.two_colours:
                 # The one slot is started anew in its place: there is none to go back to.
-                return engine.ledger.update(operation, source=Place(None, source.release), target=Place("blue"))
-            return engine.ledger.update(operation, source=source, target=Place(traffic.idle))
+                return engine.operation_lock.update(
+                    operation, source=SlotRelease(None, source.release), target=SlotRelease("blue")
+                )
+            return engine.operation_lock.update(operation, source=source, target=SlotRelease(traffic.idle))
 
     def build(self) -> Operation:
         """Say that the backup is made and the build begins."""
@@ -49,10 +51,10 @@ class Deploy:
         """
         engine, settings = self._engine, self._engine.settings
         operation = engine.done(self._held("building"), "built")
-        slot = named(operation.target)
+        slot = slot_of(operation.target)
         if settings.two_colours:
             self._free(slot)
-        operation = engine.ledger.update(operation, target=Place(slot, release))
+        operation = engine.operation_lock.update(operation, target=SlotRelease(slot, release))
         folder = settings.slot_dir(slot)
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         durable.replace_link(folder / "release", f"../../releases/{release}")
@@ -71,7 +73,7 @@ class Deploy:
         if engine.settings.backup_set and engine.settings.backup_file.exists():
             engine.machine.backup(engine.settings.backup_set)
             operation = engine.done(operation, "data_backed_up", state="prepared")
-        engine.machine.migrate(named(operation.target))
+        engine.machine.migrate(slot_of(operation.target))
         return engine.done(operation, "migrated")
 
     def start(self) -> Operation:
@@ -81,7 +83,7 @@ class Deploy:
         """
         engine = self._engine
         operation = self._held("prepared", "migrated")
-        engine.machine.start(named(operation.target))
+        engine.machine.start(slot_of(operation.target))
         operation = engine.done(operation, "started")
         engine.wait_healthy(operation.target, engine.settings.healthy_passes)
         return engine.done(operation, "healthy")
@@ -100,7 +102,7 @@ class Deploy:
             operation = self._held()
         except LostError:
             return False
-        self._engine.give_up(operation, reason, FAILED)
+        self._engine.abort(operation, reason, FAILED)
         return True
 
     def _held(self, *states: str) -> Operation:
@@ -112,8 +114,8 @@ class Deploy:
         """
         engine = self._engine
         # Under one lock: a step that its controller gave up may still be at work, and loses the operation here.
-        with engine.ledger.locked():
-            operation = engine.ledger.current()
+        with engine.operation_lock.locked():
+            operation = engine.operation_lock.current()
             if operation is None or operation.token != self.token:
                 raise LostError(
                     "this deploy was settled, because its time was over or its controller seemed dead; "
@@ -123,7 +125,7 @@ class Deploy:
                 raise RefusedError(f"{operation}: this step follows {' or '.join(states)}")
             pid, started = engine.machine.process()
             lease = engine.machine.now() + engine.settings.lease_seconds
-            return engine.ledger.update(operation, pid=pid, pid_started=started, lease_until=lease)
+            return engine.operation_lock.update(operation, pid=pid, pid_started=started, lease_until=lease)
 
     def _free(self, slot: str) -> None:
         machine = self._engine.machine

@@ -18,17 +18,17 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from .._host import durable
-from . import journal, probe
+from . import history, probe
 from .errors import BusyError, LostError, RefusedError, TrafficError, UnhealthyError
-from .journal import ABANDONED, CONFIRMED, FAILED, REVERTED, Journal
-from .ledger import Ledger, Operation, Owner, Place
+from .history import ABANDONED, CONFIRMED, FAILED, REVERTED, History
 from .machine import Machine
-from .observe import Traffic, live_slot, look_at, observe
+from .observe import Traffic, live_slot, observe, read_slot
+from .operation_lock import Operation, OperationLock, Owner, SlotRelease
 from .probe import Answer
 from .settings import Settings
 
 #: An operation that only keeps others away: nothing to journal, nothing to take back.
-SILENT = "retire"
+RETIRE = "retire"
 #: States in which the target may have traffic that nobody confirmed.
 UNCONFIRMED = ("switching", "verified", "reverting")
 #: States that a process of this host passes through by itself, while no controller has a say.
@@ -49,8 +49,8 @@ class Engine:
         self.settings = settings
         self.machine = machine
         settings.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.ledger = Ledger(settings.state_dir, machine)
-        self.journal = Journal(settings.state_dir / "journal.jsonl")
+        self.operation_lock = OperationLock(settings.state_dir, machine)
+        self.history = History(settings.state_dir / "journal.jsonl")
 
     # --- begin, go on, end --------------------------------------------------------------------------------------------
 
@@ -64,17 +64,17 @@ class Engine:
         """
         deadline = self.machine.now() + wait
         while True:
-            operation = self.ledger.current()
+            operation = self.operation_lock.current()
             if operation is not None and self.stale(operation, dead):
                 with contextlib.suppress(LostError):
                     self.settle(dead=dead)
                 continue
             if operation is None:
                 # Under one lock, or whoever just finds nothing at work would stop the watch that begins here.
-                with contextlib.suppress(BusyError), self.ledger.locked():
-                    if self.ledger.current() is None and kind != SILENT:
+                with contextlib.suppress(BusyError), self.operation_lock.locked():
+                    if self.operation_lock.current() is None and kind != RETIRE:
                         self.machine.watch(on=True)
-                    return self.done(self.ledger.begin(kind, owner, self._next_generation(), lease), "locked")
+                    return self.done(self.operation_lock.begin(kind, owner, self._next_generation(), lease), "locked")
             elif self.machine.now() >= deadline:
                 raise BusyError(
                     f"{operation}; it is alive, so nothing was touched. Wait for it, or end its process; a controller "
@@ -89,10 +89,10 @@ class Engine:
         """
         now = self.machine.now()
         durations = {**operation.durations, step: round(now - operation.state_since if seconds is None else seconds, 6)}
-        return self.ledger.update(operation, state=state or step, state_since=now, durations=durations)
+        return self.operation_lock.update(operation, state=state or step, state_since=now, durations=durations)
 
     @contextlib.contextmanager
-    def giving_up(self, operation: Operation) -> Iterator[None]:
+    def abort_on_error(self, operation: Operation) -> Iterator[None]:
         """Whatever goes wrong inside, Ctrl-C too, ends the operation before it is passed on."""
         try:
             yield
@@ -103,20 +103,20 @@ class Engine:
             raise
         except BaseException as error:
             with contextlib.suppress(LostError):
-                present = self.ledger.current()
-                if present is not None and self.ledger.ours(operation):
+                present = self.operation_lock.current()
+                if present is not None and self.operation_lock.ours(operation):
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                     # Ctrl-C says nothing about the release, which must not count as bad for it.
-                    self.give_up(present, reason, FAILED if isinstance(error, Exception) else ABANDONED)
+                    self.abort(present, reason, FAILED if isinstance(error, Exception) else ABANDONED)
             raise
 
     def end(self, operation: Operation) -> None:
         """Let others begin."""
         # In this order: whoever dies between the two leaves a watch that finds nothing, and not the other way round.
         # Under one lock, because the next operation may begin its own watch as soon as this one has ended.
-        with self.ledger.locked():
-            self.ledger.end(operation)
-            if operation.kind != SILENT:
+        with self.operation_lock.locked():
+            self.operation_lock.end(operation)
+            if operation.kind != RETIRE:
                 self.machine.watch(on=False)
 
     def finish(self, operation: Operation, result: str, reason: str, *, restore: float | None = None) -> None:
@@ -124,13 +124,13 @@ class Engine:
 
         :param restore: seconds from trouble to service, if service was in trouble.
         """
-        records = self.journal.read()
+        records = self.history.read()
         record = {
             "generation": operation.generation,
             "kind": operation.kind,
             "who": operation.owner.name,
             "began": operation.began,
-            "ended": self.machine.today(),
+            "ended": self.machine.utc_timestamp(),
             "source": dataclasses.asdict(operation.source),
             "target": dataclasses.asdict(operation.target),
             "durations": operation.durations,
@@ -140,26 +140,26 @@ class Engine:
             "ended_at": {"boot_id": self.machine.boot_id(), "seconds": self.machine.now()},
         }
         if all(known["generation"] != operation.generation for known in records):
-            self.journal.append(record)
+            self.history.append(record)
             records.append(record)
         if self.settings.textfile_dir is not None and self.settings.textfile_dir.is_dir():
             # Figures must not decide about a deploy.
             with contextlib.suppress(OSError):
-                durable.write(self.settings.textfile_dir / "aapanel_deploy.prom", journal.textfile(records), 0o644)
+                durable.write(self.settings.textfile_dir / "aapanel_deploy.prom", history.textfile(records), 0o644)
         self.end(operation)
         self.machine.notify(record)
 
     def _next_generation(self) -> int:
-        return 1 + max((int(record["generation"]) for record in self.journal.read()), default=0)
+        return 1 + max((int(record["generation"]) for record in self.history.read()), default=0)
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    def wait_healthy(self, place: Place, passes: int) -> None:
+    def wait_healthy(self, place: SlotRelease, passes: int) -> None:
         """Wait until a slot is healthy so many times in a row, with just that release.
 
         :raises UnhealthyError: it dies, or was not healthy in time; with its last answer and its last lines.
         """
-        slot = named(place)
+        slot = slot_of(place)
         deadline = self.machine.now() + self.settings.healthy_timeout
         passed = 0
         while passed < passes:
@@ -188,11 +188,11 @@ class Engine:
 
         :raises UnhealthyError: it is not; traffic is back where it was, and the operation has ended.
         """
-        with self.giving_up(operation):
+        with self.abort_on_error(operation):
             baseline = self.edge()
             deadline = self.machine.now() + self.settings.confirm_seconds
-            operation = self.ledger.update(operation, state="switching", confirm_until=deadline)
-            seconds = self._put_live(operation, named(operation.target))
+            operation = self.operation_lock.update(operation, state="switching", confirm_until=deadline)
+            seconds = self._put_live(operation, slot_of(operation.target))
             operation = self.done(operation, "switched", state="switching", seconds=seconds)
             # An nginx that was not there before the switch is not this release's fault: site.yml brings it later.
             if baseline.status:
@@ -219,7 +219,7 @@ class Engine:
 
     def _put_live(self, operation: Operation, slot: str) -> float:
         """The rename itself, and how long it took, in seconds."""
-        with self.ledger.holding(operation):
+        with self.operation_lock.holding(operation):
             begin = self.machine.now()
             durable.replace_link(self.settings.live_link, f"slots/{slot}")
             # Traffic has moved; what follows makes it so after a loss of power, too.
@@ -243,13 +243,13 @@ class Engine:
 
     # --- back ---------------------------------------------------------------------------------------------------------
 
-    def give_up(self, operation: Operation, reason: str, result: str, *, waiting: bool = True) -> None:
+    def abort(self, operation: Operation, reason: str, result: str, *, waiting: bool = True) -> None:
         """End an operation from whatever state it is in: nothing was switched yet, or traffic goes back.
 
         :param result: what the journal says where nothing was switched.
         :param waiting: False at boot, when no slot runs yet and nobody may wait for one.
         """
-        if operation.kind == SILENT:
+        if operation.kind == RETIRE:
             self.end(operation)
             return
         if operation.state == "confirmed":
@@ -273,7 +273,7 @@ class Engine:
     def revert(self, operation: Operation, reason: str, *, waiting: bool = True) -> None:
         """Give traffic back to the colour that had it."""
         begin = self.machine.now()
-        operation = self.ledger.update(operation, state="reverting", reason=reason)
+        operation = self.operation_lock.update(operation, state="reverting", reason=reason)
         source = operation.source.slot
         if source is None:
             self.finish(operation, FAILED, f"{reason}; there is no release to go back to")
@@ -285,13 +285,13 @@ class Engine:
             except UnhealthyError:
                 if self._serves(operation.target):
                     reason += "; kept, because the old colour does not start"
-                    self._finish_confirmed(self.ledger.update(operation, state="confirmed", reason=reason))
+                    self._finish_confirmed(self.operation_lock.update(operation, state="confirmed", reason=reason))
                     return
         self._put_live(operation, source)
         seconds = self.machine.now() - begin
         if waiting:
             self.machine.retire(source, wanted=False)
-            self.machine.stop(named(operation.target))
+            self.machine.stop(slot_of(operation.target))
         self.finish(operation, REVERTED, reason, restore=seconds)
 
     def settle(self, *, waiting: bool = True, dead: str = "") -> str:
@@ -299,19 +299,19 @@ class Engine:
 
         :param waiting: False at boot, when no slot runs yet and nobody may wait for one.
         """
-        with self.ledger.locked():
-            operation = self.ledger.current()
+        with self.operation_lock.locked():
+            operation = self.operation_lock.current()
             if operation is None:
                 # Whoever ended the last one may have died before it stopped the watch.
                 self.machine.watch(on=False)
                 return ""
             if not self.stale(operation, dead):
                 return ""
-            operation = self.ledger.take_over(operation)
+            operation = self.operation_lock.take_over(operation)
         why = f"{operation.owner.name} died in state {operation.state}"
         if self._waits(operation):
             why = f"nobody confirmed it within {self.settings.confirm_seconds:g} s"
-        self.give_up(operation, why, ABANDONED, waiting=waiting)
+        self.abort(operation, why, ABANDONED, waiting=waiting)
         return why
 
     # --- look ---------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Engine:
         if operation.state in _LOCAL and operation.boot_id == self.machine.boot_id():
             # Its owner is a process of this host: a controller's lease would only prolong what is wrong.
             return not self.machine.alive(operation.pid, operation.pid_started)
-        return not self.ledger.alive(operation)
+        return not self.operation_lock.alive(operation)
 
     def observe(self) -> Traffic:
         """Look at the link and the slots."""
@@ -342,7 +342,7 @@ class Engine:
         live = live_slot(self.settings.base_dir)
         if live is None:
             return "nothing is live"
-        release = look_at(self.settings.slot_dir(live), self.settings.slot_env(live)).release
+        release = read_slot(self.settings.slot_dir(live), self.settings.slot_env(live)).release
         paths: Sequence[str] = () if self.settings.maintenance_file.exists() else self.settings.verify_paths
         for path in (probe.READY, *paths):
             answer = self.machine.edge(path)
@@ -353,7 +353,7 @@ class Engine:
 
     def since_switch(self) -> float:
         """Seconds since traffic last moved; infinite where that was before this boot, or never."""
-        for record in reversed(self.journal.read()):
+        for record in reversed(self.history.read()):
             if record["result"] in (CONFIRMED, REVERTED):
                 ended = record["ended_at"]
                 if ended["boot_id"] != self.machine.boot_id():
@@ -364,12 +364,12 @@ class Engine:
     def _waits(self, operation: Operation) -> bool:
         return operation.state == "verified" and operation.confirm_until is not None
 
-    def _serves(self, place: Place) -> bool:
-        answer = self.machine.ready(named(place))
+    def _serves(self, place: SlotRelease) -> bool:
+        answer = self.machine.ready(slot_of(place))
         return answer.ok and answer.release == place.release
 
 
-def named(place: Place) -> str:
+def slot_of(place: SlotRelease) -> str:
     """The slot of a place that has to have one."""
     if place.slot is None:
         raise TrafficError("the operation names no slot")

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from . import probe
 from .errors import TrafficError, UnhealthyError
-from .observe import look_at, open_connections
+from .observe import count_connections, read_slot
 from .probe import Answer
 from .services import Supervisor, Systemd
 from .settings import Settings
@@ -40,7 +40,7 @@ class Machine(Protocol):
     def now(self) -> float:
         """Seconds since boot, suspended time included; no clock that somebody sets changes it."""
 
-    def today(self) -> str:
+    def utc_timestamp(self) -> str:
         """The time of day, ISO 8601 in UTC, for people."""
 
     def sleep(self, seconds: float) -> None:
@@ -61,7 +61,7 @@ class Machine(Protocol):
     def start(self, slot: str) -> None:
         """Start a slot anew. Raises UnhealthyError with its last lines if it dies at once."""
 
-    def awake(self, slot: str) -> None:
+    def start_in_background(self, slot: str) -> None:
         """Start a slot at boot, without waiting for it."""
 
     def stop(self, slot: str) -> None:
@@ -116,7 +116,7 @@ class Host:
             Systemd(settings) if settings.service == "systemd" else Supervisor(settings)
         )
         self.start = self._services.start
-        self.awake = self._services.awake
+        self.start_in_background = self._services.start_in_background
         self.stop = self._services.stop
         self.migrate = self._services.migrate
         self.running = self._services.running
@@ -128,7 +128,7 @@ class Host:
     def now(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def today(self) -> str:
+    def utc_timestamp(self) -> str:
         return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def sleep(self, seconds: float) -> None:
@@ -182,7 +182,7 @@ class Host:
         return probe.through_edge(settings.domain, settings.http_port, settings.https_port, path)
 
     def connections(self, slot: str) -> int:
-        return open_connections(self._settings.slot_socket(slot))
+        return count_connections(self._settings.slot_socket(slot))
 
     def notify(self, record: Mapping[str, Any]) -> None:
         if not self._settings.webhook:
@@ -200,7 +200,7 @@ class Host:
         settings = self._settings
         if settings.two_colours:
             return probe.unix(settings.slot_socket(slot))
-        address = look_at(settings.slot_dir(slot), settings.slot_env(slot)).address
+        address = read_slot(settings.slot_dir(slot), settings.slot_env(slot)).address
         if address is None:
             raise TrafficError(f"{settings.slot_env(slot)} has no HOST and PORT; run site.yml to write it anew")
         return probe.tcp(*address)

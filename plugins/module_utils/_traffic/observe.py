@@ -63,13 +63,13 @@ def observe(base_dir: Path, config_dir: Path, service_file: Path | None = None) 
     service = _read(service_file) if service_file is not None else ""
     return Traffic(
         live=live,
-        idle=other(live or "green"),
-        slots={name: look_at(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
+        idle=other_slot(live or "green"),
+        slots={name: read_slot(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
         service_digest=hashlib.sha256(service.encode()).hexdigest() if service else None,
     )
 
 
-def other(slot: str) -> str:
+def other_slot(slot: str) -> str:
     """Name the other colour."""
     return "green" if slot == "blue" else "blue"
 
@@ -92,7 +92,7 @@ def live_slot(base_dir: Path) -> str | None:
     return target.name
 
 
-def look_at(folder: Path, settings_file: Path) -> Slot:
+def read_slot(folder: Path, settings_file: Path) -> Slot:
     """Look at one slot.
 
     Raises:
@@ -124,7 +124,7 @@ def read_settings(settings_file: Path) -> dict[str, str]:
     return _variables(_read(settings_file))
 
 
-def open_connections(sock: Path, table: Path = Path("/proc/net/unix")) -> int:
+def count_connections(sock: Path, table: Path = Path("/proc/net/unix")) -> int:
     """Count the clients that a listening unix socket serves at this moment.
 
     An accepted socket bears the path of the one that it came from, unix(7). nginx keeps none of them open between

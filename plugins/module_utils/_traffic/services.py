@@ -37,7 +37,7 @@ class Systemd:
         if result.returncode:
             raise UnhealthyError(f"slot {slot} did not start. Its last lines:\n{self.logs(slot)}")
 
-    def awake(self, slot: str) -> None:
+    def start_in_background(self, slot: str) -> None:
         # Waiting would be for ever: this unit itself is what holds the others back.
         need(["systemctl", "--no-block", "start", _unit(slot)])
 
@@ -92,7 +92,7 @@ class Supervisor:
         if run([*self._control, "restart", f"aapanel-{slot}"]).returncode:
             raise UnhealthyError(f"slot {slot} did not start. Its last lines:\n{self.logs(slot)}")
 
-    def awake(self, slot: str) -> None:
+    def start_in_background(self, slot: str) -> None:
         self.start(slot)
 
     def stop(self, slot: str) -> None:

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import journal
+from . import history
 from .engine import Engine
-from .ledger import Operation
+from .operation_lock import Operation
 from .probe import Answer
 
 
-def describe(engine: Engine, history: int = 5) -> dict[str, Any]:
+def describe(engine: Engine, operations: int = 5) -> dict[str, Any]:
     """Return what is observed and what was written down, as plain data.
 
-    :param history: how many of the last operations to tell.
+    :param operations: how many of the last operations to include.
     """
     traffic = engine.observe()
-    records = engine.journal.read()
+    records = engine.history.read()
     edge = engine.edge()
     slots: dict[str, Any] = {}
     for name, slot in traffic.slots.items():
@@ -49,11 +49,11 @@ def describe(engine: Engine, history: int = 5) -> dict[str, Any]:
         "edge": {"status": edge.status, "release": edge.release, "slot": edge.slot},
         "slots": slots,
         "since_switch": None if since == float("inf") else round(since, 1),
-        "operation": _operation(engine, engine.ledger.current()),
+        "operation": _operation(engine, engine.operation_lock.current()),
         "maintenance": engine.settings.maintenance_file.exists(),
-        "bad_releases": journal.bad_releases(records),
-        "history": records[-history:] if history else [],
-        "kpis": journal.kpis(records),
+        "bad_releases": history.bad_releases(records),
+        "history": records[-operations:] if operations else [],
+        "kpis": history.kpis(records),
     }
 
 

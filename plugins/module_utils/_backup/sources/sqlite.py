@@ -151,7 +151,7 @@ class Sqlite:
             except BackupError:
                 return
         with unfinished.open("rb") as whole, os.fdopen(nofollow.read(self.path), "rb") as present:
-            nofollow.dress(whole.fileno(), present.fileno())
+            nofollow.copy_metadata(whole.fileno(), present.fileno())
             os.fsync(whole.fileno())
         unfinished.rename(self._kept(staging))
         durable.sync(unfinished.parent)

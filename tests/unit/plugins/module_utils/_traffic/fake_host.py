@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import unattended
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError, UnhealthyError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Operation, Owner
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Operation, Owner
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.probe import READY, Answer
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import Settings
 
@@ -133,7 +133,7 @@ class World:
         self.boots += 1
         self.clock = 10.0
         with self.process(kill_at=kill_at) as engine:
-            slot = caretaker.boot(engine)
+            slot = unattended.boot(engine)
         if slot:
             with contextlib.suppress(UnhealthyError):
                 self.spawn().start(slot)
@@ -167,7 +167,7 @@ class World:
         while self.retiring:
             slot = min(self.retiring)
             with self.process() as engine:
-                caretaker.retire(engine, slot)
+                unattended.retire(engine, slot)
             self.retiring.discard(slot)
 
     def pass_time(self, seconds: float) -> None:
@@ -225,7 +225,7 @@ class World:
 
     def operation(self) -> Operation | None:
         """The operation at work."""
-        return Engine(self.settings, Process(self, 0)).ledger.current()
+        return Engine(self.settings, Process(self, 0)).operation_lock.current()
 
     def operation_state(self) -> str:
         """The state of the operation at work; empty if there is none."""
@@ -303,7 +303,7 @@ class Process:
     def now(self) -> float:
         return self.world.clock
 
-    def today(self) -> str:
+    def utc_timestamp(self) -> str:
         return f"boot {self.world.boots}, second {self.world.clock:g}"
 
     def boot_id(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._panelctl import render
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves, pause
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import stop_start, switch, unattended
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import (
@@ -20,9 +20,9 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors i
     TrafficError,
     UnhealthyError,
 )
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Operation
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.moves import Move
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Operation
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.status import describe
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.switch import SwitchRequest
 from fake_host import CONTROLLER, PERSON, STEPS, Crash, Process, World, make_world
 
 
@@ -42,7 +42,7 @@ def served(world: World) -> World:
 
 def move(world: World, kind: str = "rollback", target: str = "previous", **options: object) -> None:
     with world.process() as engine:
-        moves.move(engine, Move(kind, target, **options), PERSON, wait=1.0)  # type: ignore[arg-type]
+        switch.switch(engine, SwitchRequest(kind, target, **options), PERSON, wait=1.0)  # type: ignore[arg-type]
 
 
 def results(world: World) -> list[tuple[str, str]]:
@@ -288,7 +288,7 @@ def test_a_switch_that_is_killed_while_it_looks_goes_back_at_once(served: World)
     token = served.deploy("2-good", stop_after="start").token
 
     def look(process: Process) -> None:
-        if served.live() == ("green", "2-good") and not process.engine.ledger._depth:
+        if served.live() == ("green", "2-good") and not process.engine.operation_lock._depth:
             served.look = lambda process: None
             process.dead = True
             served.pids.pop(process.pid)
@@ -363,12 +363,12 @@ def test_a_panel_that_was_stopped_for_its_data_s_sake_stays_so(page: bytes | Non
     served.reboot()
     assert "blue" in served.services
     with served.process() as engine:
-        pause.stop(engine, CONTROLLER)
+        stop_start.stop(engine, CONTROLLER)
     served.reboot()
     assert served.live() == ("blue", "1-good")
     assert "blue" not in served.services
     with served.process() as engine:
-        pause.start(engine, CONTROLLER)
+        stop_start.start(engine, CONTROLLER)
     assert served.settings.maintenance_file.exists() is (page is not None)
     served.reboot()
     assert "blue" in served.services
@@ -376,7 +376,7 @@ def test_a_panel_that_was_stopped_for_its_data_s_sake_stays_so(page: bytes | Non
 
 def test_a_deploy_ends_a_stop(served: World) -> None:
     with served.process() as engine:
-        pause.stop(engine, CONTROLLER)
+        stop_start.stop(engine, CONTROLLER)
     served.deploy("2-good")
     served.reboot()
     assert served.live() == ("green", "2-good")
@@ -394,7 +394,7 @@ def test_a_step_that_its_controller_gave_up_loses_the_operation(served: World) -
     token = served.deploy("2-good", stop_after="start").token
 
     def look(process: Process) -> None:
-        if served.operation_state() == "switching" and not process.engine.ledger._depth:
+        if served.operation_state() == "switching" and not process.engine.operation_lock._depth:
             served.look = lambda process: None
             served.step("abort", token, "the connection broke")
 
@@ -411,15 +411,15 @@ def test_the_owner_that_went_on_just_now_is_not_taken_for_dead(served: World) ->
     served.watched = False
     served.clock += served.settings.lease_seconds + 1
     with served.process() as stepping, served.process() as settling:
-        look, went_on = settling.ledger.current, []
+        look, went_on = settling.operation_lock.current, []
 
         def current() -> Operation | None:
             seen = look()
-            if not settling.ledger._depth and not went_on:
+            if not settling.operation_lock._depth and not went_on:
                 went_on.append(Deploy(stepping, token).switch())
             return seen
 
-        settling.ledger.current = current  # type: ignore[method-assign]
+        settling.operation_lock.current = current  # type: ignore[method-assign]
         settling.settle()
     served.pass_time(10)
     operation = served.operation()
@@ -435,7 +435,7 @@ def test_whoever_finds_nothing_at_work_does_not_stop_the_watch_of_who_begins(ser
 
     class Watching(Process):
         def watch(self, on: bool) -> None:
-            held.append(bool(self.engine and self.engine.ledger._depth))
+            held.append(bool(self.engine and self.engine.operation_lock._depth))
             super().watch(on)
 
     process = served.spawn()
@@ -510,7 +510,7 @@ def test_an_impatient_second_rollback_does_not_take_back_the_first(served: World
         move(served)
     assert served.live() == ("blue", "1-good")
     with served.process() as engine:
-        moves.confirm(engine)
+        switch.confirm(engine)
     assert results(served)[-1] == ("rollback", "confirmed")
 
 
@@ -522,10 +522,10 @@ def test_an_overdue_switch_goes_back_by_itself_and_a_confirmed_one_stays(served:
     assert served.live() == ("green", "2-good")
     assert results(served)[-1] == ("switch", "reverted")
     with served.process() as engine, pytest.raises(RefusedError, match="no switch waits"):
-        moves.confirm(engine)
+        switch.confirm(engine)
     move(served, "switch", "blue", confirm=False, force=True)
     with served.process() as engine:
-        moves.confirm(engine)
+        switch.confirm(engine)
     served.pass_time(served.settings.confirm_seconds + 10)
     assert served.live() == ("blue", "1-good")
 
@@ -535,7 +535,7 @@ def test_a_switch_to_what_is_live_is_none(served: World, target: str) -> None:
     served.deploy("2-good")
     lines = len(served.records())
     with served.process() as engine:
-        done = moves.move(engine, Move("switch", target), PERSON)
+        done = switch.switch(engine, SwitchRequest("switch", target), PERSON)
     assert (done is None) == (target == "green")
     assert len(served.records()) == lines + (target == "blue")
     assert served.operation() is None
@@ -593,7 +593,7 @@ def test_a_release_that_turns_bad_in_the_safety_period_is_rolled_back(served: Wo
     served.modes["2-good"] = "breaks"
     before = served.clock
     with served.process() as engine:
-        told = caretaker.retire(engine, "blue")
+        told = unattended.retire(engine, "blue")
     assert "rolled back" in told
     assert served.clock - before < 10.0
     assert served.live() == ("blue", "1-good")
@@ -625,12 +625,12 @@ def test_an_old_colour_that_cannot_take_over_is_still_stopped(served: World) -> 
     served.modes["2-good"] = "breaks"
 
     def look(process: Process) -> None:
-        operation = process.engine.ledger.current() if process.engine else None
+        operation = process.engine.operation_lock.current() if process.engine else None
         served.modes["1-good"] = "sick" if operation and operation.kind == "rollback" else "good"
 
     served.look = look
     with served.process() as engine:
-        assert caretaker.retire(engine, "blue") == "drained and stopped"
+        assert unattended.retire(engine, "blue") == "drained and stopped"
     assert served.live() == ("green", "2-good")
     assert list(served.services) == ["green"]
     assert served.operation() is None
@@ -658,7 +658,7 @@ def test_a_colour_that_is_live_again_is_not_stopped(served: World) -> None:
     served.deploy("2-good")
     move(served)
     with served.process() as engine:
-        assert caretaker.retire(engine, "blue") == "it is live again"
+        assert unattended.retire(engine, "blue") == "it is live again"
     assert "blue" in served.services
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import switch, unattended
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import SILENT
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import RETIRE
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import BusyError, LostError, TrafficError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Ledger, Operation
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.moves import Move
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Operation, OperationLock
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.switch import SwitchRequest
 from fake_host import HEALTHY, MODES, PERSON, STEPS, Crash, Process, World, make_world
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -50,7 +50,7 @@ class Host(RuleBasedStateMachine):
         self.problems: list[str] = []
         self.forced = False
         self.patches = contextlib.ExitStack()
-        self.patches.enter_context(mock.patch.object(Ledger, "_write", self.write))
+        self.patches.enter_context(mock.patch.object(OperationLock, "_write", self.write))
 
     def teardown(self) -> None:
         try:
@@ -102,7 +102,7 @@ class Host(RuleBasedStateMachine):
 
     @rule(
         kind=st.sampled_from(["switch", "rollback"]),
-        where=st.sampled_from(moves.TARGETS),
+        where=st.sampled_from(switch.TARGETS),
         force=st.booleans(),
         confirm=st.booleans(),
         kill_at=TOUCHES,
@@ -113,12 +113,12 @@ class Host(RuleBasedStateMachine):
         # Who insists gets what is healthy, though its database may not be migrated.
         self.forced = self.forced or wanted["force"]
         with self.acting(kill_at, intruder, who) as engine:
-            moves.move(engine, Move(target=where, **wanted), PERSON, wait=1.0)
+            switch.switch(engine, SwitchRequest(target=where, **wanted), PERSON, wait=1.0)
 
     @rule(kill_at=TOUCHES)
     def confirm(self, kill_at: int | None) -> None:
         with self.acting(kill_at) as engine:
-            moves.confirm(engine)
+            switch.confirm(engine)
 
     @precondition(lambda self: self.world.watched)
     @rule(kill_at=TOUCHES, intruder=TOUCHES, who=INTRUDERS)
@@ -131,7 +131,7 @@ class Host(RuleBasedStateMachine):
     def retire(self, kill_at: int | None, intruder: int | None, who: str) -> None:
         slot = min(self.world.retiring)
         with self.acting(kill_at, intruder, who) as engine:
-            caretaker.retire(engine, slot)
+            unattended.retire(engine, slot)
         self.world.retiring.discard(slot)
 
     @rule(seconds=st.sampled_from([1.0, 40.0, 70.0, 400.0]))
@@ -182,7 +182,7 @@ class Host(RuleBasedStateMachine):
         operation = self.world.operation()
         if operation is not None:
             # It keeps others away, and touches nothing; the next command finds that its owner is dead.
-            assert operation.kind == SILENT
+            assert operation.kind == RETIRE
             with self.world.process() as engine:
                 engine.settle()
         assert self.world.operation() is None
@@ -280,7 +280,7 @@ class Host(RuleBasedStateMachine):
             mode = live[1].rpartition("-")[2]
             assert mode in HEALTHY or (mode == "migration" and self.forced), f"{live} got traffic"
         if live != self.seen:
-            operation = process.engine.ledger.current() if process.engine else None
+            operation = process.engine.operation_lock.current() if process.engine else None
             assert operation is not None, f"{live} without an operation"
             assert operation.pid == process.pid, "who moved the traffic does not own the operation"
             self.seen = live
@@ -296,20 +296,20 @@ class Host(RuleBasedStateMachine):
             if "settle" in who:
                 engine.settle()
             elif who == "confirm":
-                moves.confirm(engine)
+                switch.confirm(engine)
             elif who == "abort" and self.token:
                 Deploy(engine, self.token).abort("its connection broke")
             elif who in ("switch", "rollback"):
-                moves.move(engine, Move(who), PERSON, wait=0.0)
+                switch.switch(engine, SwitchRequest(who), PERSON, wait=0.0)
 
     @property
-    def write(self) -> Callable[[Ledger, Operation], None]:
-        """`Ledger._write`, which asks whether the process owns what it writes."""
+    def write(self) -> Callable[[OperationLock, Operation], None]:
+        """`OperationLock._write`, which asks whether the process owns what it writes."""
 
-        def write(ledger: Ledger, operation: Operation) -> None:
-            if operation.pid != ledger._machine.process()[0]:
+        def write(lock: OperationLock, operation: Operation) -> None:
+            if operation.pid != lock._machine.process()[0]:
                 self.problems.append(f"a process writes an operation that another one holds: {operation}")
-            _write(ledger, operation)
+            _write(lock, operation)
 
         return write
 
@@ -319,11 +319,11 @@ class Host(RuleBasedStateMachine):
         return links, self.world.operation(), self.world.records(), sorted(self.world.services), self.world.watched
 
 
-_write = Ledger._write
+_write = OperationLock._write
 
 
 def _holds(process: Process) -> bool:
-    return process.engine is not None and process.engine.ledger._depth > 0
+    return process.engine is not None and process.engine.operation_lock._depth > 0
 
 
 def test_any_order_of_commands_crashes_and_reboots_ends_well() -> None:

@@ -12,10 +12,10 @@ import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.observe import (
     Slot,
-    look_at,
+    count_connections,
     observe,
-    open_connections,
-    other,
+    other_slot,
+    read_slot,
 )
 
 PRINT = "ab" * 32
@@ -113,10 +113,10 @@ def test_a_slot_between_two_releases_is_not_whole(host: Path, listener: Path) ->
     link = host / "slots/green/release"
     link.unlink()
     link.symlink_to("../../releases/1.2-fed")
-    slot = look_at(host / "slots/green", host / "etc/green.env")
+    slot = read_slot(host / "slots/green", host / "etc/green.env")
     assert (slot.release, slot.settings_release, slot.whole) == ("1.2-fed", "1.1-def", False)
     (host / "etc/green.env").unlink()
-    assert not look_at(host / "slots/green", host / "etc/green.env").whole
+    assert not read_slot(host / "slots/green", host / "etc/green.env").whole
 
 
 @pytest.mark.parametrize("port", ["", "x", "-1"])
@@ -130,11 +130,11 @@ def test_a_path_too_long_for_a_socket_is_nobody_listening(host: Path) -> None:
     deep.mkdir()
     fill(host, "blue", "1.0-abc", deep / "s")
     (deep / "sock").symlink_to("s")
-    assert look_at(deep, host / "etc/blue.env").listening is False
+    assert read_slot(deep, host / "etc/blue.env").listening is False
 
 
 def test_there_are_two_colours() -> None:
-    assert (other("blue"), other("green")) == ("green", "blue")
+    assert (other_slot("blue"), other_slot("green")) == ("green", "blue")
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
@@ -178,11 +178,11 @@ Num       RefCount Protocol Flags    Type St Inode Path
 )
 def test_only_what_a_slot_serves_is_counted(tmp_path: Path, sock: str, number: int) -> None:
     (tmp_path / "unix").write_text(TABLE)
-    assert open_connections(Path(sock), tmp_path / "unix") == number
+    assert count_connections(Path(sock), tmp_path / "unix") == number
 
 
 def test_a_host_without_the_table_has_no_connections(tmp_path: Path) -> None:
-    assert open_connections(Path("/run/s"), tmp_path / "none") == 0
+    assert count_connections(Path("/run/s"), tmp_path / "none") == 0
 
 
 def test_real_connections_are_counted_while_they_are_open(tmp_path: Path) -> None:
@@ -191,14 +191,14 @@ def test_real_connections_are_counted_while_they_are_open(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        assert open_connections(path) == 0
+        assert count_connections(path) == 0
         with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
             first.connect(str(link))  # as nginx does, through the live link
             second.connect(str(path))
-            assert open_connections(path) == 0, "nobody accepted them yet"
+            assert count_connections(path) == 0, "nobody accepted them yet"
             served = [server.accept()[0], server.accept()[0]]
-            assert open_connections(path) == 2
+            assert count_connections(path) == 2
             served.pop().close()
-            assert open_connections(path) == 1
+            assert count_connections(path) == 1
             served.pop().close()
-        assert open_connections(path) == 0
+        assert count_connections(path) == 0

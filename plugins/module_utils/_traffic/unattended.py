@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 
 from .._host import durable
-from .engine import SILENT, STRIKES, Engine
+from .engine import RETIRE, STRIKES, Engine
 from .errors import TrafficError
-from .ledger import Owner
-from .moves import Move, move
 from .observe import SLOTS, live_slot
+from .operation_lock import Owner
+from .switch import SwitchRequest, switch
 
 _OWNER = Owner("the host")
 _POLL = 1.0  # seconds between two looks
@@ -48,7 +48,7 @@ def retire(engine: Engine, slot: str) -> str:
     """
     machine, settings = engine.machine, engine.settings
     # The switch that left it is writing its line, from which the time counts.
-    while (operation := engine.ledger.current()) is not None and operation.state == "confirmed":
+    while (operation := engine.operation_lock.current()) is not None and operation.state == "confirmed":
         with contextlib.suppress(TrafficError):
             engine.settle()
         machine.sleep(_POLL / 4)
@@ -63,14 +63,16 @@ def retire(engine: Engine, slot: str) -> str:
             strikes = 0
             # Whatever is in the way, this colour still has to be watched, drained and stopped.
             with contextlib.suppress(TrafficError):
-                move(engine, Move("rollback", slot, f"in the safety period: {problem}", retiring=slot), _OWNER)
+                switch(
+                    engine, SwitchRequest("rollback", slot, f"in the safety period: {problem}", retiring=slot), _OWNER
+                )
                 return f"rolled back to it: {problem}"
         machine.sleep(_POLL)
     while machine.connections(slot) and engine.since_switch() < settings.drain_seconds:
         if _is_live(engine, slot):
             return "it is live again"
         machine.sleep(_POLL)
-    operation = engine.begin(SILENT, _OWNER, wait=float("inf"))
+    operation = engine.begin(RETIRE, _OWNER, wait=float("inf"))
     try:
         if _is_live(engine, slot):
             return "it is live again"

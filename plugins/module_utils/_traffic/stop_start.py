@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 from .._host import durable
-from .engine import SILENT, Engine
-from .ledger import Owner, Place
+from .engine import RETIRE, Engine
 from .observe import SLOTS, live_slot
+from .operation_lock import Owner, SlotRelease
 
 #: What the maintenance file holds where stopping made it, and not a person: starting removes that one only.
 _OURS = b"stopped\n"
@@ -24,7 +24,7 @@ def stop(engine: Engine, owner: Owner, *, wait: float = 0.0) -> bool:
     :raises BusyError: it is still at work.
     """
     machine, file = engine.machine, engine.settings.maintenance_file
-    operation = engine.begin(SILENT, owner, wait=wait)
+    operation = engine.begin(RETIRE, owner, wait=wait)
     try:
         durable.make(engine.settings.state_dir)
         durable.write(engine.settings.stopped_file, "")
@@ -45,13 +45,13 @@ def start(engine: Engine, owner: Owner, *, wait: float = 0.0) -> str | None:
     :raises UnhealthyError: it does not become healthy; visitors see the maintenance page still.
     """
     machine, settings = engine.machine, engine.settings
-    operation = engine.begin(SILENT, owner, wait=wait)
+    operation = engine.begin(RETIRE, owner, wait=wait)
     try:
         live = live_slot(settings.base_dir)
         if live is not None:
             if not machine.running(live):
                 machine.start(live)
-            engine.wait_healthy(Place(live, engine.observe().slots[live].release), settings.healthy_passes)
+            engine.wait_healthy(SlotRelease(live, engine.observe().slots[live].release), settings.healthy_passes)
         settings.stopped_file.unlink(missing_ok=True)
         if settings.maintenance_file.exists() and settings.maintenance_file.read_bytes() == _OURS:
             settings.maintenance_file.unlink()

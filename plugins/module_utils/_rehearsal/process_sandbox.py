@@ -23,7 +23,7 @@ from .._traffic.services import tail, with_settings
 from .._traffic.settings import Settings
 from . import landlock
 from .databases import Server
-from .stages import write_env
+from .sandbox import write_env
 
 _STOP_SECONDS = 10
 _GUNICORN = ["-m", "gunicorn", "--config", "python:aapanel_runtime.gunicorn_config", "aapanel_runtime.wsgi:application"]

@@ -11,9 +11,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.journal import (
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.history import (
     RESULTS,
-    Journal,
+    History,
     bad_releases,
     kpis,
     textfile,
@@ -42,18 +42,18 @@ def record(generation: int = 1, result: str = "confirmed", kind: str = "deploy",
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.jsonl")
+def journal(tmp_path: Path) -> History:
+    return History(tmp_path / "journal.jsonl")
 
 
-def test_what_was_appended_is_read_in_order(journal: Journal) -> None:
+def test_what_was_appended_is_read_in_order(journal: History) -> None:
     assert journal.read() == []
     for generation in (1, 2, 3):
         journal.append(record(generation))
     assert journal.read() == [record(1), record(2), record(3)]
 
 
-def test_a_line_torn_anywhere_is_skipped_and_not_joined_with_the_next(journal: Journal) -> None:
+def test_a_line_torn_anywhere_is_skipped_and_not_joined_with_the_next(journal: History) -> None:
     journal.append(record(1))
     whole = journal.file.read_bytes()
     journal.append(record(2))
@@ -66,7 +66,7 @@ def test_a_line_torn_anywhere_is_skipped_and_not_joined_with_the_next(journal: J
 
 
 @pytest.mark.parametrize("line", ["[]", "1", "{}", '{"generation": 9}', "\x00" * 9, "half"])
-def test_a_line_that_is_no_record_is_skipped(journal: Journal, line: str) -> None:
+def test_a_line_that_is_no_record_is_skipped(journal: History, line: str) -> None:
     journal.append(record(1))
     with journal.file.open("a") as stream:
         stream.write(f"{line}\n")
@@ -76,26 +76,26 @@ def test_a_line_that_is_no_record_is_skipped(journal: Journal, line: str) -> Non
 
 @given(reason=st.text())
 def test_any_reason_stays_one_line(tmp_path_factory: pytest.TempPathFactory, reason: str) -> None:
-    journal = Journal(tmp_path_factory.mktemp("j") / "journal.jsonl")
+    journal = History(tmp_path_factory.mktemp("j") / "journal.jsonl")
     journal.append(record(1, reason=reason))
     journal.append(record(2))
     assert [line["reason"] for line in journal.read()] == [reason, ""]
 
 
 @pytest.mark.parametrize("reason", ["\u2028", "\x85", "Grüße", os.fsdecode(b"\xff broken argv")])
-def test_what_a_terminal_gave_stays_one_line(journal: Journal, reason: str) -> None:
+def test_what_a_terminal_gave_stays_one_line(journal: History, reason: str) -> None:
     journal.append(record(1, reason=reason))
     assert journal.read() == [record(1, reason=reason)]
 
 
-def test_a_short_write_is_gone_on_with(journal: Journal) -> None:
+def test_a_short_write_is_gone_on_with(journal: History) -> None:
     write = os.write
     with mock.patch("os.write", lambda descriptor, data: write(descriptor, data[:10])):
         journal.append(record(1))
     assert journal.read() == [record(1)]
 
 
-def test_others_may_read_it(journal: Journal) -> None:
+def test_others_may_read_it(journal: History) -> None:
     journal.append(record(1))
     assert journal.file.stat().st_mode & 0o777 == 0o644
 
@@ -177,7 +177,7 @@ def test_prometheus_reads_the_figures(records: list[dict[str, Any]]) -> None:
         assert families["aapanel_deploy_switch_seconds_last"].type == "gauge"
 
 
-def test_the_lines_are_json_for_others(journal: Journal) -> None:
+def test_the_lines_are_json_for_others(journal: History) -> None:
     journal.append(record(1, reason="Grüße"))
     line = journal.file.read_text()
     assert "Grüße" in line

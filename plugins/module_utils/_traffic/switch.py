@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import journal
+from . import history
 from .engine import UNCONFIRMED, Engine
 from .errors import RefusedError, UnhealthyError
-from .ledger import Operation, Owner, Place
 from .observe import SLOTS, Traffic, live_slot
+from .operation_lock import Operation, Owner, SlotRelease
 
 TARGETS = (*SLOTS, "inactive", "previous")
 
 
 @dataclass(frozen=True)
-class Move:
+class SwitchRequest:
     """What is wanted.
 
     :ivar kind: ``switch``, or ``rollback``, which marks the release that it leaves as bad.
@@ -39,7 +39,7 @@ class Move:
     retiring: str = ""
 
 
-def plan(engine: Engine, wanted: Move) -> tuple[Place, Place] | None:
+def plan(engine: Engine, wanted: SwitchRequest) -> tuple[SlotRelease, SlotRelease] | None:
     """Say from where to where, without doing it; None where that is live already.
 
     :raises RefusedError: the slot holds nothing that could serve, or a release marked bad.
@@ -49,11 +49,11 @@ def plan(engine: Engine, wanted: Move) -> tuple[Place, Place] | None:
     if slot == traffic.live:
         return None
     _refuse(engine, slot, traffic, force=wanted.force)
-    source = Place(traffic.live, traffic.slots[traffic.live].release) if traffic.live else Place()
-    return source, Place(slot, traffic.slots[slot].release)
+    source = SlotRelease(traffic.live, traffic.slots[traffic.live].release) if traffic.live else SlotRelease()
+    return source, SlotRelease(slot, traffic.slots[slot].release)
 
 
-def move(engine: Engine, wanted: Move, owner: Owner, *, wait: float = 10.0) -> Operation | None:
+def switch(engine: Engine, wanted: SwitchRequest, owner: Owner, *, wait: float = 10.0) -> Operation | None:
     """Switch; None where the target is live already.
 
     :param wait: seconds to wait for somebody else's operation.
@@ -69,13 +69,13 @@ def move(engine: Engine, wanted: Move, owner: Owner, *, wait: float = 10.0) -> O
             raise UnhealthyError(f"slot {pending.source.slot} does not start; traffic stays with {pending.target.slot}")
         return pending
     operation = engine.begin(wanted.kind, owner, wait=wait)
-    with engine.giving_up(operation):
+    with engine.abort_on_error(operation):
         planned = plan(engine, wanted)
         if planned is None:
             engine.end(operation)
             return None
         source, target = planned
-        operation = engine.ledger.update(operation, reason=wanted.reason, source=source, target=target)
+        operation = engine.operation_lock.update(operation, reason=wanted.reason, source=source, target=target)
         slot = str(target.slot)
         if slot != wanted.retiring:
             machine.retire(slot, wanted=False)
@@ -93,21 +93,21 @@ def confirm(engine: Engine) -> Operation:
 
     :raises RefusedError: none does.
     """
-    with engine.ledger.locked():
-        pending = engine.ledger.current()
+    with engine.operation_lock.locked():
+        pending = engine.operation_lock.current()
         if pending is None or pending.state != "verified":
             raise RefusedError("no switch waits for its confirmation; see `panelctl status`")
-        pending = engine.ledger.take_over(pending)
+        pending = engine.operation_lock.take_over(pending)
     return engine.confirm(pending)
 
 
 def _take_pending(engine: Engine, *, force: bool) -> Operation | None:
     """Take over a switch that nobody confirmed. To take back a rollback is to go to what was left as bad: by force."""
-    with engine.ledger.locked():
-        pending = engine.ledger.current()
+    with engine.operation_lock.locked():
+        pending = engine.operation_lock.current()
         if pending is None or pending.state not in UNCONFIRMED or pending.source.slot is None:
             return None
-        return engine.ledger.take_over(pending) if force or pending.kind != "rollback" else None
+        return engine.operation_lock.take_over(pending) if force or pending.kind != "rollback" else None
 
 
 def _resolve(target: str, traffic: Traffic) -> str:
@@ -129,8 +129,8 @@ def _refuse(engine: Engine, slot: str, traffic: Traffic, *, force: bool) -> None
         )
     if not (engine.settings.base_dir / "releases" / there.release / "release.json").is_file():
         raise RefusedError(f"release {there.release} of slot {slot} is gone: deploy it again")
-    records = engine.journal.read()
-    bad = journal.bad_releases(records).get(there.release)
+    records = engine.history.read()
+    bad = history.bad_releases(records).get(there.release)
     if bad and not force:
         raise RefusedError(f"release {there.release} in slot {slot} is marked bad ({bad}). Insist with --force.")
     tried = [record for record in records if record["target"].get("release") == there.release]

@@ -26,7 +26,7 @@ RESULTS = (CONFIRMED, FAILED, REVERTED, ABANDONED)
 _NEEDED = {"generation", "kind", "source", "target", "durations", "result", "reason", "ended", "ended_at"}
 
 
-class Journal:
+class History:
     """An append-only file. A line that a crash tore is skipped, and never joined with the next one."""
 
     def __init__(self, file: Path) -> None:

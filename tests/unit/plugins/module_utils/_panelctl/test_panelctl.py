@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-UTILS = Path(__file__).parents[4] / "plugins/module_utils"
+UTILS = Path(__file__).parents[5] / "plugins/module_utils"
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})

@@ -35,7 +35,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Place:
+class SlotRelease:
     """A slot and the release in it."""
 
     slot: str | None = None
@@ -57,8 +57,8 @@ class Operation:
     state: str
     state_since: float
     began: str
-    source: Place = Place()
-    target: Place = Place()
+    source: SlotRelease = SlotRelease()
+    target: SlotRelease = SlotRelease()
     durations: dict[str, float] = field(default_factory=dict)
     confirm_until: float | None = None
     reason: str = ""
@@ -70,7 +70,7 @@ class Operation:
         return f"{what} by {self.owner.name}, begun {self.began}, now {self.state}"
 
 
-class Ledger:
+class OperationLock:
     """The file that holds the operation at work. Every change of it is made under a short lock of the kernel's."""
 
     def __init__(self, folder: Path, machine: Machine) -> None:
@@ -88,8 +88,8 @@ class Ledger:
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))
             content["owner"] = Owner(**content["owner"])
-            content["source"] = Place(**content["source"])
-            content["target"] = Place(**content["target"])
+            content["source"] = SlotRelease(**content["source"])
+            content["target"] = SlotRelease(**content["target"])
             return Operation(**content)
         except FileNotFoundError:
             return None
@@ -127,7 +127,7 @@ class Ledger:
                 lease_until=machine.now() + lease,
                 state="locked",
                 state_since=machine.now(),
-                began=machine.today(),
+                began=machine.utc_timestamp(),
             )
             self._write(operation)
             return operation
