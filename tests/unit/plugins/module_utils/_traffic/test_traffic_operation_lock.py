@@ -232,7 +232,7 @@ def test_the_lock_is_not_inherited_by_what_is_started_under_it(tmp_path: Path) -
     with lock.locked():
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        with (tmp_path / ".lock").open() as lock:
+        with (tmp_path / ".lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         child.kill()
