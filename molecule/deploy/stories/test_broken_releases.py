@@ -80,7 +80,7 @@ def test_it_does_not_import(hosts: list[Host]) -> None:
     place = copy_release("unimportable", {"import_error": "a story of mine"})
     tried = refused(hosts, panel_source=str(place), app_healthy_timeout=300)
     assert "a story of mine" in tried.output
-    assert "it dies again and again" in tried.output
+    assert "it is in a crash loop" in tried.output
     assert tried.seconds < 300
     # Insisted on, it is still not given traffic.
     host = hosts[0]

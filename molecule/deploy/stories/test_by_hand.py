@@ -71,7 +71,7 @@ def test_a_switch_waits_for_its_confirmation(hosts: list[Host]) -> None:
         assert host.status()["live"] == other(live)
         assert 0 < host.status()["operation"]["confirm_within"] <= SECONDS["confirm"]
         last = settled(host, "reverted", kind="switch", within=SECONDS["confirm"] + SECONDS["settle"] + SLACK)
-        assert "nobody confirmed it" in last["reason"]
+        assert "not confirmed within" in last["reason"]
         assert host.status()["live"] == live
         host.panelctl("switch", "inactive", "--unconfirmed", "--force", "--reason", "for good")
         host.panelctl("confirm")

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What a person or a monitor wants to know."""
+"""The status of the panel, for `panelctl status` and monitoring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .probe import Answer
 
 
 def describe(engine: Engine, operations: int = 5) -> dict[str, Any]:
-    """Return what is observed and what was written down, as plain data.
+    """Return the observed and the recorded state as plain data.
 
     :param operations: how many of the last operations to include.
     """
@@ -26,9 +26,9 @@ def describe(engine: Engine, operations: int = 5) -> dict[str, Any]:
     edge = engine.edge()
     slots: dict[str, Any] = {}
     for name, slot in traffic.slots.items():
-        # Counted before we ask, because we are a client too.
+        # Counted before the health check, which opens a connection too.
         connections = engine.machine.connections(name) if slot.listening else 0
-        ready = engine.machine.ready(name) if slot.listening else Answer(0, text="it does not listen")
+        ready = engine.machine.ready(name) if slot.listening else Answer(0, text="the slot does not listen")
         up = engine.machine.uptime(name) if slot.listening else None
         slots[name] = {
             "release": slot.release,
@@ -60,9 +60,9 @@ def describe(engine: Engine, operations: int = 5) -> dict[str, Any]:
 def _operation(engine: Engine, operation: Operation | None) -> dict[str, Any] | None:
     if operation is None:
         return None
-    left = None
+    remaining = None
     if operation.state == "verified" and operation.confirm_until is not None:
-        left = round(max(operation.confirm_until - engine.machine.now(), 0.0), 1)
+        remaining = round(max(operation.confirm_until - engine.machine.now(), 0.0), 1)
     return {
         "kind": operation.kind,
         "generation": operation.generation,
@@ -72,5 +72,5 @@ def _operation(engine: Engine, operation: Operation | None) -> dict[str, Any] | 
         "source": operation.source.release,
         "target": operation.target.release,
         "stale": engine.stale(operation),
-        "confirm_within": left,
+        "confirm_within": remaining,
     }

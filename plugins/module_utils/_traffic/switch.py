@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Switches without a deploy, by a person or by the host itself: what a slot holds already becomes live."""
+"""Switches and rollbacks without a deploy: make the release live that a slot already holds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TARGETS = (*SLOTS, "inactive", "previous")
 
 @dataclass(frozen=True)
 class SwitchRequest:
-    """What is wanted.
+    """A request to switch.
 
     :ivar kind: ``switch``, or ``rollback``, which marks the release that it leaves as bad.
     :ivar target: ``blue``, ``green``, ``inactive`` or ``previous``.
-    :ivar reason: for the journal.
-    :ivar force: even to a release that is marked bad.
-    :ivar confirm: False leaves the switch waiting for a confirmation, for `confirm_seconds`.
-    :ivar retiring: the slot whose retirement is the caller itself.
+    :ivar reason: for the history.
+    :ivar force: switch even to a release that is marked bad.
+    :ivar confirm: False leaves the switch unconfirmed; it is reverted after `confirm_seconds`.
+    :ivar retiring: the slot whose retirement makes this request, and so must not be cancelled.
     """
 
     kind: str = "switch"
@@ -39,61 +39,61 @@ class SwitchRequest:
     retiring: str = ""
 
 
-def plan(engine: Engine, wanted: SwitchRequest) -> tuple[SlotRelease, SlotRelease] | None:
-    """Say from where to where, without doing it; None where that is live already.
+def plan(engine: Engine, request: SwitchRequest) -> tuple[SlotRelease, SlotRelease] | None:
+    """Return source and target of a switch without doing it; None if the target is already live.
 
-    :raises RefusedError: the slot holds nothing that could serve, or a release marked bad.
+    :raises RefusedError: the target slot cannot be started, or its release is marked bad.
     """
     traffic = engine.observe()
-    slot = _resolve(wanted.target, traffic)
+    slot = _resolve(request.target, traffic)
     if slot == traffic.live:
         return None
-    _refuse(engine, slot, traffic, force=wanted.force)
+    _refuse(engine, slot, traffic, force=request.force)
     source = SlotRelease(traffic.live, traffic.slots[traffic.live].release) if traffic.live else SlotRelease()
     return source, SlotRelease(slot, traffic.slots[slot].release)
 
 
-def switch(engine: Engine, wanted: SwitchRequest, owner: Owner, *, wait: float = 10.0) -> Operation | None:
-    """Switch; None where the target is live already.
+def switch(engine: Engine, request: SwitchRequest, owner: Owner, *, wait: float = 10.0) -> Operation | None:
+    """Switch to another slot; return None if it is already live.
 
-    :param wait: seconds to wait for somebody else's operation.
-    :raises BusyError: somebody else is at work, and alive.
+    :param wait: seconds to wait for another operation.
+    :raises BusyError: another operation is in progress.
     :raises RefusedError: see `plan`.
-    :raises UnhealthyError: the target is not healthy, or not so through nginx; traffic is where it was.
+    :raises UnhealthyError: the target is unhealthy, directly or through nginx; the live slot is the same as before.
     """
     machine = engine.machine
-    if wanted.kind == "rollback" and (pending := _take_pending(engine, force=wanted.force)):
-        # Whoever rolls back now wants to be rid of the switch that waits for its confirmation.
-        engine.revert(pending, wanted.reason or f"rolled back by {owner.name}")
+    if request.kind == "rollback" and (pending := _take_pending(engine, force=request.force)):
+        # A rollback reverts the switch that still waits for its confirmation.
+        engine.revert(pending, request.reason or f"rolled back by {owner.name}")
         if live_slot(engine.settings.base_dir) != pending.source.slot:
             raise UnhealthyError(f"slot {pending.source.slot} does not start; traffic stays with {pending.target.slot}")
         return pending
-    operation = engine.begin(wanted.kind, owner, wait=wait)
+    operation = engine.begin(request.kind, owner, wait=wait)
     with engine.abort_on_error(operation):
-        planned = plan(engine, wanted)
+        planned = plan(engine, request)
         if planned is None:
             engine.end(operation)
             return None
         source, target = planned
-        operation = engine.operation_lock.update(operation, reason=wanted.reason, source=source, target=target)
+        operation = engine.operation_lock.update(operation, reason=request.reason, source=source, target=target)
         slot = str(target.slot)
-        if slot != wanted.retiring:
-            machine.retire(slot, wanted=False)
+        if slot != request.retiring:
+            machine.retire(slot, on=False)
         if not machine.running(slot):
             machine.start(slot)
-        operation = engine.done(operation, "started")
-        engine.wait_healthy(target, 1 if wanted.kind == "rollback" else engine.settings.healthy_passes)
-        operation = engine.done(operation, "healthy")
+        operation = engine.record_step(operation, "started")
+        engine.wait_healthy(target, 1 if request.kind == "rollback" else engine.settings.healthy_passes)
+        operation = engine.record_step(operation, "healthy")
     operation = engine.switch(operation)
-    return engine.confirm(operation) if wanted.confirm else operation
+    return engine.confirm(operation) if request.confirm else operation
 
 
 def confirm(engine: Engine) -> Operation:
-    """Keep a switch that waits for its confirmation.
+    """Confirm the switch that waits for its confirmation.
 
-    :raises RefusedError: none does.
+    :raises RefusedError: no switch waits.
     """
-    with engine.operation_lock.locked():
+    with engine.operation_lock.exclusive():
         pending = engine.operation_lock.current()
         if pending is None or pending.state != "verified":
             raise RefusedError("no switch waits for its confirmation; see `panelctl status`")
@@ -102,8 +102,11 @@ def confirm(engine: Engine) -> Operation:
 
 
 def _take_pending(engine: Engine, *, force: bool) -> Operation | None:
-    """Take over a switch that nobody confirmed. To take back a rollback is to go to what was left as bad: by force."""
-    with engine.operation_lock.locked():
+    """Take over an unconfirmed switch, if there is one.
+
+    :param force: even if it is a rollback; reverting that returns to the release that it marked bad.
+    """
+    with engine.operation_lock.exclusive():
         pending = engine.operation_lock.current()
         if pending is None or pending.state not in UNCONFIRMED or pending.source.slot is None:
             return None
@@ -112,31 +115,33 @@ def _take_pending(engine: Engine, *, force: bool) -> Operation | None:
 
 def _resolve(target: str, traffic: Traffic) -> str:
     if target not in TARGETS:
-        raise RefusedError(f"the target is {target!r}: say {', '.join(TARGETS)}")
+        raise RefusedError(f"unknown target {target!r}; valid targets: {', '.join(TARGETS)}")
     return target if target in SLOTS else traffic.idle
 
 
 def _refuse(engine: Engine, slot: str, traffic: Traffic, *, force: bool) -> None:
     if not engine.settings.two_colours:
-        raise RefusedError("this host has one slot: there is nothing to switch to; deploy the release that you want")
-    there = traffic.slots[slot]
-    if there.release is None:
-        raise RefusedError(f"slot {slot} never had a release: there is nothing to switch to")
-    if not there.whole:
+        raise RefusedError("this host has one slot, so it cannot switch; deploy the release that you want")
+    target = traffic.slots[slot]
+    if target.release is None:
+        raise RefusedError(f"slot {slot} never had a release; deploy one first")
+    if not target.startable:
         raise RefusedError(
-            f"slot {slot} holds release {there.release}, but the settings of {there.settings_release}: a deploy died "
-            "there. Deploy the release that you want."
+            f"slot {slot} holds release {target.release}, but the settings of {target.settings_release}: its deploy "
+            "was interrupted. Deploy the release that you want."
         )
-    if not (engine.settings.base_dir / "releases" / there.release / "release.json").is_file():
-        raise RefusedError(f"release {there.release} of slot {slot} is gone: deploy it again")
+    if not (engine.settings.base_dir / "releases" / target.release / "release.json").is_file():
+        raise RefusedError(f"release {target.release} of slot {slot} was removed; deploy it again")
     records = engine.history.read()
-    bad = history.bad_releases(records).get(there.release)
+    bad = history.bad_releases(records).get(target.release)
     if bad and not force:
-        raise RefusedError(f"release {there.release} in slot {slot} is marked bad ({bad}). Insist with --force.")
-    tried = [record for record in records if record["target"].get("release") == there.release]
-    if tried and not force and not any("healthy" in record["durations"] for record in tried):
-        # Its deploy died on the way; its database may not be migrated, which its health need not show.
         raise RefusedError(
-            f"release {there.release} in slot {slot} was never healthy: its deploy ended as {tried[-1]['result']} "
-            f"({tried[-1]['reason']}). Deploy it again, or insist with --force."
+            f"release {target.release} in slot {slot} is marked bad ({bad}). Use --force to switch anyway."
+        )
+    tried = [record for record in records if record["target"].get("release") == target.release]
+    if tried and not force and not any("healthy" in record["durations"] for record in tried):
+        # Its deploy was interrupted. The database may not be migrated, which the health check need not notice.
+        raise RefusedError(
+            f"release {target.release} in slot {slot} was never healthy: its deploy ended as {tried[-1]['result']} "
+            f"({tried[-1]['reason']}). Deploy it again, or use --force to switch anyway."
         )

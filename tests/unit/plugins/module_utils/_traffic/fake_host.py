@@ -367,9 +367,9 @@ class Process:
         with self.around():
             self.world.watched = on
 
-    def retire(self, slot: str, wanted: bool) -> None:
+    def retire(self, slot: str, on: bool) -> None:
         with self.around():
-            (self.world.retiring.add if wanted else self.world.retiring.discard)(slot)
+            (self.world.retiring.add if on else self.world.retiring.discard)(slot)
 
     def ready(self, slot: str) -> Answer:
         with self.around():

@@ -51,7 +51,7 @@ def test_an_empty_host_has_nothing_live_and_starts_with_blue(tmp_path: Path) -> 
     assert traffic.live is None
     assert traffic.idle == "blue"
     assert traffic.slots["blue"] == Slot(None, None, fingerprint=None, address=None, listening=False)
-    assert not traffic.slots["blue"].whole
+    assert not traffic.slots["blue"].startable
 
 
 def test_the_link_says_which_slot_is_live(host: Path, listener: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_link_says_which_slot_is_live(host: Path, listener: Path) -> None:
     traffic = observe(host, host / "etc")
     assert (traffic.live, traffic.idle) == ("blue", "green")
     assert traffic.slots["blue"] == Slot("1.0-abc", "1.0-abc", PRINT, ("127.0.0.1", 1), listening=True)
-    assert traffic.slots["blue"].whole
+    assert traffic.slots["blue"].startable
     assert traffic.slots["green"].listening is False
 
 
@@ -114,9 +114,9 @@ def test_a_slot_between_two_releases_is_not_whole(host: Path, listener: Path) ->
     link.unlink()
     link.symlink_to("../../releases/1.2-fed")
     slot = read_slot(host / "slots/green", host / "etc/green.env")
-    assert (slot.release, slot.settings_release, slot.whole) == ("1.2-fed", "1.1-def", False)
+    assert (slot.release, slot.settings_release, slot.startable) == ("1.2-fed", "1.1-def", False)
     (host / "etc/green.env").unlink()
-    assert not read_slot(host / "slots/green", host / "etc/green.env").whole
+    assert not read_slot(host / "slots/green", host / "etc/green.env").startable
 
 
 @pytest.mark.parametrize("port", ["", "x", "-1"])

@@ -83,7 +83,7 @@ def test_whoever_was_taken_over_finds_out_at_its_next_step(world: World) -> None
     assert taken.token != begun.token
     entered = []
     for attempt in (lambda: first.end(begun), lambda: first.update(begun, state="x"), lambda: first.take_over(begun)):
-        with pytest.raises(LostError, match="not ours any more"):
+        with pytest.raises(LostError, match="was settled"):
             attempt()
     with pytest.raises(LostError), first.holding(begun):
         entered.append(1)
@@ -104,14 +104,14 @@ def test_one_token_in_two_processes_belongs_to_the_later_one(world: World) -> No
 def test_a_process_of_this_boot_is_alive_until_it_ends(world: World) -> None:
     lock = lock_of(world)
     begun = lock.begin("switch", CONTROLLER, 1, 0.0)
-    assert lock.alive(begun)
+    assert lock.is_alive(begun)
     started = world.pids.pop(begun.pid)
-    assert not lock.alive(begun), "it ended"
+    assert not lock.is_alive(begun), "it ended"
     world.pids[begun.pid] = started + 1
-    assert not lock.alive(begun), "another one has its pid"
+    assert not lock.is_alive(begun), "another one has its pid"
     world.pids[begun.pid] = started
     world.boots += 1
-    assert not lock.alive(begun), "it is of another boot"
+    assert not lock.is_alive(begun), "it is of another boot"
 
 
 def test_a_lease_outlives_its_process_and_ends_with_the_boot(world: World) -> None:
@@ -119,12 +119,12 @@ def test_a_lease_outlives_its_process_and_ends_with_the_boot(world: World) -> No
     begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
     world.pids.clear()
     world.clock += 59.0
-    assert lock.alive(begun)
+    assert lock.is_alive(begun)
     world.clock += 1.0
-    assert not lock.alive(begun)
+    assert not lock.is_alive(begun)
     world.clock -= 60.0
     world.boots += 1
-    assert not lock.alive(begun)
+    assert not lock.is_alive(begun)
 
 
 def test_a_build_keeps_its_deploy_alive_and_no_other_state(world: World) -> None:
@@ -132,8 +132,8 @@ def test_a_build_keeps_its_deploy_alive_and_no_other_state(world: World) -> None
     begun = lock.begin("deploy", CONTROLLER, 1, 0.0)
     world.pids.clear()
     world.building = True
-    assert not lock.alive(begun)
-    assert lock.alive(dataclasses.replace(begun, state="building"))
+    assert not lock.is_alive(begun)
+    assert lock.is_alive(dataclasses.replace(begun, state="building"))
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
@@ -142,8 +142,8 @@ def test_the_wall_clock_decides_nothing(tmp_path: Path, jump: float) -> None:
     begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
     gone = lock.update(begun, pid=0, pid_started=1)
     with mock.patch("time.time", return_value=jump), mock.patch("time.time_ns", return_value=int(jump * 1e9)):
-        assert lock.alive(gone)
-        assert not lock.alive(dataclasses.replace(gone, lease_until=lock._machine.now() - 0.1))
+        assert lock.is_alive(gone)
+        assert not lock.is_alive(dataclasses.replace(gone, lease_until=lock._machine.now() - 0.1))
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', "{}", '{"owner": 1}', "\x00\x00\x00", "\udcff"])
@@ -218,18 +218,18 @@ def test_a_killed_process_frees_the_lock_of_the_kernels_and_counts_as_dead(tmp_p
     lock = real(tmp_path)
     present = lock.current()
     assert present is not None
-    assert lock.alive(present)
+    assert lock.is_alive(present)
     with (tmp_path / ".lock").open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.kill(present.pid, signal.SIGKILL)
     holder.join(10)
-    assert not lock.alive(present)
+    assert not lock.is_alive(present)
     lock.end(lock.take_over(present))
 
 
 def test_the_lock_is_not_inherited_by_what_is_started_under_it(tmp_path: Path) -> None:
     lock = real(tmp_path)
-    with lock.locked():
+    with lock.exclusive():
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
         with (tmp_path / ".lock").open() as file:
