@@ -79,7 +79,7 @@ build: $(VENV)/.controller ## Build the collection's archive
 	@ansible-galaxy collection build --force
 
 .PHONY: docs
-docs: $(VENV)/.controller ## Write the tables of docs/inventory.md anew
+docs: $(VENV)/.controller ## Write the tables of docs/inventory.md and docs/panelctl.md
 	@$(VENV)/bin/python scripts/docs
 
 .PHONY: lock

@@ -104,7 +104,7 @@ def test_a_store_that_is_down_keeps_nobody_from_backing_up(server: Host) -> None
     """The backup is good, and sending it fails where somebody looks; the next one brings both."""
     name = str(server.back_up("databases")["name"])
     wait_until(lambda: server.unit(PUSH, "ActiveState") == "failed", 300.0, "a push that fails")
-    server.panelctl("remote", status=1)
+    server.panelctl("remote", status=3)
     STORE.run("systemctl", "start", "ssh")
     assert sent(server) > name
     assert is_kept(server, name)

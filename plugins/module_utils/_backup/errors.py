@@ -6,12 +6,26 @@
 
 from __future__ import annotations
 
+from .._host import exit_codes
+
 
 class BackupError(Exception):
     """Anything the operator can act on; the module turns it into fail_json, panelctl into a line on stderr."""
 
-    #: panelctl's exit status.
-    status = 1
+    #: Exit code of panelctl.
+    status = exit_codes.FAILED
+
+
+class UsageError(BackupError):
+    """The arguments of a command do not fit together."""
+
+    status = exit_codes.USAGE
+
+
+class NotConfirmedError(BackupError):
+    """A question was not answered with yes."""
+
+    status = exit_codes.REFUSED
 
 
 class AbsentError(BackupError):
@@ -21,7 +35,7 @@ class AbsentError(BackupError):
 class NotAuthenticError(BackupError):
     """Something is not what the holder of a key made, or is not where or when it belongs."""
 
-    status = 4
+    status = exit_codes.REFUSED
 
 
 class AlteredError(NotAuthenticError):
@@ -35,4 +49,4 @@ class UnhealthyError(BackupError):
 class BusyError(BackupError):
     """Another backup, restore or prune is at work."""
 
-    status = 5
+    status = exit_codes.BUSY

@@ -13,15 +13,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from ..._host import exit_codes
+from ..._host.command_line import NON_INTERACTIVE
 from ..actions import extract
-from ..errors import BackupError
+from ..errors import BackupError, NotConfirmedError, UsageError
 from ..service.backups import Backups
 from ..storage.store import State
 from . import render
 from .render import Screen
-
-OK, FAILED = 0, 1
-PARTIAL, NOT_AUTHENTIC = 3, 4
 
 
 def _create(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -29,7 +28,7 @@ def _create(backups: Backups, options: argparse.Namespace, screen: Screen) -> in
     told: dict[str, Any] = {"result": "partial" if summary.partial else "created", **asdict(summary)}
     lines = [f"{summary.name}: {summary.members} member{'s' * (summary.members != 1)}, {render.size(summary.size)}"]
     lines += render.warnings(summary.warnings)
-    worst = PARTIAL if summary.partial else OK
+    worst = exit_codes.UNHEALTHY if summary.partial else exit_codes.SUCCESS
     if options.prune:
         try:
             told["removed"] = backups.prune().remove
@@ -45,13 +44,15 @@ def _create(backups: Backups, options: argparse.Namespace, screen: Screen) -> in
 def _list(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
     found = backups.all()
     screen.show([render.plain(backup) for backup in found], [render.line(b) for b in found] or ["there are none"])
-    return OK if all(backup.state in (State.GOOD, State.OLD) for backup in found) else NOT_AUTHENTIC
+    return (
+        exit_codes.SUCCESS if all(backup.state in (State.GOOD, State.OLD) for backup in found) else exit_codes.REFUSED
+    )
 
 
 def _status(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
     found = backups.status()
     screen.show(asdict(found), render.status(found))
-    return FAILED if found.problems else OK
+    return exit_codes.UNHEALTHY if found.problems else exit_codes.SUCCESS
 
 
 def _verify(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -61,7 +62,7 @@ def _verify(backups: Backups, options: argparse.Namespace, screen: Screen) -> in
     lines = [f"{verdict.name}: {verdict.problem or 'good'}" for verdict in found]
     lines += [f"{backup.name}: left out; it is {backup.problem}" for backup in old]
     screen.show(results, lines or ["there are none"])
-    return max((verdict.status for verdict in found), default=OK)
+    return max((verdict.status for verdict in found), default=exit_codes.SUCCESS)
 
 
 def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -75,44 +76,44 @@ def _restore(backups: Backups, options: argparse.Namespace, screen: Screen) -> i
     # Of one that is named there is all to know; of several, which one each source came from.
     told = asdict(next(iter(found.values()), done) if options.name else done)
     screen.show({"result": "restored", "to": str(options.to), **told}, [*lines, *render.warnings(done.warnings)])
-    return PARTIAL if done.partial else OK
+    return exit_codes.UNHEALTHY if done.partial else exit_codes.SUCCESS
 
 
 def _restore_in_place(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     if options.unproven:
-        raise BackupError("nothing proves what an archive of the first format is: restore it with --to, and look at it")
+        raise UsageError("nothing proves what an archive of the first format is: restore it with --to, and look at it")
     wanted = backups.plan(options.name, options.only)
     sources = "; ".join(f"{', '.join(origin.name for origin in group)} from {name}" for name, group in wanted.items())
     if not options.yes and not screen.ask(f"This stops the panel and replaces its {sources}. Go on?"):
-        raise BackupError(f"nothing was done: this would replace {sources}. Say --yes where nobody can be asked.")
+        raise NotConfirmedError(f"not confirmed: this would replace {sources}. {NON_INTERACTIVE}")
     done = backups.restore(wanted, snapshot=not options.no_snapshot)
     lines = [f"{source} is what {name} has" for source, name in done.sources.items()]
     if done.snapshot:
         lines.append(f"what there was before is {done.snapshot}")
     screen.show({"result": "restored", **asdict(done)}, [*lines, *render.warnings(done.warnings)])
-    return PARTIAL if done.partial else OK
+    return exit_codes.UNHEALTHY if done.partial else exit_codes.SUCCESS
 
 
 def _restore_unproven(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     if not options.name:
-        raise BackupError("say which: --unproven wants the name of an archive of the first format")
+        raise UsageError("say which: --unproven wants the name of an archive of the first format")
     with extract.unproven(backups.store, options.name) as archive:
         extract.extract_unproven(archive, options.to, extract.Limits.of(archive, options.to.parent))
     lines = [f"{options.name} is in {options.to}; nothing proves what it is: look at it before anybody uses it"]
     screen.show({"result": "restored", "to": str(options.to), "name": options.name, "proven": False}, lines)
-    return OK
+    return exit_codes.SUCCESS
 
 
 def _settle(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
     done = backups.settle()
     screen.show({"result": "settled" if done else "unchanged", "done": done}, [done or "there is nothing to settle"])
-    return OK
+    return exit_codes.SUCCESS
 
 
 def _drill(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
     report = backups.drill()
     screen.show({**asdict(report), "result": report.result}, render.drill(report))
-    return FAILED if report.problem else OK
+    return exit_codes.FAILED if report.problem else exit_codes.SUCCESS
 
 
 def _prune(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -122,16 +123,16 @@ def _prune(backups: Backups, options: argparse.Namespace, screen: Screen) -> int
         *(f"{name}  stays: {', '.join(reasons)}" for name, reasons in decision.keep.items()),
     ]
     screen.show({"removed": decision.remove, "kept": decision.keep, "dry_run": options.dry_run}, lines)
-    return OK
+    return exit_codes.SUCCESS
 
 
 def _remove(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     found = backups.removable(options.name)
     if not options.yes and not screen.ask(f"{render.line(found)}\nThis removes it for ever. Go on?"):
-        raise BackupError(f"nothing was done: this would remove {found.name}. Say --yes where nobody can be asked.")
+        raise NotConfirmedError(f"not confirmed: this would remove {found.name}. {NON_INTERACTIVE}")
     told = {"result": "removed", **render.plain(backups.remove(found.name))}
     screen.show(told, [f"{found.name}  removed"])
-    return OK
+    return exit_codes.SUCCESS
 
 
 def _pin(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -139,14 +140,14 @@ def _pin(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     changed = backups.pin(options.name, stays=stays)
     word = "stays, whatever its age" if stays else "goes with the others of its age"
     screen.show({"result": "changed" if changed else "unchanged", "name": options.name}, [f"{options.name} {word}"])
-    return OK
+    return exit_codes.SUCCESS
 
 
 def _rotate(backups: Backups, _options: argparse.Namespace, screen: Screen) -> int:
     keys, file = backups.rotate(), backups.settings.paths.keyring
     lines = [f"{keys.signer} signs from now on; {file} has {len(keys.masters)} keys: keep a copy of it elsewhere"]
     screen.show({"result": "rotated", "signer": keys.signer, "keys": sorted(keys.masters)}, lines)
-    return OK
+    return exit_codes.SUCCESS
 
 
 Command = Callable[[Backups, argparse.Namespace, Screen], int]

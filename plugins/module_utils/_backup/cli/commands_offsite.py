@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackupError
+from ..._host import exit_codes
+from ..errors import BackupError, UsageError
 from ..offsite import fetch, upload
 from ..offsite.fetch import NEWEST, Fetched, Wish
 from ..offsite.remote import Remote
@@ -59,7 +60,8 @@ def _compare(backups: Backups, _options: argparse.Namespace, screen: Screen) -> 
     lines = [f"{one.name}  there: {one.there or 'no'}  here: {one.here or 'no'}" for one in found]
     screen.show([asdict(one) for one in found], lines or ["there are none"])
     signed = [state.value for state in SIGNED]
-    return 1 if any(one.here in signed and one.there != "whole" for one in found) else 0
+    lacking = any(one.here in signed and one.there != "whole" for one in found)
+    return exit_codes.UNHEALTHY if lacking else exit_codes.SUCCESS
 
 
 def _fetch(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
@@ -72,7 +74,7 @@ def _fetch(backups: Backups, options: argparse.Namespace, screen: Screen) -> int
 
 def _adopt(backups: Backups, options: argparse.Namespace, screen: Screen) -> int:
     if options.all == bool(options.names):
-        raise BackupError("say which: names, or --all")
+        raise UsageError("say which: names, or --all")
     return _fetched(fetch.adopt(backups.store, options.names, wait=options.wait), screen)
 
 
@@ -103,4 +105,4 @@ def _problems(problems: Sequence[Problem]) -> list[str]:
 
 
 def _status(problems: Sequence[Problem]) -> int:
-    return max((problem.status for problem in problems), default=0)
+    return max((problem.status for problem in problems), default=exit_codes.SUCCESS)

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..._host import command_line, exit_codes
 from ..archive import names
 from ..errors import BackupError
 from ..service.backups import Backups
@@ -20,9 +21,6 @@ from ..service.settings import load
 from . import commands, commands_offsite
 from .render import Screen
 
-_EPILOG = """\
-exit status: 0 done; 1 it failed; 2 wrong usage; 3 done, but something is missing (the warnings say what); 4 something
-is not what was signed; 5 another backup, restore or prune is at work."""
 _NEWEST = "the newest one"
 
 
@@ -30,9 +28,9 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     :param config: path of the settings of this host.
-    :returns: the exit status.
+    :returns: the exit code, see `exit_codes`.
     """
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     screen = Screen(json=options.json)
     # As Ctrl-C: whatever is at work puts things back before it ends.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -43,24 +41,15 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
     except BackupError as error:
         return screen.failed(str(error), error.status)
     except OSError as error:
-        return screen.failed(f"{error.filename or 'the host'}: {error.strerror or error}", commands.FAILED)
+        return screen.failed(f"{error.filename or 'the host'}: {error.strerror or error}", exit_codes.FAILED)
     except KeyboardInterrupt:
-        return screen.failed("interrupted; what there was before is untouched", commands.FAILED)
+        return screen.failed("interrupted; what there was before is untouched", exit_codes.FAILED)
 
 
-def words() -> list[str]:
-    """Return the words of all commands, for the completion."""
-    found = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    options = {word for command in found.choices.values() for word in command._option_string_actions}
-    return [*found.choices, *sorted(options)]
-
-
-def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--json", action="store_true", help="print JSON")
-    waiting = argparse.ArgumentParser(add_help=False)
-    waiting.add_argument("--wait", type=float, default=10.0, metavar="S", help="seconds to wait for others (10)")
-    parser = argparse.ArgumentParser(prog="panelctl backup", description=__doc__, epilog=_EPILOG)
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of panelctl backup."""
+    shared, waiting = command_line.json_option(), command_line.wait_option()
+    parser = argparse.ArgumentParser(prog="panelctl backup", description=__doc__, epilog=command_line.EPILOG)
     found = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     create = found.add_parser("create", parents=[shared, waiting], help="make a backup")
     create.add_argument("set", nargs="?", default=names.FULL, help=f"which set of sources ({names.FULL}: all of them)")
@@ -72,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--all", action="store_true", help="of all backups")
     _add_restore(found, [shared, waiting])
     found.add_parser("drill", parents=[shared, waiting], help="restore the newest ones beside the panel, and prove it")
-    found.add_parser("settle", parents=[shared, waiting], help="put the present back where a restore died")
+    found.add_parser("settle", parents=[shared, waiting], help="roll back an interrupted restore")
     prune = found.add_parser("prune", parents=[shared, waiting], help="remove those that retention does not keep")
     prune.add_argument("--dry-run", action="store_true", help="only say which")
     remove = found.add_parser(

@@ -48,7 +48,7 @@ WRITES = ("write", "pwrite")
 _MAKES = os.O_CREAT | os.O_TRUNC
 _PLAIN_FDOPEN = os.fdopen
 # They run hundreds of commands, and half of the time of each would be this.
-_PARSER = functools.cache(main._parser)
+_PARSER = functools.cache(main.build_parser)
 RULES = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
 
 
@@ -347,7 +347,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _main(config: Path, arguments: Sequence[str]) -> int:
     # How a run went is written down beside all this, and whether that works is nothing to it.
-    with mock.patch.object(main, "_parser", _PARSER), mock.patch.multiple(Runs, note=_nothing, export=_nothing):
+    with mock.patch.object(main, "build_parser", _PARSER), mock.patch.multiple(Runs, note=_nothing, export=_nothing):
         return main.main(str(config), arguments)
 
 

@@ -196,9 +196,9 @@ def test_the_present_is_replaced_only_where_somebody_says_so(with_backup):
     host, _ = with_backup
     (host / "data" / "file").write_text("later\n")
     for arguments in ([], ["--json"]):
-        said = panelctl(host, "restore", *arguments, status=1)
-        assert "Say --yes" in (said["error"] if arguments else said)
-    for answer, status in (("no", 1), ("", 1), ("yes", 0)):
+        said = panelctl(host, "restore", *arguments, status=4)
+        assert "Pass --yes" in (said["error"] if arguments else said)
+    for answer, status in (("no", 4), ("", 4), ("yes", 0)):
         assert (host / "data" / "file").read_text() == "later\n"
         done, seen = watched(host, "restore", answer=answer)
         assert "replaces its data, panel from backup_" in seen
@@ -219,7 +219,7 @@ def test_a_drill_ends_with_one_where_it_did_not_pass(with_backup):
     settings = json.loads((host / "settings.json").read_text())
     (host / "settings.json").write_text(json.dumps({**settings, "limits": {"rto_max": 0}}))
     assert panelctl(host, "drill", "--json", status=1)["result"] == "failed"
-    assert "the last `drill` failed: RTO is" in panelctl(host, "status", status=1)
+    assert "the last `drill` failed: RTO is" in panelctl(host, "status", status=3)
 
 
 def test_what_comes_back_from_a_partial_backup_is_partial(with_backup):
@@ -250,7 +250,7 @@ def test_one_of_the_first_format_is_known_as_such(host):
     to = str(host / "restored")
     for arguments in (["--to", to], ["--yes"]):
         assert f"restore {old} --to FOLDER --unproven" in panelctl(host, "restore", old, *arguments, status=1)
-    assert "say which" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
+    assert "say which" in panelctl(host, "restore", "--to", to, "--unproven", status=2)
     panelctl(host, "restore", old, "--to", to, "--unproven")
     assert (host / "restored" / "file").read_text() == "content\n"
 
