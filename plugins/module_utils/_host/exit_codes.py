@@ -15,7 +15,7 @@ SUCCESS, FAILED, USAGE, UNHEALTHY, REFUSED, BUSY = range(6)
 
 
 class Meaning(NamedTuple):
-    """What an exit code means.
+    """The meaning of an exit code.
 
     :param result: the value of ``result`` in the JSON of a command that ended with an error of this kind.
     :param text: for people.

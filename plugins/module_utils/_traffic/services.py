@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What a slot runs under: systemd, or supervisord where there is none."""
+"""The services of the slots: systemd units, or one program under supervisord."""
 
 from __future__ import annotations
 

@@ -344,7 +344,7 @@ def test_wrong_settings_say_what_and_where(host):
     good = json.loads(file.read_text())
     for change, word in [
         ({"folder": "relative"}, "absolute path"),
-        ({"folders": "/x"}, "folders, which nobody knows"),
+        ({"folders": "/x"}, "unknown key folders"),
         ({"sources": [{"kind": "tape", "name": "x"}]}, "source 1: kind is 'tape'"),
         ({"sources": [{"kind": "files", "name": "x"}]}, "path"),
         ({"sources": good["sources"] * 2}, "two sources are called data, panel"),

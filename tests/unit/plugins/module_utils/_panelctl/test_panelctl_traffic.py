@@ -63,9 +63,9 @@ def test_what_cannot_be_has_its_own_status(arguments, status, words, host):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "site.yml writes it"),
-        ("{", "is no JSON"),
-        ('{"colour": 1}', "colour, which nobody knows"),
+        (None, "run site.yml to create it"),
+        ("{", "is not JSON"),
+        ('{"colour": 1}', "unknown key colour"),
         ("{}", "base_dir"),
     ],
 )

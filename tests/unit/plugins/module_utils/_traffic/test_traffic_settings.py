@@ -61,7 +61,7 @@ def test_the_places_that_follow_from_the_folders() -> None:
 
 
 def test_a_key_that_nobody_knows_is_named() -> None:
-    with pytest.raises(TrafficError, match=r"it has drain_secs, which nobody knows; known are .*drain_seconds"):
+    with pytest.raises(TrafficError, match=r"it: unknown key drain_secs; valid keys: .*drain_seconds"):
         build({**FOLDERS, "drain_secs": 1}, "it")
 
 
@@ -76,16 +76,16 @@ def test_a_missing_folder_is_named() -> None:
         ("two_colours", "maybe", "true or false"),
         ("drain_seconds", "soon", "a number"),
         ("http_port", None, "a whole number"),
-        ("verify_paths", "/login", "a list of texts"),
-        ("verify_paths", [1], "a list of texts"),
-        ("domain", 5, "a text"),
+        ("verify_paths", "/login", "a list of text"),
+        ("verify_paths", [1], "a list of text"),
+        ("domain", 5, "text"),
         ("base_dir", "", "an absolute path"),
         ("base_dir", "opt/aapanel", "an absolute path"),
         ("textfile_dir", "metrics", "an absolute path, or empty"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_named(key: str, value: Any, kind: str) -> None:
-    with pytest.raises(TrafficError, match=f"it: {key} is .*, but has to be {kind}"):
+    with pytest.raises(TrafficError, match=f"it: {key} is .*, but must be {kind}"):
         build({**FOLDERS, key: value}, "it")
 
 
@@ -95,7 +95,8 @@ def test_an_older_ansible_gives_text_where_a_number_or_a_truth_is_meant() -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "cannot read"), ("{", "no JSON"), ("", "no JSON"), ("[1]", "holds no settings")]
+    ("text", "message"),
+    [(None, "cannot read"), ("{", "not JSON"), ("", "not JSON"), ("[1]", "not a JSON object")],
 )
 def test_a_file_that_is_none_is_named_with_the_cure(tmp_path: Path, text: Any, message: str) -> None:
     file = tmp_path / "panelctl.json"
