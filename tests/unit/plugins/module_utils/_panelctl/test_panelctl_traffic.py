@@ -31,7 +31,7 @@ def panelctl(host, *arguments):
     )
 
 
-def test_an_empty_host_says_what_to_do(host):
+def test_an_empty_host_shows_what_to_do(host):
     done = panelctl(host, "status")
     assert done.returncode == 3
     assert "nothing is live: deploy first" in done.stdout
@@ -49,7 +49,7 @@ def test_an_empty_host_says_what_to_do(host):
         ([], 2, "COMMAND"),
     ],
 )
-def test_what_cannot_be_has_its_own_status(arguments, status, words, host):
+def test_a_refused_command_and_a_usage_error_have_their_own_exit_codes(arguments, status, words, host):
     done = panelctl(host, *arguments)
     assert done.returncode == status
     assert words in done.stderr
@@ -69,7 +69,7 @@ def test_what_cannot_be_has_its_own_status(arguments, status, words, host):
         ("{}", "base_dir"),
     ],
 )
-def test_settings_that_cannot_be_read_are_named(content, words, host):
+def test_invalid_settings_are_reported(content, words, host):
     config = host / "settings.json"
     config.unlink()
     if content is not None:
@@ -80,7 +80,7 @@ def test_settings_that_cannot_be_read_are_named(content, words, host):
     assert words in done.stderr
 
 
-def test_maintenance_is_a_file_that_nginx_sees(host):
+def test_maintenance_creates_a_file_for_nginx(host):
     assert panelctl(host, "maintenance").stdout == "maintenance is off\n"
     assert panelctl(host, "maintenance", "on").stdout == "maintenance is on\n"
     assert (host / "base/maintenance").stat().st_mode & 0o444 == 0o444

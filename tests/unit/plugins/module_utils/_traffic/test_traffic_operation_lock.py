@@ -39,16 +39,16 @@ def world() -> Iterator[World]:
 
 
 def lock_of(world: World) -> OperationLock:
-    """A process of its own, and its view of the lock."""
+    """Return the lock as a new process sees it."""
     return OperationLock(world.root, world.spawn())
 
 
 def real(folder: Path) -> OperationLock:
-    """The lock on the machine that the tests run on."""
+    """Return a lock on the machine that runs the tests."""
     return OperationLock(folder, Host(Settings(folder, folder, folder, folder)))
 
 
-def test_what_was_written_is_what_is_read(world: World) -> None:
+def test_an_operation_is_read_as_it_was_written(world: World) -> None:
     lock = lock_of(world)
     assert lock.current() is None
     begun = lock.begin("deploy", Owner("ann", {"host": "laptop", "pid": 7}), 3, 60.0)
@@ -62,7 +62,7 @@ def test_what_was_written_is_what_is_read(world: World) -> None:
     assert lock.current() is None
 
 
-def test_a_second_one_is_refused_and_unlocks_nothing(world: World) -> None:
+def test_a_second_operation_is_refused_and_releases_nothing(world: World) -> None:
     first, second = lock_of(world), lock_of(world)
     begun = first.begin("deploy", CONTROLLER, 1, 60.0)
     with pytest.raises(BusyError, match="ann@laptop"):
@@ -76,7 +76,7 @@ def test_a_second_one_is_refused_and_unlocks_nothing(world: World) -> None:
     first.end(begun)
 
 
-def test_whoever_was_taken_over_finds_out_at_its_next_step(world: World) -> None:
+def test_a_process_that_lost_its_operation_fails_at_its_next_step(world: World) -> None:
     first, second = lock_of(world), lock_of(world)
     begun = first.begin("deploy", CONTROLLER, 1, 60.0)
     taken = second.take_over(begun)
@@ -91,7 +91,7 @@ def test_whoever_was_taken_over_finds_out_at_its_next_step(world: World) -> None
     assert second.current() == taken
 
 
-def test_one_token_in_two_processes_belongs_to_the_later_one(world: World) -> None:
+def test_the_last_process_with_a_token_holds_the_operation(world: World) -> None:
     first, second = lock_of(world), lock_of(world)
     begun = first.begin("deploy", CONTROLLER, 1, 60.0)
     pid, started = second._machine.process()
@@ -137,7 +137,7 @@ def test_a_build_keeps_its_deploy_alive_and_no_other_state(world: World) -> None
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
-def test_the_wall_clock_decides_nothing(tmp_path: Path, jump: float) -> None:
+def test_the_wall_clock_has_no_effect(tmp_path: Path, jump: float) -> None:
     lock = real(tmp_path)
     begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
     gone = lock.update(begun, pid=0, pid_started=1)
@@ -147,7 +147,7 @@ def test_the_wall_clock_decides_nothing(tmp_path: Path, jump: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', "{}", '{"owner": 1}', "\x00\x00\x00", "\udcff"])
-def test_a_file_that_is_no_operation_keeps_nobody_away(world: World, text: str) -> None:
+def test_an_invalid_file_does_not_block_operations(world: World, text: str) -> None:
     (world.root / "operation.json").write_text(text, errors="surrogateescape")
     lock = lock_of(world)
     assert lock.current() is None
@@ -155,7 +155,7 @@ def test_a_file_that_is_no_operation_keeps_nobody_away(world: World, text: str) 
     assert lock.current() == begun
 
 
-def test_a_torn_operation_keeps_nobody_away(world: World) -> None:
+def test_an_incomplete_file_does_not_block_operations(world: World) -> None:
     lock = lock_of(world)
     lock.begin("deploy", CONTROLLER, 1, 60.0)
     file = world.root / "operation.json"
@@ -165,7 +165,7 @@ def test_a_torn_operation_keeps_nobody_away(world: World) -> None:
         assert lock.current() is None
 
 
-def test_the_files_are_for_their_owner(tmp_path: Path) -> None:
+def test_the_files_are_private(tmp_path: Path) -> None:
     real(tmp_path).begin("deploy", CONTROLLER, 1, 60.0)
     assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
         "operation.json": 0o600,
@@ -190,7 +190,7 @@ def _contend(folder: Path, rounds: int) -> None:
         lock.end(operation)
 
 
-def test_real_processes_have_it_one_after_the_other(tmp_path: Path) -> None:
+def test_real_processes_hold_the_lock_one_after_the_other(tmp_path: Path) -> None:
     (tmp_path / "counter").write_text("0")
     processes = [FORK.Process(target=_contend, args=(tmp_path, 25)) for _ in range(2)]
     for process in processes:
@@ -210,7 +210,7 @@ def _hold(folder: Path, says: object) -> None:
         signal.pause()
 
 
-def test_a_killed_process_frees_the_lock_of_the_kernels_and_counts_as_dead(tmp_path: Path) -> None:
+def test_a_killed_process_releases_the_kernel_lock_and_counts_as_dead(tmp_path: Path) -> None:
     here, there = FORK.Pipe()
     holder = FORK.Process(target=_hold, args=(tmp_path, there))
     holder.start()
@@ -227,7 +227,7 @@ def test_a_killed_process_frees_the_lock_of_the_kernels_and_counts_as_dead(tmp_p
     lock.end(lock.take_over(present))
 
 
-def test_the_lock_is_not_inherited_by_what_is_started_under_it(tmp_path: Path) -> None:
+def test_child_processes_do_not_inherit_the_kernel_lock(tmp_path: Path) -> None:
     lock = real(tmp_path)
     with lock.exclusive():
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
@@ -239,7 +239,7 @@ def test_the_lock_is_not_inherited_by_what_is_started_under_it(tmp_path: Path) -
         child.wait()
 
 
-def test_the_start_time_tells_a_process_from_a_later_one_and_from_a_dead_one() -> None:
+def test_the_start_time_distinguishes_live_dead_and_later_processes() -> None:
     mine = start_time(os.getpid())
     assert mine is not None
     child = subprocess.Popen(["sleep", "60"])
@@ -248,13 +248,13 @@ def test_the_start_time_tells_a_process_from_a_later_one_and_from_a_dead_one() -
     assert later >= mine
     child.kill()
     deadline = time.monotonic() + 10
-    while start_time(child.pid) is not None:  # a zombie, until somebody waits for it
+    while start_time(child.pid) is not None:  # a zombie until its parent waits for it
         assert time.monotonic() < deadline
     child.wait()
     assert start_time(child.pid) is None
 
 
-def test_an_operation_of_another_version_counts_as_none(world: World) -> None:
+def test_an_operation_of_another_version_is_ignored(world: World) -> None:
     lock = lock_of(world)
     begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
     file = world.root / "operation.json"
