@@ -231,7 +231,7 @@ class Engine:
             # Traffic has moved; the rest makes that durable.
             seconds = self.machine.now() - begin
             durable.sync(self.settings.base_dir)
-            # A slot with traffic is started.
+            # A switch ends `panelctl stop`.
             self.settings.stopped_file.unlink(missing_ok=True)
             return seconds
 
