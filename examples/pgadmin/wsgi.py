@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from pgadmin4.pgAdmin4 import app as application  # type: ignore[import-not-found]  # only the release has it
+from pgadmin4.pgAdmin4 import app as application  # type: ignore[import-not-found]  # installed in the release only
 
 __all__ = ["application"]

@@ -22,10 +22,10 @@ MODULE = "aapanel.pipeline.release"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
-    """Sends directories of the controller to the target, when it has not built their release yet.
+    """Sends directories of the controller to the target if their release is not built yet.
 
-    The module is asked first, with nothing but their digests. Only when it answers that it needs the content is that
-    packed and sent, and the module run again.
+    The first run of the module gets only their digests. If it reports that it needs the content, this plugin packs and
+    sends that, and runs the module again.
     """
 
     TRANSFERS_FILES = True
@@ -33,9 +33,10 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
     _supports_async = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the module, twice if it needs the content of directories."""
         super().run(tmp, task_vars)
         try:
-            args, folders = self._look_at_folders(dict(self._task.args))
+            args, folders = self._read_folders(dict(self._task.args))
             result = self._ask(args, folders, task_vars)
             needs = result.pop("needs", [])
             if needs:
@@ -55,51 +56,53 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
         )
         return result
 
-    def _look_at_folders(self, args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, _Folder]]:
-        """Return the arguments for the module, and the directories of the controller that they name.
+    def _read_folders(self, args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, _Folder]]:
+        """Return the arguments for the module, and the directories of the controller in them.
 
-        What is wrong with the arguments is for the module to say; here only what a directory needs is looked at.
+        Checks only what is needed to read the directories; the module checks the rest.
 
-        :raises ReleaseError: a directory is missing or holds what cannot be released.
+        :raises ReleaseError: a directory is missing or cannot be released.
         """
         folders = {}
         given = args.get("source")
         if isinstance(given, str):
-            raise ReleaseError(f"source: {split_credentials(given)[0]!r} must be a dictionary with a location.")
+            raise ReleaseError(f"source: {split_credentials(given)[0]!r} must be a dictionary; set source.location.")
         if isinstance(given, Mapping) and isinstance(given.get("location"), str):
             kind = sources.classify(str(given.get("type") or "auto"), given["location"])
             if kind == "path":
                 sources.check(sources.Source(kind, given["location"], subdir=str(given.get("subdir") or "")))
-                top = self._on_controller(given["location"], "source.location")
+                top = self._controller_folder(given["location"], "source.location")
                 exclude = given.get("exclude") or []
                 root = top / str(given.get("subdir") or "")
                 folders["source"] = _Folder(
                     "source",
                     root,
                     (*tree.DEFAULT_EXCLUDE, *([exclude] if isinstance(exclude, str) else exclude)),
-                    here=self._shares_files(),
+                    here=self._target_reads_controller_files(),
                 )
                 args["source"] = {**given, "type": kind, "location": os.fspath(top)}
                 args["label"] = args.get("label") or sources.label_of(root)
         if args.get("runtime"):
-            root = self._on_controller(str(args["runtime"]), "runtime")
-            folders["runtime"] = _Folder("runtime", root, tree.DEFAULT_EXCLUDE, here=self._shares_files())
+            root = self._controller_folder(str(args["runtime"]), "runtime")
+            folders["runtime"] = _Folder(
+                "runtime", root, tree.DEFAULT_EXCLUDE, here=self._target_reads_controller_files()
+            )
             args["runtime"] = os.fspath(root)
         return args, folders
 
-    def _on_controller(self, path: str, option: str) -> Path:
-        """Return a directory of the controller; relative ones begin at the playbook's.
+    def _controller_folder(self, path: str, option: str) -> Path:
+        """Return a directory of the controller; relative paths start at the playbook's directory.
 
-        :raises ReleaseError: it is not there.
+        :raises ReleaseError: the directory does not exist.
         """
         root = Path(self._loader.path_dwim(path))
         if not root.is_dir():
-            cure = ", or set source.type if it is a repository or an archive" if option == "source.location" else ""
-            raise ReleaseError(f"{option}: {root} is not a directory of the controller; correct the path{cure}.")
+            other = ", or set source.type if it is a repository or an archive" if option == "source.location" else ""
+            raise ReleaseError(f"{option}: {root} is not a directory on the controller; correct the path{other}.")
         return root
 
-    def _shares_files(self) -> bool:
-        """Tell whether the module, on the target, can read what this process can."""
+    def _target_reads_controller_files(self) -> bool:
+        """Return whether the module on the target can read the files of the controller."""
         if self._connection.transport != "local":
             return False
         become = self._connection.become
@@ -107,7 +110,10 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
 
 
 class _Folder:
-    """A directory of the controller, and where its content is on the target."""
+    """A directory of the controller, and the location of its content on the target.
+
+    :param here: whether the target can read the directory itself.
+    """
 
     def __init__(self, name: str, root: Path, exclude: tuple[str, ...], *, here: bool) -> None:
         self._name = name
@@ -118,13 +124,13 @@ class _Folder:
             self._argument["path"] = os.fspath(root)
 
     def as_argument(self) -> dict[str, str]:
-        """Return what the module is told about it."""
+        """Return the module's argument for this directory."""
         return self._argument
 
     def send(self, action: ActionModule) -> None:
-        """Pack it and send it to the target's temporary directory, which goes with the task.
+        """Pack the directory and send it to the task's temporary directory on the target.
 
-        :raises ReleaseError: it cannot be read.
+        :raises ReleaseError: the directory cannot be read.
         """
         shell = action._connection._shell
         if shell.tmpdir is None:

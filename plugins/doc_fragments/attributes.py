@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """What modules promise about check mode and diff."""
+    """Documentation of modules' support for check mode and diff mode."""
 
     DOCUMENTATION = r"""
 options: {}
@@ -19,7 +19,7 @@ attributes:
     support: full
 """
 
-    # A module that reads only.
+    # For modules that only read.
     INFO = r"""
 options: {}
 attributes:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
+    """Documentation of the options of all backup modules."""
+
     DOCUMENTATION = r"""
 options:
   config:

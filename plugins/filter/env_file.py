@@ -10,14 +10,14 @@ short_description: Render settings as an environment file
 version_added: 0.1.0
 description:
   - Renders a dictionary as lines of C(NAME="value"), in a form that systemd's C(EnvironmentFile=) and a POSIX shell
-    read alike, see systemd.exec(5) and section 2.2.3 of the POSIX shell language.
-  - Fails on a name that is not a variable's, and on a value that neither of them can hold on one line.
+    parse identically, see systemd.exec(5) and section 2.2.3 of the POSIX shell language.
+  - Fails on an invalid variable name, and on a value with a line break or a NUL.
 author:
   - aapanel.pipeline contributors (@aapanel)
 options:
   _input:
     description:
-      - The settings. Booleans become V(true) and V(false), a null value is left out.
+      - The settings. Booleans become V(true) and V(false), null values are omitted.
     type: dict
     required: true
 """
@@ -45,26 +45,25 @@ from collections.abc import Callable, Mapping
 from ansible.errors import AnsibleFilterError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-# What keeps a meaning between double quotes, for systemd and for the shell.
+# Special characters between double quotes, for systemd and for the shell.
 _SPECIAL = re.compile(r'(["\\`$])')
 
 
 def env_file(settings: Mapping[str, object]) -> str:
     """Render settings as an environment file.
 
-    Raises:
-        AnsibleFilterError: a name or a value that has no such form; the value itself is not told, it may be a secret.
+    :raises AnsibleFilterError: a name or a value is invalid; the message omits the value, which may be secret.
     """
     lines = []
     for name, value in sorted(settings.items()):
         if value is None:
             continue
         if not _NAME.match(name):
-            raise AnsibleFilterError(f"{name!r} is not the name of an environment variable: use letters, digits and _")
+            raise AnsibleFilterError(f"{name!r} is not a valid environment variable name: use letters, digits and _")
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if any(character in text for character in "\n\r\0"):
             raise AnsibleFilterError(
-                f"the value of {name} holds a line break or a NUL, which an environment file cannot"
+                f"the value of {name} contains a line break or a NUL, which an environment file cannot; remove it"
             )
         escaped = _SPECIAL.sub(r"\\\1", text)
         lines.append(f'{name}="{escaped}"')
@@ -75,4 +74,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
+        """Return the filters of this file by name."""
         return {"env_file": env_file}

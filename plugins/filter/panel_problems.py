@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ansible_collections.aapanel.pipeline.plugins.module_utils._preflight.variables import find_problems
 
 
-class _Paired(Mapping[str, object]):
-    """Names and their values, a value being touched only when it is asked for: touching may raise."""
+class _LazyMapping(Mapping[str, object]):
+    """Mapping from names to values that reads each value only on access, because reading may raise."""
 
     def __init__(self, names: Sequence[str], values: Sequence[object]) -> None:
         self._positions = {name: position for position, name in enumerate(names)}
@@ -33,14 +33,14 @@ def panel_problems(
     required: Iterable[str] = (),
     where: str = "inventories/prod/group_vars",
 ) -> list[str]:
-    """The problems of *variables*; see ``panel_problems.yml`` beside this file."""
-    known = variables if isinstance(variables, Mapping) else _Paired(variables, values)
+    """Return the problems of the variables; see ``panel_problems.yml`` beside this file."""
+    known = variables if isinstance(variables, Mapping) else _LazyMapping(variables, values)
     return find_problems(known, specs, list(required), where)
 
 
 class FilterModule:
-    """What Ansible asks for."""
+    """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., list[str]]]:
-        """The filters of this file by name."""
+        """Return the filters of this file by name."""
         return {"panel_problems": panel_problems}

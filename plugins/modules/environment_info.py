@@ -7,18 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: environment_info
-short_description: Tell what kind of machine a host is and which features it can have
+short_description: Detect the kind of a host and the features that it supports
 version_added: 0.1.0
 description:
-  - Finds out what a host is (a Replit machine, a CI runner, a container, a rented server or a machine of one's own),
-    at which provider it stands, what the connecting user can do on it, and which features of this collection
-    follow from that.
-  - Reads files below C(/proc), C(/sys), C(/run) and C(/etc), and asks the Docker socket once. It needs no root,
-    changes nothing, and treats a file that it cannot read as one that is not there.
-  - The answer is for the user that the task runs as. Run it with C(become) where the roles run with C(become).
-  - What wins, first match, is O(kind), then the variable E(AAPANEL_ENVIRONMENT_KIND) on the target, Replit's
-    variables or C(/run/replit), a named CI system's variable, the traces of a container manager (systemd inside or
-    not), a provider known by DMI or a hypervisor that is not a desktop's own, and at last V(local). WSL is V(local).
+  - Detects the kind of a host (a Replit machine, a CI runner, a container, a rented server or a local machine), its
+    provider, the capabilities of the connecting user, and the features of this collection that follow from them.
+  - Reads files below C(/proc), C(/sys), C(/run) and C(/etc), and sends one request to the Docker socket. It does not
+    need root, changes nothing, and treats unreadable files as missing.
+  - The result applies to the user that the task runs as. Use C(become) if the roles use C(become).
+  - The first match determines the kind. O(kind); the variable E(AAPANEL_ENVIRONMENT_KIND) on the target; Replit's
+    variables or C(/run/replit); the variable of a known CI system; the files or variables of a container manager, with
+    or without systemd; a provider known by DMI, or a hypervisor for servers on a host without a desktop; and V(local)
+    otherwise. WSL is V(local).
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -26,35 +26,35 @@ extends_documentation_fragment:
 options:
   kind:
     description:
-      - States the kind instead of finding it out. V(auto) finds it out.
+      - Kind of the host. V(auto) detects it.
     type: str
     choices: [auto, replit, ci, container, vps, local]
     default: auto
   provider:
     description:
-      - States the provider instead of finding it out, for example V(hetzner). V(auto) finds it out.
+      - Provider of the host, for example V(hetzner). V(auto) detects it.
     type: str
     default: auto
   capabilities:
     description:
-      - States single capabilities instead of finding them out. Those left out are found out.
+      - Capabilities of the host. Missing ones are detected.
     type: dict
     default: {}
     suboptions:
       root:
-        description: Whether the task may do everything on the host.
+        description: Whether the task runs as root.
         type: bool
       systemd:
         description: Whether systemd is pid 1.
         type: bool
       cron:
-        description: Whether there is a C(crontab), and a cron runs that reads it.
+        description: Whether C(crontab) is installed and a cron daemon runs.
         type: bool
       apt:
         description: Whether packages can be installed with apt.
         type: bool
       package_lists:
-        description: Whether apt has lists of the packages there are, a day old at most; a new image often has none yet.
+        description: Whether apt has package lists that are at most a day old. New images often have none.
         type: bool
       netfilter:
         description: Whether firewall rules can be managed.
@@ -63,27 +63,27 @@ options:
         description: Whether a Docker engine answers.
         type: bool
       persistent_home:
-        description: Whether files in the home folder outlast a restart of the host.
+        description: Whether files in the home folder survive a restart of the host.
         type: bool
       user_namespaces:
         description: Whether the user may create user namespaces.
         type: bool
   features:
     description:
-      - Wishes, by name of a feature of RV(features). V(auto) has it where the host can, V(true) demands it,
-        V(false) does without. For V(service) the wishes are V(auto), V(systemd) and V(supervisor), for V(schedule)
-        they are V(auto), V(systemd) and V(cron).
-      - A wish that cannot be fulfilled does not fail this module; it is told in RV(problems).
+      - Choices by feature of RV(features). V(auto) enables a feature if the host supports it, V(true) requires it,
+        V(false) disables it. V(service) accepts V(auto), V(systemd) and V(supervisor), V(schedule) accepts V(auto),
+        V(systemd) and V(cron).
+      - A choice that is impossible on this host does not fail the module; it is reported in RV(problems).
     type: dict
     default: {}
   features_variable:
     description:
-      - What RV(problems) call O(features), the name of the variable that the user set.
+      - Name of the variable that the user set, used for O(features) in RV(problems).
     type: str
     default: features
   root:
     description:
-      - Folder that holds the tree to look at. Anything but V(/) is for tests with recorded trees.
+      - Root of the file tree to inspect. Values other than V(/) are for tests with recorded trees.
     type: path
     default: /
 seealso:
@@ -91,17 +91,17 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Find out what this host is
+- name: Detect the kind of this host
   aapanel.pipeline.environment_info:
   register: host_environment
 
-- name: Show what is switched off, and why
+- name: Show why features are disabled
   ansible.builtin.debug:
     msg: >-
       {{ host_environment.features | dict2items | rejectattr('value.reason', 'equalto', '')
       | map(attribute='value.reason') }}
 
-- name: Treat a dedicated server as what it is, and insist on nginx
+- name: Declare a dedicated server, and require nginx
   aapanel.pipeline.environment_info:
     kind: vps
     provider: ovh
@@ -112,28 +112,28 @@ EXAMPLES = r"""
 
 RETURN = r"""
 kind:
-  description: What the host is, one of V(replit), V(ci), V(container), V(vps) and V(local).
+  description: Kind of the host, one of V(replit), V(ci), V(container), V(vps) and V(local).
   returned: success
   type: str
   sample: vps
 flavor:
   description:
-    - Which one of its kind. V(workspace) or V(deployment) on Replit; the CI system, for example V(github_actions);
+    - Variant of the kind. V(workspace) or V(deployment) on Replit; the CI system, for example V(github_actions);
       V(docker), V(podman), V(lxc), V(kubernetes), V(openvz), V(nspawn) or V(other) for a container; the hypervisor of
       a server whose provider is unknown; V(bare_metal) or V(wsl) for a local machine.
-    - Null when nothing more is known.
+    - Null if unknown.
   returned: success
   type: str
   sample: docker
 provider:
   description:
-    - Who rents out the hardware; V(digitalocean), V(hetzner), V(ovh), V(linode), V(vultr), V(ec2), V(gce), V(azure),
-      or what O(provider) said. Containers and CI runners can have one, too. Null when unknown.
+    - Hosting provider. V(digitalocean), V(hetzner), V(ovh), V(linode), V(vultr), V(ec2), V(gce), V(azure), or the value
+      of O(provider). Containers and CI runners can have a provider, too. Null if unknown.
   returned: success
   type: str
   sample: hetzner
 capabilities:
-  description: What the user of this task can do on the host.
+  description: Capabilities of the task's user on the host.
   returned: success
   type: dict
   sample:
@@ -147,28 +147,28 @@ capabilities:
     persistent_home: true
     user_namespaces: true
 cpus:
-  description: Processors that a service may use; quotas and limits of the container are counted in.
+  description: Number of processors that a service can use, with regard to quotas and container limits.
   returned: success
   type: int
   sample: 2
 memory_mb:
-  description: Memory in MiB that a service may use; limits of the container are counted in, swap is not. Can be null.
+  description: Memory in MiB that a service can use, with regard to container limits, without swap. Null if unknown.
   returned: success
   type: int
   sample: 3915
 packages:
-  description: Names of the Debian packages that are installed; empty where dpkg manages nothing.
+  description: Names of the installed Debian packages; empty on a host without dpkg.
   returned: success
   type: list
   elements: str
   sample: [adduser, apt, base-files]
 overridden:
-  description: Whether anything was stated instead of found out.
+  description: Whether an option or E(AAPANEL_ENVIRONMENT_KIND) replaced a detected value.
   returned: success
   type: bool
   sample: false
 evidence:
-  description: What each verdict stands on. Holds no host name, serial number or value of an environment variable.
+  description: Evidence for each verdict, without host names, serial numbers and values of environment variables.
   returned: success
   type: list
   elements: dict
@@ -180,7 +180,7 @@ evidence:
       description: The file, variable or argument.
       type: str
     value:
-      description: What was found there.
+      description: What the source contained.
       type: str
   sample:
     - verdict: provider=hetzner
@@ -188,8 +188,8 @@ evidence:
       value: Hetzner
 features:
   description:
-    - Decision per feature; C(enabled), C(reason) (empty when the feature is on at its best), and C(value) for
-      C(service), V(systemd) or V(supervisor), and for C(schedule), V(systemd) or V(cron).
+    - Decision for each feature. C(enabled); C(reason), empty if the feature is on with its preferred value; and
+      C(value) for C(service) (V(systemd) or V(supervisor)) and C(schedule) (V(systemd) or V(cron)).
   returned: success
   type: dict
   sample:
@@ -202,7 +202,7 @@ features:
       reason: needs root (become) to bind port 80 and write /etc/nginx
 problems:
   description:
-    - Wishes of O(features) that make no sense or cannot be fulfilled.
+    - Choices in O(features) that are invalid or impossible on this host.
     - Meant for O(aapanel.pipeline.preflight#module:problems).
   returned: success
   type: list
@@ -221,7 +221,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.host
 
 
 def main() -> None:
-    """Entry point of the module."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "kind": {"type": "str", "choices": ["auto", *KINDS], "default": "auto"},
@@ -237,11 +237,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    stated = {name: value for name, value in module.params["capabilities"].items() if value is not None}
+    capabilities = {name: value for name, value in module.params["capabilities"].items() if value is not None}
     overrides = Overrides(
         kind=None if module.params["kind"] == "auto" else module.params["kind"],
         provider=None if module.params["provider"] == "auto" else module.params["provider"],
-        capabilities=stated,
+        capabilities=capabilities,
     )
     try:
         result = describe(

@@ -10,10 +10,10 @@ module: preflight
 short_description: Refuse an unfit host before anything is changed
 version_added: 0.1.0
 description:
-  - Compares a host with what the roles demand of it (system, ports, disk, memory), adds the problems that were found
+  - Compares a host with the requirements of the roles (system, ports, disk, memory), adds the problems that were found
     on the controller, and fails with one message that lists B(all) of them.
-  - Reads only, in check mode and out of it. Needs no root; without it, a process that holds a port is named
-    by its user alone when it belongs to somebody else.
+  - Only reads, in check mode and in a normal run. It does not need root. Without root, a process of another user that
+    holds a port is reported by the ID of that user.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -28,7 +28,7 @@ options:
     default: []
   supported:
     description:
-      - Systems that are supported. Left empty, any system will do.
+      - Supported systems. If empty, every system is accepted.
     type: list
     elements: dict
     default: []
@@ -38,17 +38,17 @@ options:
         type: str
         required: true
       versions:
-        description: Accepted values of C(VERSION_ID). Left empty, all are.
+        description: Accepted values of C(VERSION_ID). If empty, every version is accepted.
         type: list
         elements: str
         default: []
       tested:
-        description: Whether the collection is tested there. Where it is not, there is a warning.
+        description: Whether the collection is tested on this system. If not, the module warns.
         type: bool
         default: true
   ports:
     description:
-      - TCP ports that have to be free.
+      - TCP ports that must be free.
     type: list
     elements: dict
     default: []
@@ -59,18 +59,18 @@ options:
         required: true
       address:
         description:
-          - The IP address that will be bound, or V(localhost). Left out, all of them.
-          - A listener on V(::) counts for IPv4 as well; the kernel does not tell whether it does.
+          - The IP address to bind, or V(localhost). If empty, all addresses.
+          - A listener on V(::) counts for IPv4 too, because the kernel does not report whether it accepts IPv4.
         type: str
         default: ""
       used_for:
-        description: What the port is for, in the words of the user.
+        description: What the port is for, as shown to the user.
         type: str
         required: true
       allowed:
         description:
-          - Names of processes (C(ps -o comm)), or words of their command lines, that may hold the port already, because
-            they are ours.
+          - Processes that may already hold the port, because they belong to the panel. Names (C(ps -o comm)), or words
+            of their command lines.
         type: list
         elements: str
         default: []
@@ -80,7 +80,7 @@ options:
         default: ""
   disk:
     description:
-      - Space that has to be free. What is demanded of one file system is added up.
+      - Required free disk space. Requirements on the same file system are added up.
     type: list
     elements: dict
     default: []
@@ -90,11 +90,11 @@ options:
         type: path
         required: true
       free_mb:
-        description: MiB that have to be free for an ordinary user.
+        description: MiB that must be free for an unprivileged user.
         type: int
         required: true
       used_for:
-        description: What the space is for, in the words of the user.
+        description: What the space is for, as shown to the user.
         type: str
         required: true
       variable:
@@ -103,13 +103,13 @@ options:
         default: ""
   memory_mb:
     description:
-      - MiB of memory that a service has to be able to use; limits of a container count, swap does not.
-      - The kernel keeps some for itself, so a machine sold with 1 GB shows about 950.
+      - MiB of memory that must be usable by a service. Container limits count, swap does not.
+      - The kernel reserves some memory, so a machine sold with 1 GB reports about 950.
     type: int
     default: 0
   root:
     description:
-      - Folder that holds the tree to look at. Anything but V(/) is for tests with recorded trees.
+      - Root of the file tree to inspect. Values other than V(/) are for tests with recorded trees.
     type: path
     default: /
 seealso:
@@ -119,7 +119,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Refuse a host that cannot serve the panel
+- name: Check that the host can serve the panel
   aapanel.pipeline.preflight:
     supported:
       - id: debian
@@ -146,21 +146,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: What stands in the way, one sentence each with its cure. Also in RV(msg), numbered.
+  description: The problems, one sentence each with its remedy. Also in RV(msg), numbered.
   returned: always
   type: list
   elements: str
   sample:
     - port 80 (for nginx) is held by apache2 (pid 123); stop it or set nginx_http_port
 warnings:
-  description: What does not stand in the way, but deserves a word, for example an untested system.
+  description: Findings that do not fail the check, for example an untested system.
   returned: when there are any
   type: list
   elements: str
   sample:
-    - Ubuntu 24.04.3 LTS should work, but is not tested; tested are debian 12/13
+    - Ubuntu 24.04.3 LTS should work, but is not tested; tested systems: debian 12/13
 os:
-  description: The system that was found, from C(/etc/os-release); empty strings where that does not say.
+  description: The system, from C(/etc/os-release). Empty strings for fields that the file does not have.
   returned: always
   type: dict
   sample:
@@ -181,27 +181,27 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.host import Host
 from ansible_collections.aapanel.pipeline.plugins.module_utils._preflight.check import (
-    Demands,
-    DiskDemand,
-    PortDemand,
+    DiskRequirement,
+    HostRequirements,
+    PortRequirement,
     PreflightError,
     Supported,
     check,
 )
 
 
-def _demands(params: dict[str, Any]) -> Demands:
-    return Demands(
+def _requirements(params: dict[str, Any]) -> HostRequirements:
+    return HostRequirements(
         problems=tuple(params["problems"]),
         supported=tuple(Supported(row["id"], tuple(row["versions"]), row["tested"]) for row in params["supported"]),
-        ports=tuple(PortDemand(**{**row, "allowed": tuple(row["allowed"])}) for row in params["ports"]),
-        disk=tuple(DiskDemand(**row) for row in params["disk"]),
+        ports=tuple(PortRequirement(**{**row, "allowed": tuple(row["allowed"])}) for row in params["ports"]),
+        disk=tuple(DiskRequirement(**row) for row in params["disk"]),
         memory_mb=params["memory_mb"],
     )
 
 
 def main() -> None:
-    """Entry point of the module."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "problems": {"type": "list", "elements": "str", "default": []},
@@ -244,14 +244,14 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        verdict = check(Host(module.params["root"]), _demands(module.params))
+        found = check(Host(module.params["root"]), _requirements(module.params))
     except PreflightError as error:
         module.fail_json(msg=str(error))
-    for warning in verdict.warnings:
+    for warning in found.warnings:
         module.warn(warning)
-    result = {"problems": verdict.problems, "os": verdict.os}
-    if verdict.problems:
-        module.fail_json(msg=verdict.message(), **result)
+    result = {"problems": found.problems, "os": found.os}
+    if found.problems:
+        module.fail_json(msg=found.message(), **result)
     module.exit_json(changed=False, **result)
 
 

@@ -10,14 +10,14 @@ module: release
 short_description: Build an immutable release of an app
 version_added: 0.1.0
 description:
-  - Fetches an app, builds its virtualenv with C(uv) and publishes both as C(releases/<id>) below O(base_dir); then
-    removes old releases. All of it is one task.
-  - The id is O(label) and a digest of everything that goes in (source, requirements, packages, overrides, runtime,
-    Python, persistent paths), so the same input is the same release and builds nothing. Requirements without exact
-    versions are resolved when the release is built, and stay as they were then.
-  - A release gets its name by one rename after all of it has reached the disk. Whatever interrupts a build, half a
-    release is never taken for a whole one; what it left is removed by the next run.
-  - With root, a release belongs to root; those who run it can read it and not change it.
+  - Fetches an app, builds its virtualenv with C(uv), publishes both as C(releases/<id>) below O(base_dir), and removes
+    old releases, in one task.
+  - The ID is O(label) and a digest of all inputs (source, requirements, packages, overrides, runtime, Python,
+    persistent paths), so the same inputs are the same release and build nothing. Requirements without exact versions
+    are resolved when the release is built, and then stay fixed.
+  - A release is renamed to its final name after all of it is on disk. An interrupted build is never used as a release;
+    the next run removes its remains.
+  - If the task runs as root, a release belongs to root; the app's user can read it, but not change it.
   - Installing packages runs their build scripts as the user of the task. Prefer requirements with hashes.
 author:
   - aapanel.pipeline contributors (@aapanel)
@@ -26,54 +26,55 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - Works on an empty host. Without git or the interpreter the id cannot be known, and is C(unknown until built).
+      - Works on an empty host. Without git or the interpreter, the ID is C(unknown until built).
   diff_mode:
     details:
-      - Lists the releases before and after.
+      - Shows the releases before and after.
 options:
   state:
     description:
-      - V(present) builds the release unless it is there.
+      - V(present) builds the release unless it exists.
     type: str
     choices: [present]
     default: present
   base_dir:
     description:
-      - Directory of the app, absolute. Holds C(releases), C(cache) and the lock; links in C(slots) say which releases
-        are in use. It must not be writable by the user who runs the app.
+      - Directory of the app, absolute. Contains C(releases), C(cache) and the lock. Releases that C(slots) link to are
+        in use. The user who runs the app must not be able to write to it.
     type: path
     required: true
   source:
     description:
-      - Where the app comes from.
+      - Source of the app.
     type: dict
     required: true
     suboptions:
       type:
         description:
           - V(git) is a repository that the target can reach.
-          - V(archive) is a tar or zip archive, at a URL or a path of the target. A single directory at its top is
+          - V(archive) is a tar or zip archive, at a URL or a path of the target. A single top-level directory is
             stripped.
-          - V(path) is a directory of the controller; it is sent only when its release is not there yet. Left out are
-            C(.git), C(.venv), C(__pycache__), C(*.pyc), C(node_modules) and the like.
-          - V(auto) takes a location that ends like an archive for V(archive), one that ends in C(.git), is a URL or
-            looks like C(user@host:path) for V(git), and all else for V(path).
+          - V(path) is a directory of the controller; it is sent only if its release does not exist yet. Excludes
+            C(.git), C(.hg), C(.svn), C(.venv), C(__pycache__), C(*.pyc), C(node_modules), and the caches of mypy,
+            pytest and ruff.
+          - V(auto) selects V(archive) for a location with the suffix of an archive; V(git) for one that ends in
+            C(.git), is a URL or looks like C(user@host:path); and V(path) for all others.
         type: str
         choices: [auto, git, path, archive]
         default: auto
       location:
         description:
-          - URL or path. Credentials in a URL are used, but appear nowhere.
+          - URL or path. Credentials in a URL are masked in results and logs.
         type: str
         required: true
       version:
         description:
-          - Branch, tag, or commit (40 digits) of a repository; its default branch when left out.
+          - Branch, tag, or commit (40 digits) of a repository. By default, its default branch.
         type: str
       commit:
         description:
-          - Commit that O(source.version) stands for, 40 hexadecimal digits, as an earlier run returned it in
-            RV(release.source). The branch or tag is not resolved again, so it may move between two runs.
+          - Commit of O(source.version), 40 hexadecimal digits, as returned in RV(release.source) by an earlier run. The
+            branch or tag is then not resolved again, so it may move between the runs.
         type: str
       checksum:
         description:
@@ -81,35 +82,35 @@ options:
         type: str
       subdir:
         description:
-          - Directory of the source that holds the app.
+          - Directory of the app inside the source.
         type: str
       exclude:
         description:
-          - What to leave out. A pattern without a slash is compared with names at any depth, one with a slash with the
-            path below the app.
+          - Patterns of files to exclude. A pattern without a slash matches names at any depth, one with a slash matches
+            the path below the app.
         type: list
         elements: str
         default: []
   requirements:
     description:
-      - Requirements file inside the source. C(requirements.txt) is used if it exists. Hashes in it are verified.
+      - Requirements file inside the source. By default, C(requirements.txt) if it exists. Hashes in it are verified.
     type: str
   packages:
     description:
-      - More requirements, such as V(gevent>=24).
+      - Additional requirements, such as V(gevent>=24).
     type: list
     elements: str
     default: []
   overrides:
     description:
-      - Requirements that beat the app's own, such as V(gunicorn==23.0.0). Where the app would have refused the version
-        that is installed, that is reported in RV(overridden) and as a warning. They carry no hashes.
+      - Requirements that replace the app's own, such as V(gunicorn==23.0.0). If the installed version does not satisfy
+        the app's requirement, it is reported in RV(overridden) and as a warning. Overrides have no hashes.
     type: list
     elements: str
     default: []
   runtime:
     description:
-      - Directory of the controller with a Python project that is installed into the virtualenv.
+      - Directory of the controller with a Python project to install into the virtualenv.
     type: str
   runtime_extras:
     description:
@@ -119,38 +120,38 @@ options:
     default: []
   python:
     description:
-      - Interpreter of the target for the virtualenv. The user in O(owner) must be able to run it.
+      - Python interpreter of the target for the virtualenv. The user in O(owner) must be able to run it.
     type: str
     default: python3
   uv:
     description:
-      - Path of C(uv) on the target. The default is C(tools/bin/uv) below O(base_dir), then the C(PATH).
+      - Path of C(uv) on the target. By default, C(tools/bin/uv) below O(base_dir), otherwise C(uv) in the C(PATH).
     type: path
   environment:
     description:
-      - Environment for the commands of the build, such as V(https_proxy) or V(UV_INDEX_URL). Never logged.
+      - Environment of the build's commands, such as V(https_proxy) or V(UV_INDEX_URL). It is not logged.
     type: dict
     default: {}
   persistent_paths:
     description:
-      - Files and directories of the app that outlive releases, relative. Each becomes a link to the same path below
-        O(shared_dir), which gets the content of the first release that has it, and is never overwritten.
-      - A path that the source lacks becomes an empty directory; if its name has a dot, it must end with a slash.
+      - Relative paths of files and directories that outlive releases. Each becomes a link to the same path below
+        O(shared_dir), which gets the content from the first release with that path, and is never overwritten.
+      - A path that is missing in the source becomes an empty directory; if its name has a dot, add a trailing slash.
     type: list
     elements: str
     default: []
   shared_dir:
     description:
-      - Where the persistent paths live, absolute. Required with O(persistent_paths).
+      - Absolute path of the directory for persistent paths. Required with O(persistent_paths).
     type: path
   shared_mode:
     description:
-      - Mode of directories that are made for persistent paths, octal; files get it without the execute bits.
+      - Octal mode of created persistent directories; files get it without the execute bits.
     type: str
     default: "0750"
   owner:
     description:
-      - User who runs the app, and owns the persistent paths. Name or number.
+      - Name or number of the user who runs the app, and owns the persistent paths.
     type: str
   group:
     description:
@@ -158,24 +159,24 @@ options:
     type: str
   label:
     description:
-      - First part of the id. Defaults to the branch or tag or the short commit, the name of the archive, or the first
-        line of the file C(VERSION), or V(local).
+      - First part of the ID. By default, the branch, tag or short commit of a repository; the name of an archive; the
+        first line of the file C(VERSION) of a directory, or V(local).
     type: str
   keep:
     description:
-      - How many releases stay, newest first. The current one, those in O(in_use) and those that a link in C(slots)
-        leads to stay in any case.
+      - Number of releases to keep, newest first. The current one, those in O(in_use) and those that C(slots) link to
+        are always kept.
     type: int
     default: 5
   in_use:
     description:
-      - Ids, or paths, of releases that must stay.
+      - IDs or paths of releases to keep.
     type: list
     elements: str
     default: []
   timeout:
     description:
-      - Seconds that one command of the build may take.
+      - Seconds that each command of the build may take.
     type: int
     default: 1800
   lock_timeout:
@@ -185,15 +186,15 @@ options:
     default: 600
   controller_trees:
     description:
-      - Set by the action plugin, which replaces any other value. Tells what the directories of the controller hold, and
-        where they are on the target.
+      - Set by the action plugin, which replaces any other value. Digests of the directories of the controller, and
+        their locations on the target.
     type: dict
     default: {}
 notes:
   - The target needs C(uv), Python 3.10 or newer, and C(git) for repositories. It needs neither pip nor C(python3-venv).
-  - A build leaves its whole output in C(cache/build-<id>.log) below O(base_dir), mode 0600.
+  - The output of a build is logged to C(cache/build-<id>.log) below O(base_dir), mode 0600.
   - Git LFS objects are not fetched.
-  - All users of the host can read a release. Secrets belong in settings, not in the source.
+  - All users of the host can read a release. Put secrets into settings, not into the source.
 """
 
 EXAMPLES = r"""
@@ -209,7 +210,7 @@ EXAMPLES = r"""
     owner: www
   register: release
 
-- name: Put it into the idle slot
+- name: Link the idle slot to the release
   ansible.builtin.file:
     src: "{{ release.release.path }}"
     dest: /opt/aapanel/slots/green
@@ -226,7 +227,7 @@ EXAMPLES = r"""
     environment:
       https_proxy: "{{ proxy_url }}"
 
-- name: Build a release of an archive that was looked at
+- name: Build a release of an archive with a known checksum
   aapanel.pipeline.release:
     base_dir: /opt/aapanel
     source:
@@ -237,44 +238,44 @@ EXAMPLES = r"""
 
 RETURN = r"""
 release:
-  description: The release, as it is or would be. What its C(release.json) says, and where its parts are.
+  description: The release, with the content of its C(release.json) and the paths of its parts.
   returned: success
   type: dict
   contains:
     id:
       description:
-        - Name of its directory.
-        - C(unknown until built) in check mode where it cannot be known; the paths are made of that then.
+        - ID of the release, the name of its directory.
+        - C(unknown until built) in check mode if it cannot be determined; the paths then contain this text.
       returned: success
       type: str
       sample: v7.0.26-0f343b0931ca
     path:
-      description: Its directory, for a slot to link to.
+      description: Directory of the release, for a slot to link to.
       returned: success
       type: str
       sample: /opt/aapanel/releases/v7.0.26-0f343b0931ca
     app:
-      description: The app in it.
+      description: Directory of the app.
       returned: success
       type: str
       sample: /opt/aapanel/releases/v7.0.26-0f343b0931ca/app
     venv:
-      description: The virtualenv in it.
+      description: Directory of the virtualenv.
       returned: success
       type: str
       sample: /opt/aapanel/releases/v7.0.26-0f343b0931ca/venv
     label:
-      description: First part of the id.
+      description: First part of the ID.
       returned: success
       type: str
       sample: v7.0.26
     digest:
-      description: Digest of all that went in; its first 12 digits are the second part of the id.
+      description: Digest of all inputs; its first 12 digits are the second part of the ID.
       returned: success
       type: str
       sample: sha256:0f343b0931ca126a20f133d67c2b018a3b5b1b4b1f6fdc5b9d5f7b8a1c7a2b11
     source:
-      description: Where the app came from, without credentials; the commit, of a repository.
+      description: Source of the app, without credentials. For a repository, with the commit.
       returned: success
       type: dict
       sample:
@@ -283,23 +284,23 @@ release:
         version: v7.0.26
         commit: 8243dad5bb8d8e1d4c3e49e7c8e308c5faf7b65e
     created:
-      description: When it was built, UTC.
+      description: Time of the build, UTC.
       returned: when the release exists
       type: str
       sample: "2026-01-31T12:00:00.000000+00:00"
     python:
-      description: Version of its interpreter.
+      description: Version of the Python interpreter.
       returned: success
       type: str
       sample: 3.13.5
     packages:
-      description: The O(packages) that it was built with.
+      description: The O(packages) of the build.
       returned: success
       type: list
       elements: str
       sample: [gevent>=24]
     overrides:
-      description: The O(overrides) that it was built with.
+      description: The O(overrides) of the build.
       returned: success
       type: list
       elements: str
@@ -311,7 +312,7 @@ release:
       elements: dict
       sample: [{name: gunicorn, app_wanted: "==20.1.0", installed: 23.0.0}]
     runtime:
-      description: Digest of the O(runtime), empty without one.
+      description: Digest of O(runtime); empty without a runtime.
       returned: success
       type: str
       sample: ""
@@ -322,30 +323,30 @@ release:
       elements: str
       sample: [data, logs]
 built:
-  description: Whether the release was built, or would be.
+  description: Whether the release was built, or would be in check mode.
   returned: success
   type: bool
   sample: true
 steps:
-  description: The steps of the build and how long they took. Empty when nothing was built.
+  description: Steps of the build and their durations. Empty if nothing was built.
   returned: success
   type: list
   elements: dict
   sample: [{name: fetch, seconds: 1.2}, {name: requirements, seconds: 40.3}]
 overridden:
-  description: What the app asked for and did not get, because of O(overrides).
+  description: Requirements of the app that O(overrides) replaced.
   returned: success
   type: list
   elements: dict
   sample: [{name: gunicorn, app_wanted: "==20.1.0", installed: 23.0.0}]
 pruned:
-  description: Old releases, and remains of interrupted builds, that were removed, or would be.
+  description: Old releases and remains of interrupted builds that were removed, or would be in check mode.
   returned: success
   type: list
   elements: str
   sample: [v7.0.20-5891b5b522d5]
 seeded:
-  description: Persistent paths that got their first content, or would.
+  description: Persistent paths that were created in O(shared_dir), or would be in check mode.
   returned: success
   type: list
   elements: str
@@ -354,23 +355,23 @@ step:
   description:
     - The step that failed, one of V(fetch), V(virtualenv), V(runtime), V(requirements), V(compile), V(persist) and
       V(publish).
-    - Empty when the arguments are at fault.
+    - Empty if the arguments are invalid.
   returned: failure
   type: str
   sample: requirements
 command:
-  description: The command that failed, credentials masked.
+  description: The command that failed, with masked credentials.
   returned: failure
   type: str
   sample: /opt/aapanel/tools/bin/uv pip install -r requirements.txt
 output:
-  description: The last 30 lines of that command.
+  description: The last 30 lines of the command's output.
   returned: failure
   type: list
   elements: str
   sample: ["error: No solution found when resolving dependencies"]
 log:
-  description: Where the whole output of the build is.
+  description: Path of the log with the complete output of the build.
   returned: failure
   type: str
   sample: /opt/aapanel/cache/build-v7.0.26-0f343b0931ca.log
@@ -422,9 +423,9 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 def to_request(params: dict[str, Any]) -> build.Request:
-    """Turn the arguments into a request.
+    """Convert the arguments to a request.
 
-    :raises ReleaseError: one of them cannot be meant.
+    :raises ReleaseError: an argument is invalid.
     """
     given = params["source"]
     kind = source.classify(given["type"], given["location"])
@@ -482,20 +483,20 @@ def main() -> None:
     invocation = {"module_args": {**module.params, "environment": "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"}}
     try:
         request = to_request(module.params)
-        # Without this every value of the environment would be blotted out of the result: a "1" out of ids and times.
-        # What is left are the true secrets.
+        # By default, Ansible masks all values of the environment in the result: a "1" even in IDs and times. Mask only
+        # secrets.
         module.no_log_values = build.secrets(request)
-        releaser = build.Releaser(request)
-        plan = releaser.decide(tolerant=module.check_mode)
+        builder = build.ReleaseBuilder(request)
+        plan = builder.make_plan(tolerant=module.check_mode)
         if not module.check_mode:
-            needs = releaser.missing_content(plan)
+            needs = builder.missing_content(plan)
             if needs:
                 module.exit_json(changed=False, needs=needs, invocation=invocation)
-            plan = releaser.carry_out(plan)
-        result = releaser.report(plan, done=not module.check_mode)
+            plan = builder.apply(plan)
+        result = builder.report(plan, done=not module.check_mode)
     except ReleaseError as exc:
         where = f"The release failed in step {exc.step}: " if exc.step else ""
-        log = f" The whole output is in {exc.log}." if exc.log else ""
+        log = f" The complete output is in {exc.log}." if exc.log else ""
         module.fail_json(
             msg=f"{where}{exc.message}{log}",
             step=exc.step,
@@ -506,10 +507,16 @@ def main() -> None:
         )
     except OSError as exc:
         where = exc.filename or module.params["base_dir"]
-        module.fail_json(msg=f"base_dir: {where}: {exc.strerror or exc}.", invocation=invocation)
+        module.fail_json(
+            msg=f"base_dir: {where} cannot be used: {exc.strerror or exc}. Check its permissions and disk.",
+            invocation=invocation,
+        )
     if result["built"]:
         for item in result["overridden"]:
-            module.warn(f"{item['name']} {item['installed']} is installed; the app asks for {item['app_wanted']}.")
+            module.warn(
+                f"{item['name']} {item['installed']} is installed because of `overrides`, but the app requires "
+                f"{item['app_wanted']}."
+            )
     module.exit_json(**result, invocation=invocation)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree
-short_description: Bring many small text files to what they should be, in one task
+short_description: Write many small text files and folders in one task
 version_added: 0.1.0
 description:
-  - Writes files whose text the task gives, and the files of folders of the controller.
-  - A loop over M(ansible.builtin.copy) costs two round trips a file; this costs one for all of them.
-  - Each file appears by one rename. Nothing is followed or read that is not named.
+  - Writes files with the text in the task, and the files of folders on the controller.
+  - A loop over M(ansible.builtin.copy) needs two round trips per file; this module needs one for all files.
+  - Each file is replaced by a rename, so readers see either the old or the new one.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -20,42 +20,42 @@ extends_documentation_fragment:
 options:
   files:
     description:
-      - Absolute path on the target to the text that it shall have, or to a dictionary with C(text) and C(mode).
+      - Maps an absolute path on the target to the text of the file, or to a dictionary with C(text) and C(mode).
     type: dict
     default: {}
   folders:
     description:
-      - Absolute path of a folder on the target to the folder of the controller that has its content. What that has no
-        file of is removed from it, but for what Python compiled.
+      - Maps the absolute path of a folder on the target to the folder on the controller with its content. Other files
+        are removed from the folder on the target, except compiled Python files.
     type: dict
     default: {}
   directories:
     description:
-      - Absolute path of a folder on the target to a dictionary with C(mode), C(owner) and C(group), each of which may
-        be missing. It is made before the files, and what it holds is left alone.
+      - Maps the absolute path of a folder on the target to a dictionary with C(mode), C(owner) and C(group), each
+        optional. Folders are created before the files. Their content is not changed.
     type: dict
     default: {}
   mode:
     description:
-      - Mode of the files that name no other.
+      - Mode of files without their own mode.
     type: str
     default: "0644"
   folder_mode:
     description:
-      - Mode of the folders that have to be made, and of the directories that name no other.
+      - Mode of created folders, and of O(directories) without their own mode.
     type: str
     default: "0755"
   owner:
     description:
-      - Owner of the files, and of the folders that have to be made. Left as it is by default.
+      - Owner of the files and of created folders. By default it is not changed.
     type: str
   group:
     description:
-      - Their group. Left as it is by default.
+      - Group of the files and of created folders. By default it is not changed.
     type: str
   hidden:
     description:
-      - Whether the text holds a secret, which the diff then does not show.
+      - Whether to hide the text in the diff, because it contains a secret.
     type: bool
     default: false
 """
@@ -69,7 +69,7 @@ EXAMPLES = r"""
     owner: root
     group: root
 
-- name: Make two folders, and a file in one of them
+- name: Create two folders, and a file in one of them
   aapanel.pipeline.tree:
     directories:
       /var/lib/hello: {mode: "0750", owner: www-data, group: www-data}
@@ -77,7 +77,7 @@ EXAMPLES = r"""
     files:
       /etc/hello/greeting: "Hello\n"
 
-- name: Copy a folder of error pages, and nothing else
+- name: Copy a folder of error pages, and remove other files from it
   aapanel.pipeline.tree:
     folders:
       /usr/share/aapanel/errors: "{{ role_path }}/files/errors"
@@ -85,7 +85,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_files:
-  description: The files and directories that were written, made or removed, or would be.
+  description: The files and directories that were written, created or removed, or would be in check mode.
   returned: success
   type: list
   elements: str
@@ -100,9 +100,9 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._tree import file
 
 
 def to_files(params: dict[str, Any]) -> list[tree.File]:
-    """Turn the arguments into files.
+    """Convert the arguments to files.
 
-    :raises TreeError: one of them cannot be meant.
+    :raises TreeError: an argument is invalid.
     """
     found = []
     for name, given in params["files"].items():
@@ -117,10 +117,10 @@ def to_files(params: dict[str, Any]) -> list[tree.File]:
 
 
 def to_folders(params: dict[str, Any], *, tolerant: bool) -> list[tree.Folder]:
-    """Turn the arguments into folders.
+    """Convert the arguments to folders.
 
-    :param tolerant: whether owners may be missing yet.
-    :raises TreeError: one of them cannot be meant.
+    :param tolerant: accept missing owners (check mode).
+    :raises TreeError: an argument is invalid.
     """
     found = []
     for name, given in params["directories"].items():
@@ -148,7 +148,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "files": {"type": "dict", "default": {}},
-            # The action plugin turns them into files, and leaves the names of those that hold nothing else.
+            # The action plugin has added their files to `files`; here they name the folders with exclusive content.
             "folders": {"type": "dict", "default": {}},
             "directories": {"type": "dict", "default": {}},
             "mode": {"type": "str", "default": "0644"},
@@ -168,11 +168,11 @@ def main() -> None:
         to_write = tree.plan(files, [Path(name) for name in params["folders"]], owner)
         if not module.check_mode:
             tree.make_folders(folders, to_make, (owner, folder_mode))
-            tree.carry_out(files, to_write, owner, folder_mode)
+            tree.apply(files, to_write, owner, folder_mode)
     except tree.TreeError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}.")
+        module.fail_json(msg=f"{error.filename} cannot be written: {error.strerror}. Check its permissions and disk.")
     changes = [*to_make, *to_write]
     module.exit_json(
         changed=bool(changes),

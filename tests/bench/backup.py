@@ -1,15 +1,16 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a backup, its verification and its restore cost, beside tar with pigz, restic and borg on the same data.
+"""Compare backup, verification and restore with tar and pigz, restic, and borg on the same data.
 
-All of them take turns, round after round, with the data in the page cache. Nobody may leave for later what the others
-do at once: where a program does not sync what it has written, `sync` does it in the same measurement. Memory is
-measured in a round before the others, because looking for it takes time.
+The programs run in turns, in several rounds, with the data in the page cache. Each measurement includes the sync to
+disk: if a program does not sync its output, `sync` does. Memory is measured in a separate first round, because that
+takes time.
 
-restic and borg encrypt and deduplicate, which panelctl does not: it writes one file that `tar xzf` reads. So there are
-second backups, too, after one percent of the data has changed: panelctl writes all of it again, they do not. It is the
-only one that copies the database by SQLite's own means, checks the copy, and counts its rows; that is in its seconds.
+restic and borg encrypt and deduplicate; panelctl does not, but writes one file that `tar xzf` can read. So second
+backups are measured, too, after one percent of the data has changed: panelctl writes everything again, the others do
+not. Only panelctl copies the database with SQLite's backup API, checks the copy, and counts its rows; its time includes
+this.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import panel_data
-from lab_host import ROOT, judge
+from lab_host import ROOT, print_goals
 
 PACKAGES = {"igzip": "isal", "pigz": "pigz", "restic": "restic", "borg": "borgbackup", "openssl": "openssl"}
 UTILS = ROOT / "plugins/module_utils"
-PYTHON = "/usr/bin/python3"  # as the hosts' panelctl has it
+PYTHON = "/usr/bin/python3"  # the interpreter of panelctl on hosts
 PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
@@ -43,8 +44,8 @@ from aapanel_host._backup.cli.main import main
 sys.exit(main({config!r}))
 """
 POLL = 0.005  # seconds
-SCRATCH = "/var/tmp"  # on a disk, where /tmp may be memory
-IGZIP = "igzip -2"  # what the backups are compressed with
+SCRATCH = "/var/tmp"  # on disk; /tmp may be in memory
+IGZIP = "igzip -2"  # compressor of the backups
 
 GOAL_CREATE = 2.5  # times as fast as tar | pigz -6
 GOAL_SIZE = 1.02  # times its size
@@ -60,17 +61,17 @@ TAR, TAR_PROVEN = "tar | pigz -6", "tar | pigz -6, SHA-256, HMAC"
 SHA256SUM, OPENSSL = "sha256sum", "openssl dgst -sha256"
 UNTAR = "sha256sum, pigz -d | tar x"
 RESTIC, BORG_LZ4, BORG_ZSTD = "restic", "borg, lz4", "borg, zstd"
-#: What the others of the same kind are compared with.
-YARDSTICKS = {FIRST: TAR, VERIFY: SHA256SUM, RESTORE: UNTAR, SECOND: RESTIC}
+#: The programs that others of the same kind are compared with.
+BASELINES = {FIRST: TAR, VERIFY: SHA256SUM, RESTORE: UNTAR, SECOND: RESTIC}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run.
+    """The cost of one run.
 
-    :param cpu: seconds of all processes.
-    :param size: bytes that it has written to the backup.
-    :param memory: MiB of all processes at once, at most; only where it was looked for.
+    :param cpu: CPU seconds of all processes.
+    :param size: bytes written to the backup.
+    :param memory: peak memory of all processes in MiB; 0 if not measured.
     """
 
     seconds: float
@@ -81,11 +82,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do one thing.
+    """A measured command.
 
-    :param script: for the shell.
-    :param reads: a file or a folder, which is in the page cache before it begins.
-    :param backup: where it writes a backup to: its growth counts.
+    :param script: shell script.
+    :param reads: file or folder that is loaded into the page cache first.
+    :param backup: path whose growth is the size of the backup.
     """
 
     kind: str
@@ -99,10 +100,10 @@ Round = dict[tuple[str, str], Cost]
 
 
 class Bench:
-    """The data, and all ways to back it up."""
+    """The data, and all measured commands."""
 
     def __init__(self, scratch: Path, megabytes: int) -> None:
-        """Make the data, and install the backups' package as on a host."""
+        """Generate the data, and install the backup package as on a host."""
         self._scratch = scratch
         self._data = scratch / "data"
         self._ours, self._tar = scratch / "ours", scratch / "tar"
@@ -122,7 +123,7 @@ class Bench:
         panel_data.make(self._data, megabytes)
 
     def describe(self) -> Iterator[str]:
-        """Say what the data is, and how small each kind of it becomes: the ratio of the sizes depends on that."""
+        """Yield a description of the data, with the compressed size of each kind, which determines the size ratios."""
         files = [path for path in self._data.rglob("*") if path.is_file()]
         yield f"{sum(path.stat().st_size for path in files) / 1e6:.0f} MB in {len(files)} files"
         for part in sorted(self._data.iterdir()):
@@ -134,9 +135,9 @@ class Bench:
             yield f"  {part.name:9}{size:6.1f} MB; pigz -6: {pigz:6.1f}, {IGZIP}: {igzip:6.1f}, {times:.3f} times"
 
     def round(self, number: int, *, watch: bool = False) -> Round:
-        """Measure each way once, in another order each round.
+        """Measure each command once, in a different order in each round.
 
-        :param watch: look for their memory, too.
+        :param watch: also measure memory.
         """
         self._begin(number)
         costs: Round = {}
@@ -150,8 +151,8 @@ class Bench:
         return costs
 
     def _begin(self, number: int) -> None:
-        """Make all backups go, and make empty repositories."""
-        # What was restored stays until the end: ext4 makes files more slowly for minutes after so many were deleted.
+        """Remove all backups, and create empty repositories."""
+        # Keep restored files until the end: ext4 creates files more slowly for minutes after many deletions.
         self._restored = self._scratch / f"restored-{number}"
         self._restored.mkdir()
         for path in (self._ours, self._tar, *self._repositories.values(), self._scratch / "restic-cache"):
@@ -166,7 +167,7 @@ class Bench:
     def _firsts(self) -> list[Way]:
         archive, proven = self._tar / "archive.tar.gz", self._tar / "proven.tar.gz"
         pack = f"tar -cf - -C {self._data} . | pigz -6"
-        # The manifest's digest and the archive's HMAC, each by reading it once more.
+        # The manifest's digest and the archive's HMAC, each with another read of the archive.
         prove = f"sha256sum {proven} && openssl dgst -sha256 -hmac benchmark {proven}"
         return [
             Way(FIRST, OURS, f"{self._panelctl} create", self._data, self._ours),
@@ -190,7 +191,7 @@ class Bench:
         (archive,) = self._ours.glob("backups/*.tar.gz")
         return [
             Way(VERIFY, OURS, f"{self._panelctl} verify", archive),
-            # The very file.
+            # The same file.
             Way(VERIFY, SHA256SUM, f"sha256sum {archive}", archive),
             Way(VERIFY, OPENSSL, f"openssl dgst -sha256 {archive}", archive),
         ]
@@ -212,7 +213,7 @@ class Bench:
         return [Way(SECOND, OURS, f"{self._panelctl} create", self._data, self._ours), *self._others(SECOND)]
 
     def _measure(self, way: Way, *, watch: bool) -> Cost:
-        # What those before have left to be written is not this one's; and borg has Linux forget what it has read.
+        # Flush the writes of earlier commands, and read the data again: borg drops its files from the page cache.
         os.sync()
         self._run(f"find {way.reads} -type f -exec cat {{}} + >/dev/null")
         before = size_of(way.backup)
@@ -248,7 +249,7 @@ class Bench:
 
 
 def install(scratch: Path, data: Path, folder: Path) -> Path:
-    """Install the backups' package with its settings, as on a host; returns the program."""
+    """Install the backup package with its settings, as on a host; returns the path of the program."""
     code = scratch / "lib/aapanel_host"
     for package in ("_host", "_backup"):
         shutil.copytree(UTILS / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -266,7 +267,7 @@ def install(scratch: Path, data: Path, folder: Path) -> Path:
 
 
 def size_of(path: Path | None) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Return the bytes of a file, or of all files below a folder."""
     if path is None or not path.exists():
         return 0
     files = [path] if path.is_file() else path.rglob("*")
@@ -274,9 +275,9 @@ def size_of(path: Path | None) -> int:
 
 
 def peak_memory(pid: int) -> float:
-    """Look at a process and its children until it ends; returns the MiB that they had at once, at most.
+    """Poll a process and its children until it ends; returns their peak memory in MiB.
 
-    What several of them share is counted once: by the proportional set sizes, proc_pid_smaps(5).
+    Counts shared memory once, by proportional set sizes (proc_pid_smaps(5)).
     """
     peak = 0
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -294,15 +295,15 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _kibibytes(pid: int) -> int:
-    # It may have ended, or be about to.
+    # The process may have ended.
     with contextlib.suppress(OSError):
         found = re.search(r"^Pss: +(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
         return int(found[1]) if found else 0
     return 0
 
 
-def middle(rounds: list[Round]) -> Round:
-    """Medians of all figures."""
+def medians_of(rounds: list[Round]) -> Round:
+    """Return the medians of all figures."""
     found = {}
     for key in rounds[0]:
         figures = (dataclasses.astuple(each[key]) for each in rounds)
@@ -311,22 +312,22 @@ def middle(rounds: list[Round]) -> Round:
 
 
 def ratio(rounds: list[Round], kind: str, name: str, other: str, figure: str = "seconds") -> float:
-    """The median of how many times one is the other in the same round, because machines drift."""
+    """Return the median of the ratios within the same round, because the speed of a machine drifts."""
     return statistics.median(getattr(each[kind, name], figure) / getattr(each[kind, other], figure) for each in rounds)
 
 
 def report(rounds: list[Round], memory: Round) -> None:
-    """Print a line for each way: medians, and how many times its yardstick's they are."""
+    """Print a line for each command: medians, and their ratios to the baseline."""
     print(f"{'':32}{'s':>8}{'CPU s':>8}{'MB':>8}{'MiB RAM':>9}{'time':>8}{'size':>8}")
-    last, medians = "", middle(rounds)
+    last, medians = "", medians_of(rounds)
     for kind, name in memory:
         cost = medians[kind, name]
         if kind != last:
-            print(f"{kind}, beside {YARDSTICKS[kind]}")
+            print(f"{kind}, compared with {BASELINES[kind]}")
         last = kind
-        time_ = ratio(rounds, kind, name, YARDSTICKS[kind])
+        time_ = ratio(rounds, kind, name, BASELINES[kind])
         size = f"{cost.size / 1e6:8.1f}" if cost.size else f"{'':8}"
-        sizes = f"{ratio(rounds, kind, name, YARDSTICKS[kind], 'size'):8.3f}" if cost.size else ""
+        sizes = f"{ratio(rounds, kind, name, BASELINES[kind], 'size'):8.3f}" if cost.size else ""
         print(
             f"  {name:30}{cost.seconds:8.2f}{cost.cpu:8.2f}{size}{memory[kind, name].memory:9.1f}{time_:8.2f}{sizes}",
             flush=True,
@@ -334,7 +335,7 @@ def report(rounds: list[Round], memory: Round) -> None:
 
 
 def goals(rounds: list[Round], memory: Round) -> dict[str, bool]:
-    """What was reached, by its description."""
+    """Return whether each goal was met, by its description."""
     create, size = 1 / ratio(rounds, FIRST, OURS, TAR), ratio(rounds, FIRST, OURS, TAR, "size")
     restic = 1 / ratio(rounds, FIRST, OURS, RESTIC)
     verify, restore = ratio(rounds, VERIFY, OURS, SHA256SUM), ratio(rounds, RESTORE, OURS, UNTAR)
@@ -350,12 +351,12 @@ def goals(rounds: list[Round], memory: Round) -> dict[str, bool]:
 
 
 def get_programs() -> None:
-    """Install what is missing, if this is root; else say what it is."""
+    """Install missing programs if run as root; exits with their names otherwise."""
     missing = sorted(package for program, package in PACKAGES.items() if not shutil.which(program))
     if not missing:
         return
     if os.geteuid() or not shutil.which("apt-get"):
-        sys.exit(f"There are to be {', '.join(missing)}: apt-get install {' '.join(missing)}")
+        sys.exit(f"missing packages: {', '.join(missing)}; run: apt-get install {' '.join(missing)}")
     print(f"Installing {', '.join(missing)}", flush=True)
     for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
         subprocess.run(["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *command], check=True)
@@ -365,27 +366,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--megabytes", type=int, default=panel_data.USUAL, help="of data; the goals are for the default"
+        "--megabytes", type=int, default=panel_data.USUAL, help="size of the data; the goals apply to the default"
     )
     options = parser.parse_args()
     get_programs()
-    # Four restored sets a round, and about as much of data and backups.
+    # Four restored copies per round, plus the data and the backups.
     needed, free = options.megabytes * (4 * options.rounds + 10) * 1_000_000, shutil.disk_usage(SCRATCH).free
     if free < needed:
-        sys.exit(f"{SCRATCH} has {free / 1e9:.1f} GB free, and this needs {needed / 1e9:.1f}: fewer --rounds?")
+        sys.exit(
+            f"{SCRATCH} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed: free space, or use fewer "
+            "--rounds"
+        )
     with tempfile.TemporaryDirectory(prefix="bench-backup-", dir=SCRATCH) as scratch:
         bench = Bench(Path(scratch), options.megabytes)
         for line in bench.describe():
             print(line, flush=True)
         memory = bench.round(0, watch=True)
         rounds = [bench.round(number) for number in range(1, options.rounds + 1)]
-    print(f"\nMedians of {options.rounds} rounds; a first one before them, for the memory\n")
+    print(f"\nMedians of {options.rounds} rounds; memory from a separate first round\n")
     report(rounds, memory)
     print(
-        "\nrestic and borg encrypt and deduplicate, panelctl does neither. Of the second backup they write what is new "
-        "only, panelctl all of it.\n"
+        "\nrestic and borg encrypt and deduplicate; panelctl does neither. In the second backup, they write only the "
+        "changes, panelctl writes everything.\n"
     )
-    return judge(goals(rounds, memory))
+    return print_goals(goals(rounds, memory))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the benchmarks share: a Debian host in the lab that answers SSH, playbooks that run over it, goals."""
+"""Helpers of the benchmarks: a Debian host in the lab with SSH, playbook runs, and goals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Run:
 
 
 def docker(*arguments: str) -> str:
-    """Run a docker command; returns what it printed, fails loudly with what it complained about."""
+    """Run a docker command; returns its output, or exits with its error output."""
     result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True)
     if result.returncode != 0:
         sys.exit(f"docker {' '.join(arguments[:4])} …: status {result.returncode}\n{result.stdout}{result.stderr}")
@@ -40,17 +40,17 @@ def docker(*arguments: str) -> str:
 
 
 def address_of(name: str) -> str:
-    """The address of a container on the lab's bridge."""
+    """Return the address of a container on the lab's bridge."""
     return docker("inspect", "--format", "{{ .NetworkSettings.IPAddress }}", name)
 
 
 def remove(*names: str) -> None:
-    """Remove containers, with their volumes, whether they are there or not."""
+    """Remove containers and their volumes, if they exist."""
     subprocess.run(["docker", "rm", "--force", "--volumes", *names], check=False, capture_output=True)
 
 
 def start_host(name: str, scratch: Path) -> str:
-    """Start an empty host that answers SSH; return its address."""
+    """Start an empty host with an SSH server; returns its address."""
     docker("run", "--detach", "--name", name, "--hostname", name, *RUN, "aapanel-lab/trixie", "/lib/systemd/systemd")
     docker("exec", name, "sh", "-c", "until systemctl is-system-running --wait; do sleep 0.2; done")
     docker("exec", name, "sh", "-c", "apt-get -qq update && apt-get -qq install --yes openssh-server >/dev/null")
@@ -58,13 +58,13 @@ def start_host(name: str, scratch: Path) -> str:
     docker("exec", name, "mkdir", "--parents", "--mode=0700", "/root/.ssh")
     docker("cp", str(scratch / "key.pub"), f"{name}:/root/.ssh/authorized_keys")
     docker("exec", name, "chown", "0:0", "/root/.ssh/authorized_keys")
-    # The lists go again: the host shall be empty.
+    # Remove the package lists, as on an empty host.
     docker("exec", name, "sh", "-c", "rm -rf /var/lib/apt/lists/*")
     return address_of(name)
 
 
 def write_inventory(name: str, address: str, scratch: Path, **settings: object) -> Path:
-    """Write an inventory with the host, the example panel and fresh secrets; `settings` are more variables of it."""
+    """Write an inventory with the host, the example panel and new secrets; `settings` are additional variables."""
     inventory = scratch / "hosts.yml"
     values: dict[str, object] = {
         "ansible_host": address,
@@ -80,7 +80,7 @@ def write_inventory(name: str, address: str, scratch: Path, **settings: object) 
         },
         **settings,
     }
-    # JSON is YAML, too.
+    # JSON is valid YAML.
     lines = [f"      {variable}: {json.dumps(value)}" for variable, value in values.items()]
     inventory.touch(mode=0o600)
     inventory.write_text("\n".join(["panel:", "  hosts:", f"    {name}:", *lines]) + "\n")
@@ -88,9 +88,9 @@ def write_inventory(name: str, address: str, scratch: Path, **settings: object) 
 
 
 def play(playbook: Path, inventory: Path, strategies: Path | None = None, **variables: object) -> Run:
-    """Run a playbook, with Mitogen's strategy if told where it is; fail loudly with its output if it fails.
+    """Run a playbook, with Mitogen's strategy if its folder is given; exits with the output if it fails.
 
-    `variables` win over the inventory's, and are seen by every process of this machine.
+    `variables` take precedence over the inventory's, and are visible to every process of this machine.
     """
     env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_KEY_CHECKING": "False"}
     if strategies is not None:
@@ -106,7 +106,7 @@ def play(playbook: Path, inventory: Path, strategies: Path | None = None, **vari
 
 
 def serves(address: str) -> bool:
-    """Whether the panel says, through nginx, that it is ready."""
+    """Return whether the panel is ready, through nginx."""
     answer = subprocess.run(
         ["curl", "--silent", "--header", f"Host: {DOMAIN}", f"http://{address}/health/ready"],
         check=False,
@@ -116,8 +116,8 @@ def serves(address: str) -> bool:
     return '"ready"' in answer.stdout
 
 
-def judge(goals: dict[str, bool]) -> int:
-    """Print which goals were met; returns the exit status."""
+def print_goals(goals: dict[str, bool]) -> int:
+    """Print whether each goal was met; returns the exit status."""
     for goal, reached in goals.items():
         print(f"{'met   ' if reached else 'MISSED'} {goal}")
     return 0 if all(goals.values()) else 1

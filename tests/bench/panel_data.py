@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Data such as a panel has, made up by a seed: dumps, logs, code, a database, and uploads that nothing shrinks."""
+"""Generate typical data of a panel from a seed: dumps, logs, code, a database, and incompressible uploads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 from random import Random
 
 SEED = "aapanel.pipeline"
-USUAL = 443  # megabytes; other sizes have as many files in proportion
+USUAL = 443  # megabytes; other sizes have a proportional number of files
 DATABASE, DATABASE_SHARE = "panel.db", 0.1
 _PER_FOLDER = 40  # files
-_LARGE = 4_000_000  # bytes; of such a file a part changes, of others all
+_LARGE = 4_000_000  # bytes; a change replaces a part of a large file, and all of a small one
 _SYLLABLES = [a + b for a in "bcdfghjklmnprstvwz" for b in ("a", "e", "i", "o", "u", "an", "er", "is", "ol", "um")]
-# By Zipf's law, as in what people write: the second word is half as frequent as the first, and so on.
+# Zipf's law, as in natural language: the second word is half as frequent as the first, and so on.
 _WEIGHTS = list(itertools.accumulate(1 / rank for rank in range(1, 6001)))
 
-#: Makes lines of one file, each from its number.
+#: Returns a line of a file by its number.
 Line = Callable[[int], str]
 
 _LICENCE = """\
@@ -67,15 +67,15 @@ def _time(rng: Random, number: int) -> str:
 
 
 def _token(rng: Random) -> bytes | None:
-    # Most rows have none: who asks for a new password every day?
+    # Most rows have no token.
     return rng.randbytes(16) if rng.randrange(4) == 0 else None
 
 
 def _sql(rng: Random) -> Line:
     def line(number: int) -> str:
-        who, token = rng.choice(_WORDS), _token(rng)
+        user, token = rng.choice(_WORDS), _token(rng)
         return (
-            f"({number},'{who}','{who}{rng.randrange(99)}@{rng.choice(_WORDS[:50])}.example','{_time(rng, number)}',"
+            f"({number},'{user}','{user}{rng.randrange(99)}@{rng.choice(_WORDS[:50])}.example','{_time(rng, number)}',"
             f"'{rng.choice(_STATES)}','en_US','UTC',0.00,{rng.randrange(10**5)},NULL,'{_text(rng, 12)}',"
             f"{token and token.hex()!r},NULL,0,1),\n"
         )
@@ -84,32 +84,32 @@ def _sql(rng: Random) -> Line:
 
 
 def _log(rng: Random) -> Line:
-    # A few people at a time, each with one browser and on one page, and the page's own files.
-    people = [f"10.{rng.randrange(4)}.{rng.randrange(256)}.{rng.randrange(256)}" for _ in range(200)]
+    # A few users at a time, each with one browser on one page with its assets.
+    users = [f"10.{rng.randrange(4)}.{rng.randrange(256)}.{rng.randrange(256)}" for _ in range(200)]
     browsers = [f"Mozilla/5.0 (X11; Linux x86_64; rv:{n}.0) Gecko/20100101 Firefox/{n}.0" for n in range(120, 140)]
     pages = [f"/{'/'.join(_words(rng, 2))}?page={rng.randrange(50)}" for _ in range(100)]
     assets = [f"/static/{'.'.join(_words(rng, 2))}.{ending}" for ending in ("css", "js", "png", "svg") * 5]
-    here = [(0, pages[0])] * 4
+    sessions = [(0, pages[0])] * 4
 
     def line(number: int) -> str:
-        place = rng.randrange(len(here))
-        who, page = here[place]
+        session = rng.randrange(len(sessions))
+        user, page = sessions[session]
         wanted = rng.choice(assets)
         if rng.randrange(6) == 0:
             wanted = rng.choice(pages)
-            here[place] = rng.randrange(200) if rng.randrange(8) == 0 else who, wanted
+            sessions[session] = rng.randrange(200) if rng.randrange(8) == 0 else user, wanted
         method = "POST" if rng.randrange(20) == 0 else "GET"
         return (
-            f'{people[who]} - - [{_time(rng, number)}] "{method} {wanted} HTTP/1.1" '
+            f'{users[user]} - - [{_time(rng, number)}] "{method} {wanted} HTTP/1.1" '
             f'{rng.choice((200, 200, 200, 304, 404))} {rng.randrange(40_000)} "https://panel.example{page}" '
-            f'"{browsers[who % len(browsers)]}" {rng.random():.3f}\n'
+            f'"{browsers[user % len(browsers)]}" {rng.random():.3f}\n'
         )
 
     return line
 
 
 def _code(rng: Random) -> Line:
-    # What a module calls its things it calls them all over, and a function has few of them.
+    # A module repeats its names, and a function uses few of them.
     own = [f"{first}_{second}" for first, second in zip(_words(rng, 20), _words(rng, 20), strict=True)]
     licence, local = [_LICENCE], own[:3]
 
@@ -149,11 +149,11 @@ def _lines(lines: Callable[[Random], Line]) -> Callable[[Random, int], bytes]:
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of a kind.
+    """A kind of files.
 
-    :param share: of all bytes.
-    :param files: how many there are of the usual size.
-    :param make: makes so many bytes.
+    :param share: share of all bytes.
+    :param files: number of files at the usual size.
+    :param make: generates the content of a file of the given size.
     """
 
     share: float
@@ -165,17 +165,17 @@ KINDS = {
     "dumps": Kind(0.2, 10, _lines(_sql)),
     "logs": Kind(0.15, 90, _lines(_log)),
     "code": Kind(0.1, 5300, _lines(_code)),
-    # Pictures, archives, what is encrypted.
+    # Images, archives and encrypted files.
     "uploads": Kind(0.45, 1000, Random.randbytes),
 }
 
 
 def make(folder: Path, megabytes: int) -> None:
-    """Make the data below a folder."""
+    """Generate the data below a folder."""
     total = megabytes * 1_000_000
     for name, kind in KINDS.items():
         rng = Random(f"{SEED}/{name}")
-        # A few large ones, many small ones.
+        # A few large files, many small ones.
         weights = [rng.lognormvariate(0, 1) for _ in range(max(1, round(kind.files * megabytes / USUAL)))]
         scale = kind.share * total / sum(weights)
         for number, weight in enumerate(weights):
@@ -186,7 +186,7 @@ def make(folder: Path, megabytes: int) -> None:
 
 
 def change(folder: Path, turn: int) -> None:
-    """Change a hundredth of the data, each turn another one: whole small files, and a part of each large one."""
+    """Change one percent of the data, different in each turn: whole small files, and a part of each large one."""
     for name, kind in KINDS.items():
         rng = Random(f"{SEED}/{name}/{turn}")
         paths = sorted(path for path in (folder / name).rglob("*") if path.is_file())

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a switch costs those who are using the panel, asked from another container while every kind of traffic runs.
+"""Measure the effect of a switch on clients, from another container, under all kinds of traffic.
 
-A Debian 13 host with both colours up. First 100 switches by one rename; then, with the same load, the way that others
-switch: another upstream and `nginx -s reload`. Then how long a rollback takes, on the host and with a playbook, and how
-long a whole deploy; and what the live link costs beside a plain proxy_pass.
+Uses a Debian 13 host with both slots started. First makes 100 switches by renaming the live link; then, with the same
+load, switches in the usual way: a new upstream and `nginx -s reload`. Then measures the durations of a rollback, on the
+host and by a playbook, and of a deploy; and the throughput through the live link compared with a plain proxy_pass.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab_host import DOMAIN, ROOT, docker, judge, play, remove, serves, start_host, write_inventory
-from load import percentile
+from lab_host import DOMAIN, ROOT, docker, play, print_goals, remove, serves, start_host, write_inventory
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from kit.load import percentile
 
 HOST, CLIENT = "bench-switch", "bench-client"
 COLOURS = ("blue", "green")
 SWITCHES = 100
 REQUESTS = 100_000
 RELOADS = 40
-PACE = 0.8  # seconds from one switch to the next, where the switch itself does not take longer
-LONGEST = 280.0  # seconds that one load may run
-# As many as two cores that also run nginx, both colours and this load can carry without a queue of seconds.
+PACE = 0.8  # seconds from one switch to the next, unless the switch takes longer
+LONGEST = 280.0  # maximum seconds of a load
+# The largest load without queues of seconds on two cores that also run nginx, both slots and the load client.
 TRAFFIC = {"get": 12, "fresh": 2, "post": 2, "upload": 2, "stream": 6, "websocket": 20}
 THROUGHPUT_PAIRS, THROUGHPUT_SECONDS, THROUGHPUT_CLIENTS = 15, 1.5, 16
 ROLLBACKS = 5
@@ -51,7 +54,7 @@ GOAL_ROLLBACK_PLAY = 10.0
 GOAL_DEPLOY = 30.0
 GOAL_THROUGHPUT = 5.0  # percent below a plain proxy_pass
 
-# Runs on the host: give the second nginx the configuration for a colour, reload it, and wait until that colour answers.
+# Runs on the host: activates the second nginx's configuration for a slot, reloads it, and waits until the slot answers.
 RELOAD = """
 import http.client, json, os, shutil, subprocess, sys, time
 conf, colour, port, domain = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -61,7 +64,7 @@ subprocess.run(["nginx", "-q", "-c", conf, "-s", "reload"], check=True)
 slot = None
 while slot != colour:
     if time.monotonic() - begin > 10:
-        sys.exit(f"{conf}: 10 s after the reload it is still {slot} that answers, not {colour}")
+        sys.exit(f"{conf}: 10 s after the reload, {slot} still answers instead of {colour}: see the log of nginx")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", "/health/live", headers={"Host": domain})
@@ -81,9 +84,9 @@ class Traffic:
     """The load client in the other container."""
 
     def __init__(self, url: str, token: str, *arguments: str, **clients: int) -> None:
-        """Start it, with so many clients of each kind; it goes on until `finish`."""
+        """Start the load with the given number of clients of each kind; it runs until `finish`."""
         numbers = [word for kind, number in clients.items() for word in (f"--{kind}", str(number))]
-        # The token by the name of its variable: what stands in a command everybody can read.
+        # Pass the token in the environment: all users can read the arguments of a command.
         command = ["docker", "exec", "--interactive", "--env", "PANEL_API_TOKEN", CLIENT, "python3", "/load.py"]
         self._process = subprocess.Popen(
             [*command, "--url", url, "--host-header", DOMAIN, *numbers, *arguments],
@@ -105,23 +108,23 @@ class Traffic:
 
     @property
     def requests(self) -> int:
-        """How many requests were made, as of the last second."""
+        """Return the number of requests up to the last second."""
         return int(self._last["requests"])
 
     @property
     def late(self) -> bool:
-        """Whether it has run for as long as it may."""
+        """Return whether the load has run for the maximum time."""
         return time.monotonic() - self._began > LONGEST
 
     def wait_until_all_run(self) -> None:
-        """Wait until all WebSockets are open and requests are answered; ends the benchmark after 20 s."""
+        """Wait until all WebSockets are open and requests are answered; exits after 20 s."""
         while not (self.requests and self._last["websockets"] == self._websockets):
             if self._process.poll() is not None or time.monotonic() - self._began > 20:
-                sys.exit(f"the load did not come up within 20 s: {self._last}")
+                sys.exit(f"the load did not start within 20 s: {self._last}")
             time.sleep(0.1)
 
     def finish(self) -> dict[str, Any]:
-        """Let it finish what is in flight; returns its summary."""
+        """Stop the load after the requests in flight; returns its summary."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._reader.join(30)
@@ -140,15 +143,15 @@ class Switching:
     pace: float  # seconds from one switch to the next
 
     def milliseconds(self, percent: float) -> float:
-        """A percentile of the switches' durations."""
+        """Return a percentile of the switches' durations."""
         return percentile(sorted(self.seconds), percent) * 1000
 
     @property
-    def unhurt(self) -> bool:
-        """Whether not one request failed, and no WebSocket was cut or refused."""
+    def without_failures(self) -> bool:
+        """Return whether no request failed, and no WebSocket was cut or refused."""
         websockets = self.load["websockets"]
-        hurt = (websockets[name] for name in ("cut", "refused", "mismatched"))
-        return not self.load["failed"] and not self.load["closed_idle"] and not any(hurt)
+        failures = (websockets[name] for name in ("cut", "refused", "mismatched"))
+        return not self.load["failed"] and not self.load["closed_idle"] and not any(failures)
 
 
 def on_host(*command: str) -> str:
@@ -156,7 +159,7 @@ def on_host(*command: str) -> str:
 
 
 def seconds_on_host(command: str) -> float:
-    """Run a shell command on the host; returns its own seconds, without those of getting there."""
+    """Run a shell command on the host; returns its duration in seconds, without that of `docker exec`."""
     times = on_host("bash", "-c", f'begin=$EPOCHREALTIME; {command} >/dev/null || exit; echo "$begin $EPOCHREALTIME"')
     begin, end = map(float, times.split())
     return end - begin
@@ -168,26 +171,26 @@ def live_colour() -> str:
 
 def start_client() -> None:
     docker("run", "--detach", "--name", CLIENT, "--hostname", CLIENT, "aapanel-lab/bookworm", "sleep", "infinity")
-    docker("cp", str(ROOT / "tests/bench/load.py"), f"{CLIENT}:/load.py")
+    docker("cp", str(ROOT / "tests/kit/load.py"), f"{CLIENT}:/load.py")
 
 
 def deploy(source: Path, inventory: Path) -> float:
-    """Deploy another release of the example panel, with the same requirements; returns the playbook's seconds."""
+    """Deploy a new release of the example panel, with the same requirements; returns the playbook's seconds."""
     before = live_colour()
     (source / "VERSION").write_text(f"1.0.{int(time.time())}\n")
     seconds = play(DEPLOY, inventory).seconds
     if live_colour() == before:
-        sys.exit(f"the deploy ended well, but {before} is live as before")
+        sys.exit(f"the deploy succeeded, but {before} is still live: see panelctl history on {HOST}")
     return seconds
 
 
 def start_edge(scratch: Path, name: str, port: int, sockets: dict[str, str]) -> str:
-    """Start one more nginx on the host, with the product's configuration but for its port and its way to the app.
+    """Start another nginx on the host, with the product's configuration except for the port and the app's socket.
 
-    `sockets` are those ways, by a name each; it begins with the first one. Returns where its configuration is.
+    `sockets` are the sockets by name; nginx starts with the first one. Returns the path of its configuration.
     """
     text = on_host("cat", "/etc/nginx/nginx.conf")
-    place = f"/etc/nginx/{name}.conf"
+    path = f"/etc/nginx/{name}.conf"
     changes = {
         "listen 80": f"listen {port}",
         "listen [::]:80": f"listen [::]:{port}",
@@ -196,22 +199,22 @@ def start_edge(scratch: Path, name: str, port: int, sockets: dict[str, str]) -> 
     }
     for old, new in changes.items():
         if old not in text:
-            sys.exit(f"nginx.conf of the product has no {old!r} any more: teach {Path(__file__).name} what it has")
+            sys.exit(f"the product's nginx.conf has no {old!r}: update the changes in {Path(__file__).name}")
         text = text.replace(old, new)
     for key, socket in sockets.items():
         local = scratch / f"{name}.{key}"
         local.write_text(text.replace(f"{LIVE}/sock", socket))
-        docker("cp", str(local), f"{HOST}:{place}.{key}")
-    on_host("cp", f"{place}.{next(iter(sockets))}", place)
-    # A unit, as the product's own: processes elsewhere would get another share of a busy processor.
-    on_host("systemd-run", "--quiet", f"--unit={name}", "--property=Type=forking", "nginx", "-q", "-c", place)
-    return place
+        docker("cp", str(local), f"{HOST}:{path}.{key}")
+    on_host("cp", f"{path}.{next(iter(sockets))}", path)
+    # Run it as a unit, like the product's nginx: other processes would get another share of a busy processor.
+    on_host("systemd-run", "--quiet", f"--unit={name}", "--property=Type=forking", "nginx", "-q", "-c", path)
+    return path
 
 
 def switch_under_load(
     url: str, token: str, switch: Callable[[], float], *, pace: float, times: int, requests: int = 0
 ) -> Switching:
-    """Switch every `pace` seconds while the load runs, until there were as many switches, and requests, as wanted."""
+    """Switch every `pace` seconds under load, until the given numbers of switches and requests are reached."""
     traffic = Traffic(url, token, **TRAFFIC)
     traffic.wait_until_all_run()
     seconds: list[float] = []
@@ -224,8 +227,8 @@ def switch_under_load(
 
 
 @contextlib.contextmanager
-def looking_briefly() -> Iterator[None]:
-    """Have panelctl look at a slot once before a switch, and not for seconds after it: there are 100 to come."""
+def short_health_checks() -> Iterator[None]:
+    """Make panelctl check a slot once before a switch, and not after it, to save time in 100 switches."""
     before = on_host("cat", PANELCTL)
     write = f"import sys; open({PANELCTL!r}, 'w').write(sys.argv[1])"
     on_host("python3", "-c", write, json.dumps({**json.loads(before), "healthy_passes": 1, "verify_seconds": 0}))
@@ -236,34 +239,34 @@ def looking_briefly() -> Iterator[None]:
 
 
 def switch_by_link() -> float:
-    """Switch with panelctl; returns the seconds of the rename."""
+    """Switch with panelctl; returns the duration of the rename in seconds."""
     return float(json.loads(on_host("panelctl", "switch", "inactive", "--json"))["durations"]["switched"])
 
 
 class Reloading:
-    """A second nginx that is switched by a changed configuration and a reload."""
+    """A second nginx, which is switched by a configuration change and a reload."""
 
     def __init__(self, scratch: Path) -> None:
-        """Start it."""
+        """Start nginx."""
         sockets = {colour: f"/opt/aapanel/slots/{colour}/sock" for colour in COLOURS}
         self._configuration = start_edge(scratch, "bench-reload", RELOAD_PORT, sockets)
         self._colour = COLOURS[0]
         self.workers = 0
 
     def switch(self) -> float:
-        """Point it at the other colour; returns the seconds until that one answers."""
+        """Switch to the other slot; returns the seconds until that slot answers."""
         self._colour = COLOURS[1 - COLOURS.index(self._colour)]
         arguments = (self._configuration, self._colour, str(RELOAD_PORT), DOMAIN)
-        told = json.loads(on_host("python3", "-c", RELOAD, *arguments))
-        self.workers = max(self.workers, told["workers"])
-        return float(told["seconds"])
+        result = json.loads(on_host("python3", "-c", RELOAD, *arguments))
+        self.workers = max(self.workers, result["workers"])
+        return float(result["seconds"])
 
 
 def measure_throughput(scratch: Path, address: str, token: str) -> tuple[float, float, list[float]]:
-    """Requests per second through the live link, through a plain proxy_pass, and by how many percent it is slower.
+    """Return requests per second through the live link, through a plain proxy_pass, and the difference in percent.
 
-    Medians; the percentages are the quartiles of the pairs that ran one right after the other, because machines drift.
-    On one that is busy with other work they lie far apart, and then say little.
+    The first two are medians. The percentages are quartiles over pairs of consecutive measurements, because the speed
+    of a machine drifts. On a busy machine the quartiles are far apart, and the result is not meaningful.
     """
     start_edge(scratch, "bench-link", LINK_PORT, {"link": f"{LIVE}/sock"})
     start_edge(scratch, "bench-plain", PLAIN_PORT, {"plain": f"/run/aapanel/{live_colour()}.sock"})
@@ -271,7 +274,7 @@ def measure_throughput(scratch: Path, address: str, token: str) -> tuple[float, 
     for number in range(THROUGHPUT_PAIRS):
         pair: dict[int, float] = {}
         for port in (LINK_PORT, PLAIN_PORT) if number % 2 else (PLAIN_PORT, LINK_PORT):
-            # The cheapest answer there is: the dearer the app, the less of what nginx does could be seen.
+            # The cheapest response: with a slower one, the share of nginx in the time would be too small.
             traffic = Traffic(
                 f"http://{address}:{port}",
                 token,
@@ -286,11 +289,11 @@ def measure_throughput(scratch: Path, address: str, token: str) -> tuple[float, 
 
 
 def measure_rollback() -> float:
-    """The slowest of some rollbacks with the product's own command on the host, in seconds."""
+    """Return the duration of the slowest of several rollbacks with panelctl, in seconds."""
     seconds = []
     for _ in range(ROLLBACKS):
         seconds.append(seconds_on_host("panelctl rollback --json"))
-        # The release that was left counts as bad now.
+        # The rollback marked the other release as bad, so --force is needed.
         on_host("panelctl", "switch", "inactive", "--force", "--json")
     return max(seconds)
 
@@ -299,37 +302,41 @@ def measure_rollback_play(inventory: Path) -> float:
     before = live_colour()
     seconds = play(ROLLBACK, inventory).seconds
     if live_colour() == before:
-        sys.exit(f"rollback.yml ended well, but {before} is live as before")
+        sys.exit(f"rollback.yml succeeded, but {before} is still live: see panelctl history on {HOST}")
     return seconds
 
 
-def say(what: str, *values: object) -> None:
+def print_figure(what: str, *values: object) -> None:
     print(f"{what:34}" + "".join(f"{value!s:>22}" for value in values), flush=True)
 
 
 def report(link: Switching, reload: Switching) -> None:
-    """Print a line for each figure, with both ways to switch side by side."""
+    """Print a line for each figure, with both ways to switch in columns."""
     both = (link, reload)
-    say("", "symlink", "nginx -s reload")
-    say("switches, seconds apart", *(f"{len(each.seconds)}, {each.pace:.1f}" for each in both))
-    say("requests", *(each.load["requests"] for each in both))
-    say("failed", *(each.load["failed"] for each in both))
-    say("closed while idle, unannounced", *(each.load["closed_idle"] for each in both))
-    say("WebSockets opened", *(each.load["websockets"]["opened"] for each in both))
-    say("WebSockets cut", *(each.load["websockets"]["cut"] for each in both))
-    say("WebSocket messages", *(each.load["websockets"]["messages"] for each in both))
-    say("switch p50 / p99, ms", *(f"{each.milliseconds(50):.3f} / {each.milliseconds(99):.3f}" for each in both))
-    say("requests per second", *(each.load["per_second"] for each in both))
+    print_figure("", "symlink", "nginx -s reload")
+    print_figure("switches, seconds apart", *(f"{len(each.seconds)}, {each.pace:.1f}" for each in both))
+    print_figure("requests", *(each.load["requests"] for each in both))
+    print_figure("failed", *(each.load["failed"] for each in both))
+    print_figure("closed while idle, unannounced", *(each.load["closed_idle"] for each in both))
+    print_figure("WebSockets opened", *(each.load["websockets"]["opened"] for each in both))
+    print_figure("WebSockets cut", *(each.load["websockets"]["cut"] for each in both))
+    print_figure("WebSocket messages", *(each.load["websockets"]["messages"] for each in both))
+    print_figure(
+        "switch p50 / p99, ms", *(f"{each.milliseconds(50):.3f} / {each.milliseconds(99):.3f}" for each in both)
+    )
+    print_figure("requests per second", *(each.load["per_second"] for each in both))
     for kind in link.load["kinds"]:
         tallies = (each.load["kinds"][kind] for each in both)
-        say(f"  {kind}: failed, p50 / p99, ms", *(f"{t['failed']}, {t['p50_ms']} / {t['p99_ms']}" for t in tallies))
+        print_figure(
+            f"  {kind}: failed, p50 / p99, ms", *(f"{t['failed']}, {t['p50_ms']} / {t['p99_ms']}" for t in tallies)
+        )
     for each in both:
         for why in [*each.load["websockets"]["why"], *(why for t in each.load["kinds"].values() for why in t["why"])]:
             print(f"  {'symlink' if each is link else 'reload'}, after {why}")
 
 
 def measure(scratch: Path) -> int:
-    """Measure everything, print it, and judge it; returns the exit status."""
+    """Measure and print everything, and check the goals; returns the exit status."""
     token, source = secrets.token_urlsafe(48), scratch / "panel"
     shutil.copytree(ROOT / "examples/panel", source)
     address = start_host(HOST, scratch)
@@ -343,22 +350,22 @@ def measure(scratch: Path) -> int:
         panel_database_engine="sqlite",
         panel_redis_enabled=False,
         panel_settings={"PANEL_API_TOKEN": token},
-        # A renewed worker closes its WebSockets, and at this rate one is renewed each second: not the switch's doing.
+        # A restarted worker closes its WebSockets. At this load, a worker would restart each second, without a switch.
         app_max_requests=0,
-        # Both colours shall stay up all the time.
+        # Both slots must stay started.
         panel_safety_seconds=3600,
     )
     play(SITE, inventory)
     if not serves(address):
-        sys.exit(f"site.yml ended, but http://{address}/health/ready is not ready")
+        sys.exit(f"site.yml succeeded, but http://{address}/health/ready is not ready: see the journal of {HOST}")
     goals: dict[str, bool] = {}
 
     deployed = deploy(source, inventory)
-    say("deploy.yml, same requirements, s", f"{deployed:.1f}")
+    print_figure("deploy.yml, same requirements, s", f"{deployed:.1f}")
     goals[f"warm deploy.yml in under {GOAL_DEPLOY:g} s"] = deployed < GOAL_DEPLOY
 
     reloading = Reloading(scratch)
-    with looking_briefly():
+    with short_health_checks():
         link = switch_under_load(
             f"http://{address}", token, switch_by_link, pace=PACE, times=SWITCHES, requests=REQUESTS
         )
@@ -366,26 +373,26 @@ def measure(scratch: Path) -> int:
         f"http://{address}:{RELOAD_PORT}", token, reloading.switch, pace=link.pace, times=RELOADS
     )
     report(link, reload)
-    say("workers of that nginx, at most", "", reloading.workers)
+    print_figure("workers of that nginx, at most", "", reloading.workers)
     enough = link.load["requests"] >= REQUESTS and len(link.seconds) >= SWITCHES
     goals[f"0 failed of at least {REQUESTS} requests and 0 WebSockets cut by {SWITCHES} switches"] = (
-        link.unhurt and enough
+        link.without_failures and enough
     )
     goals[f"switch p99 under {GOAL_SWITCH_MS:g} ms"] = link.milliseconds(99) < GOAL_SWITCH_MS
 
     rollback = measure_rollback()
-    say("panelctl rollback, slowest, s", f"{rollback:.2f}")
+    print_figure("panelctl rollback, slowest, s", f"{rollback:.2f}")
     goals[f"panelctl rollback in under {GOAL_ROLLBACK:g} s"] = rollback < GOAL_ROLLBACK
     rollback = measure_rollback_play(inventory)
-    say("rollback.yml, s", f"{rollback:.1f}")
+    print_figure("rollback.yml, s", f"{rollback:.1f}")
     goals[f"rollback.yml in under {GOAL_ROLLBACK_PLAY:g} s"] = rollback < GOAL_ROLLBACK_PLAY
 
     through_link, plain, (lower, percent, upper) = measure_throughput(scratch, address, token)
-    say("requests per second, live link", f"{through_link:.0f}")
-    say("requests per second, plain", f"{plain:.0f}")
-    say("live link slower by, %", f"{percent:+.1f}", f"({lower:+.1f} to {upper:+.1f})")
+    print_figure("requests per second, live link", f"{through_link:.0f}")
+    print_figure("requests per second, plain", f"{plain:.0f}")
+    print_figure("live link slower by, %", f"{percent:+.1f}", f"({lower:+.1f} to {upper:+.1f})")
     goals[f"through the live link at most {GOAL_THROUGHPUT:g} % slower than plain"] = percent < GOAL_THROUGHPUT
-    return judge(goals)
+    return print_goals(goals)
 
 
 def main() -> int:

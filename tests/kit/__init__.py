@@ -1,4 +1,4 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the stories of scenarios share."""
+"""Helpers that several scenarios, benchmarks or unit tests share."""

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep what Python compiles of Ansible's modules: half of the time that a task takes on a host.
+"""Cache the bytecode of Ansible's modules, which halves the time of a task on a host.
 
-Ansible sends each module with its libraries as a zip file, and zipimport compiles all of it, some fifty files, in each
-task. `tests/lab/lab` puts this file on the hosts, where a `.pth` file imports it whenever the system's Python starts.
-What runs is the same code. A virtualenv, an app's for example, has nothing of it.
+Ansible sends each module with its libraries as a zip file, and zipimport compiles all of it, about fifty files, in each
+task. `tests/lab/lab` installs this file on the hosts, where a `.pth` file imports it whenever the system's Python
+starts. The same code runs as without the cache. Virtualenvs, such as an app's, are not affected.
 """
 
 import _imp
@@ -18,7 +18,7 @@ CACHE = "/var/cache/lab-modules"
 
 
 def install():
-    """Have zipimport ask the cache first."""
+    """Make zipimport use the cache."""
     compile_source = zipimport._compile_source
 
     def cached(path, source):
@@ -26,7 +26,7 @@ def install():
         inside = path.partition("_payload.zip/")[2]
         if not inside:
             return compile_source(path, source)
-        # Each user's own: nobody runs what another one compiled.
+        # Each user has a separate cache, and never runs bytecode of another user.
         folder = f"{CACHE}/{os.geteuid()}"
         digest = _imp.source_hash(sys.hexversion, bytes(source)).hex()
         file = f"{folder}/{digest}-{inside.replace('/', '.')}"
@@ -44,7 +44,7 @@ def install():
                 stream.write(marshal.dumps(code))
             os.rename(part, file)
         except OSError:
-            pass  # read-only, or full: the next task compiles it again
+            pass  # the disk is read-only or full: the next task compiles again
         return code
 
     zipimport._compile_source = cached

@@ -17,16 +17,16 @@ import yaml
 from runner.jobs import ROOT
 
 FILE = ROOT / "tests" / "budget.yml"
-TOLERANCE = 2.0  # machines are noisy, and what runs beside a job takes its time, too
+TOLERANCE = 2.0  # durations vary with the machine, and with the jobs that run in parallel
 
 
 @dataclass(frozen=True)
 class Budget:
     """The budget file.
 
-    :param seconds: allowed duration by the name of a job; `total` is the whole of `make test`.
-    :param covers: patterns of paths by the name of a scenario: a change of one asks for that scenario.
-    :param everything: patterns of paths whose change asks for every scenario.
+    :param seconds: allowed durations by job; `total` is all of `make test`.
+    :param covers: path patterns by scenario; a change of a matching path selects the scenario.
+    :param everything: path patterns; a change of a matching path selects every scenario.
     """
 
     seconds: Mapping[str, float]
@@ -34,19 +34,16 @@ class Budget:
     everything: list[str]
 
     def excess(self, name: str, seconds: float) -> str:
-        """Return what to say of a job that took too long, with the line to change; empty where it did not.
-
-        A job without a line is too long however short it is, so that each gets one.
-        """
-        place = FILE.relative_to(ROOT)
+        """Return an error with the line to change if a job took too long or has no budget; empty otherwise."""
+        budget_file = FILE.relative_to(ROOT)
         allowed = self.seconds.get(name)
         if allowed is None:
-            return f"{name} has no line in {place}: add `{name}: {seconds:.0f}`"
+            return f"{name} has no budget in {budget_file}: add `{name}: {seconds:.0f}`"
         if seconds <= allowed * TOLERANCE:
             return ""
         return (
-            f"{name} took {seconds:.0f} s, more than {TOLERANCE:g} times its {allowed:g} s: make it faster, "
-            f"or say in {place} why it takes that long, and change `{name}: {allowed:g}` to `{name}: {seconds:.0f}`"
+            f"{name} took {seconds:.0f} s, more than {TOLERANCE:g} times its budget of {allowed:g} s: make it faster, "
+            f"or change `{name}: {allowed:g}` to `{name}: {seconds:.0f}` in {budget_file} and explain why"
         )
 
     def scenarios(self, changed: Iterable[str]) -> set[str]:
@@ -67,9 +64,9 @@ def load(file: Path = FILE) -> Budget:
 
 
 def changed_paths(base: str) -> list[str]:
-    """Return the paths that differ from where this branch left `base`, uncommitted and untracked ones included.
+    """Return the paths that changed since the merge base with `base`, including uncommitted and untracked ones.
 
-    :raises subprocess.CalledProcessError: git knows no such revision.
+    :raises subprocess.CalledProcessError: the revision does not exist.
     """
 
     def git(*arguments: str) -> list[str]:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run commands side by side, each with its output in a file of its own."""
+"""Run commands in parallel, each with its own log file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAIL_LINES = 80
 
 @dataclass(frozen=True)
 class Counts:
-    """Tests that a job ran."""
+    """Numbers of passed and failed tests of a job."""
 
     passed: int = 0
     failed: int = 0
@@ -31,13 +31,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Job:
-    """A command that is one test, or that runs many and counts them.
+    """A command that is one test, or runs many.
 
-    :param name: unique; the log's name, and the job's line in the budget.
-    :param command: run at the root of the checkout.
-    :param env: added to the environment.
-    :param needs: names of jobs that have to pass first.
-    :param count: tells how many tests ran, given whether the command succeeded.
+    :param name: unique; the name of the log and of the job in the budget.
+    :param command: runs at the root of the checkout.
+    :param env: additional environment.
+    :param needs: names of jobs that must pass first.
+    :param count: returns the numbers of tests; its argument is whether the command succeeded.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """File that receives the output."""
+        """Return the log file."""
         return LOGS / f"{self.name.replace(' ', '-')}.log"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job that ended.
+    """The result of a job.
 
-    :param seconds: by the clock.
-    :param processor: seconds of a processor that the command and its children used.
+    :param seconds: wall-clock time.
+    :param processor: CPU seconds of the command and its children.
     """
 
     job: Job
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def run(job: Job) -> Outcome:
-    """Run a job to its end."""
+    """Run a job and wait for it."""
     LOGS.mkdir(parents=True, exist_ok=True)
     began, clock = time.time(), time.monotonic()
     with job.log.open("wb") as output:
@@ -82,8 +82,8 @@ def run(job: Job) -> Outcome:
             stdin=subprocess.DEVNULL,
             env={**os.environ, **job.env},
         )
-        # Not Popen.wait(), which does not tell what the process used.
-        _, status, usage = os.wait4(process.pid, 0)
+        # wait4() instead of Popen.wait(), because it returns the resource usage.
+        _pid, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     ok = process.returncode == 0
     return Outcome(job, ok, job.count(ok), began, time.monotonic() - clock, usage.ru_utime + usage.ru_stime)
@@ -92,11 +92,14 @@ def run(job: Job) -> Outcome:
 def run_all(
     jobs: Sequence[Job], expected: Mapping[str, float], slots: int, started: Callable[[Job], None] = lambda _: None
 ) -> Iterator[Outcome]:
-    """Run jobs side by side, `slots` at most; yields each as it ends. `started` is called with each that begins.
+    """Run jobs in parallel; yields each outcome as the job ends.
 
-    Of those that can start, the one with the most work before it starts first: the seconds that are expected of it, by
-    its name, and of those that need it. A job whose needs failed is skipped and counts as failed. A need that is not
-    among `jobs` counts as met.
+    The job with the longest expected time of itself and its dependents starts first. A job whose dependency failed is
+    skipped and counts as failed. A dependency that is not among the jobs counts as met.
+
+    :param expected: expected seconds by job.
+    :param slots: maximum number of parallel jobs.
+    :param started: called with each job that starts.
     """
 
     def work(job: Job) -> float:
@@ -129,13 +132,13 @@ def run_all(
                 yield outcome
 
 
-def tell_start(job: Job) -> None:
-    """Print that a job begins."""
+def print_start(job: Job) -> None:
+    """Print that a job starts."""
     print(f"     {job.name} …", flush=True)
 
 
-def tell(outcome: Outcome) -> None:
-    """Print the verdict of a job, what the lab says in its output, and the end of that where the job failed."""
+def print_outcome(outcome: Outcome) -> None:
+    """Print the result of a job: messages of the lab if it passed, or the end of its output if it failed."""
     verdict = "ok  " if outcome.ok else "skip" if outcome.skipped else "FAIL"
     print(f"{verdict} {outcome.job.name:28} {outcome.seconds:7.1f} s", flush=True)
     if outcome.skipped:
@@ -147,4 +150,4 @@ def tell(outcome: Outcome) -> None:
     for line in lines[-TAIL_LINES:]:
         print(f"     | {line}")
     if not outcome.ok:
-        print(f"     whole output: {outcome.job.log.relative_to(ROOT)}", flush=True)
+        print(f"     complete output: {outcome.job.log.relative_to(ROOT)}", flush=True)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the time of a scenario goes: each of its seconds belongs to one kind of work.
+"""Divide the time of a scenario among kinds of work.
 
 The callback plugin `tests/lab/callback/timings.py` records Ansible's tasks, `tests/kit/hosts.py` the waits of stories.
 """
@@ -47,7 +47,7 @@ _WAITS = {"pause", "wait", "wait_for", "wait_for_connection"}
 
 @dataclass(frozen=True)
 class Interval:
-    """Seconds since the epoch in which one kind of work was done."""
+    """A time interval with one kind of work, in seconds since the epoch."""
 
     begin: float
     end: float
@@ -55,7 +55,7 @@ class Interval:
 
 
 def kind_of(action: str, task: str) -> str:
-    """Return the kind of work of a task; `action` is its module's full name."""
+    """Return the kind of work of a task; `action` is the full name of its module."""
     module = action.rpartition(".")[2]
     if module in ("apt", "package"):
         return "packages"
@@ -71,7 +71,7 @@ def kind_of(action: str, task: str) -> str:
 
 
 def read(file: Path) -> list[Interval]:
-    """Read what was recorded of a scenario; nothing where there is no such file."""
+    """Read the recorded intervals of a scenario; empty if the file does not exist."""
     if not file.exists():
         return []
     found = []
@@ -83,10 +83,10 @@ def read(file: Path) -> list[Interval]:
 
 
 def divide(begin: float, end: float, intervals: Iterable[Interval]) -> dict[str, float]:
-    """Divide the seconds from `begin` to `end` among the kinds of work.
+    """Return the seconds from `begin` to `end` by kind of work.
 
-    Where intervals overlap, the one that began last has the time: a playbook's task inside a story is no story. What
-    no interval covers is Ansible's own.
+    Where intervals overlap, the time belongs to the one that began last, such as a playbook's task inside a story.
+    Time without an interval belongs to Ansible.
     """
     inside = sorted((i for i in intervals if i.end > begin and i.begin < end), key=lambda i: i.begin)
     marks = sorted({begin, end, *(max(begin, i.begin) for i in inside), *(min(end, i.end) for i in inside)})
@@ -99,7 +99,7 @@ def divide(begin: float, end: float, intervals: Iterable[Interval]) -> dict[str,
 
 @dataclass(frozen=True)
 class Test:
-    """One that pytest ran; `problem` is the message of one that failed."""
+    """A test of pytest; `problem` is the message if it failed."""
 
     name: str
     seconds: float
@@ -114,7 +114,7 @@ def _test(case: ET.Element) -> Test:
 
 
 def junit(file: Path) -> tuple[Counts, list[Test]]:
-    """Read a report of pytest: how many tests passed and failed, and how long each took with its fixtures."""
+    """Read a report of pytest: the numbers of passed and failed tests, and each test's duration with its fixtures."""
     if not file.exists():
         return Counts(failed=1), []
     suite = ET.parse(file).getroot().find("testsuite")
@@ -126,7 +126,7 @@ def junit(file: Path) -> tuple[Counts, list[Test]]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Lay out a Markdown table; numbers stand to the right."""
+    """Return a Markdown table; numbers are right-aligned."""
     cells = [[f"{cell:.0f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(head), *cells]) for column in range(len(head))]
 

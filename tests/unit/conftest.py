@@ -6,6 +6,6 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-# How long one example takes says something about the machine's other work, and nothing about the code.
+# The duration of an example depends on the machine's other work.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")

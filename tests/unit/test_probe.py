@@ -1,9 +1,9 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The probe against an edge that keeps every promise, and against edges that break one each.
+"""Tests for probe.py, against a correct edge and against edges with one flaw each.
 
-A check that is content with the flaw it is there to find proves nothing in a container either.
+A check that passes an edge with its flaw would prove nothing in a container either.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAGE = b'<!doctype html><html lang=en><link rel=stylesheet href="/static/css/pan
 
 
 class Edge(BaseHTTPRequestHandler):
-    """nginx and the panel in one, as far as the probe can tell; `server.flaw` names what is wrong with it."""
+    """nginx and the panel in one, as far as the probe can see; `server.flaw` is the name of its flaw."""
 
     protocol_version = "HTTP/1.1"
 
@@ -135,7 +135,7 @@ class Edge(BaseHTTPRequestHandler):
                 payload = payload[:1000]
             if flaw == "drops":
                 return None
-            self.wfile.write(b"\x89\x04ping")  # A ping between the frames: a client has to answer it.
+            self.wfile.write(b"\x89\x04ping")  # A ping between the frames, which a client must answer.
             half = len(payload) // 2
             self.wfile.write(bytes([opcode]) + b"\x7f" + half.to_bytes(8, "big") + payload[:half])
             rest = payload[half:]
@@ -149,14 +149,14 @@ class Edge(BaseHTTPRequestHandler):
         size = second & 0x7F
         if size >= 126:
             size = int.from_bytes(self.rfile.read(2 if size == 126 else 8), "big")
-        assert second & 0x80, "a client has to mask"
+        assert second & 0x80, "a client must mask its frames"
         mask, data = self.rfile.read(4), self.rfile.read(size)
         return first & 0x0F, bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))
 
 
 class Quiet(ThreadingHTTPServer):
     def handle_error(self, *_):
-        """A probe that has seen enough hangs up: no news."""
+        """Ignore that the probe closes connections early."""
 
 
 @pytest.fixture
@@ -180,51 +180,51 @@ def run(server, name, **more):
 @pytest.mark.parametrize(
     "check", ["health", "static", "gzip", "unknown-host", "errors", "headers", "stream", "websocket"]
 )
-def test_an_edge_that_keeps_its_promises_passes(edge, check):
+def test_a_correct_edge_passes(edge, check):
     result = run(edge, check)
     assert result["ok"], result
 
 
 @pytest.mark.parametrize(
-    ("check", "flaw", "told"),
+    ("check", "flaw", "message"),
     [
-        ("health", "not ready", "GET /health/ready: expected 200, came 503"),
-        ("health", "ready is no json", "expected a JSON object, came fine"),
-        ("health", "no slot", "expected a header X-Slot, came none"),
-        ("static", "short cache", "came Cache-Control 'max-age=3600'"),
+        ("health", "not ready", "GET /health/ready: expected 200, got 503"),
+        ("health", "ready is no json", "expected a JSON object, got fine"),
+        ("health", "no slot", "expected a header X-Slot, got none"),
+        ("static", "short cache", "got Cache-Control 'max-age=3600'"),
         ("static", "no etag", "expected an ETag"),
-        ("static", "no 304", "expected 304, came 200"),
-        ("gzip", "no gzip", "expected Content-Encoding gzip, came None"),
+        ("static", "no 304", "expected 304, got 200"),
+        ("gzip", "no gzip", "expected Content-Encoding gzip, got None"),
         ("gzip", "no vary", "expected Vary"),
-        ("gzip", "always gzip", "without gzip: expected no encoding, came 'gzip'"),
-        ("unknown-host", "any host", "'unknown.invalid': expected a closed connection, came 200"),
-        ("unknown-host", "stopped", "expected 200, came 502"),
-        ("errors", "default 404", "expected a page of our own"),
-        ("unavailable", None, "expected 502, 503 or 504, came 200"),
-        ("unavailable", "stopped, default page", "expected a page of our own"),
-        ("headers", "believes the client", "came '203.0.113.9'"),
-        ("headers", "host lost", "expected host 'panel.test', came '127.0.0.1'"),
+        ("gzip", "always gzip", "without gzip: expected no encoding, got 'gzip'"),
+        ("unknown-host", "any host", "'unknown.invalid': expected a closed connection, got 200"),
+        ("unknown-host", "stopped", "expected 200, got 502"),
+        ("errors", "default 404", "expected the panel's own page"),
+        ("unavailable", None, "expected 502, 503 or 504, got 200"),
+        ("unavailable", "stopped, default page", "expected the panel's own page"),
+        ("headers", "believes the client", "got '203.0.113.9'"),
+        ("headers", "host lost", "expected host 'panel.test', got '127.0.0.1'"),
         ("stream", "buffered", "buffered on the way"),
         ("stream", "cut", "cut"),
-        ("websocket", "no upgrade", "expected 101, came HTTP/1.1 400"),
+        ("websocket", "no upgrade", "expected 101, got HTTP/1.1 400"),
         ("websocket", "wrong proof", "wrong Sec-WebSocket-Accept"),
         ("websocket", "closes", "closed by the server with code 1011"),
         ("websocket", "drops", "ended after 0 of 2 bytes"),
-        ("websocket", "cuts long frames", "sent 65536 bytes as opcode 2, came 1000"),
+        ("websocket", "cuts long frames", "sent 65536 bytes as opcode 2, got 1000"),
         ("pages", "hangs", "TimeoutError"),
         ("pages", "trickles", "not done within 1.5 s"),
         ("item", None, "needs the panel's token"),
         ("kept", None, "needs --expect path="),
     ],
 )
-def test_a_broken_promise_is_found_and_named(edge, check, flaw, told):
+def test_each_flaw_is_found_and_named(edge, check, flaw, message):
     edge.flaw = flaw
     result = run(edge, check, timeout=0.5 if flaw in {"hangs", "trickles"} else 5)
     assert not result["ok"]
-    assert told in result["detail"]
+    assert message in result["detail"]
 
 
-def test_a_stopped_app_is_recognised(edge):
+def test_a_stopped_app_passes_unavailable(edge):
     edge.flaw = "stopped"
     assert run(edge, "unavailable")["detail"] == "502"
 
@@ -232,10 +232,10 @@ def test_a_stopped_app_is_recognised(edge):
 def test_release_and_slot_are_compared(edge):
     assert run(edge, "health", expected={"release": ["r0", "r1"], "slot": ["blue"]})["ok"]
     result = run(edge, "health", expected={"slot": ["green"]})
-    assert result["detail"] == "GET /health/live: expected slot=green, came 'blue'"
+    assert result["detail"] == "GET /health/live: expected slot=green, got 'blue'"
 
 
-def test_nothing_there_is_a_failure_and_not_a_traceback():
+def test_a_refused_connection_is_a_failure_without_a_traceback():
     done = subprocess.run(
         [sys.executable, FILE, "--url", "http://127.0.0.1:1", "--host-header", "panel.test", "pages", "unknown-host"],
         capture_output=True,
@@ -251,7 +251,7 @@ def test_nothing_there_is_a_failure_and_not_a_traceback():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--url", "panel.test", "pages"], "--url panel.test: expected http://host"),
         (["--url", "http://h", "--expect", "releas=1", "pages"], "--expect releas=1: expected KEY=VALUE"),
@@ -259,14 +259,14 @@ def test_nothing_there_is_a_failure_and_not_a_traceback():
         (["--url", "http://h"], "CHECK"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_refused(capsys, arguments, told):
+def test_an_invalid_command_line_is_refused(capsys, arguments, message):
     with pytest.raises(SystemExit) as stopped:
         probe.main(arguments)
     assert stopped.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_the_token_stays_out_of_what_is_printed(edge, tmp_path, capsys):
+def test_the_token_is_not_printed(edge, tmp_path, capsys):
     file = tmp_path / "token"
     file.write_text("very-secret\n")
     url = f"http://127.0.0.1:{edge.server_port}"

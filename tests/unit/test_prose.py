@@ -29,7 +29,7 @@ def check(file):
         ("a.yml", f"- name: Do it {PHRASE}\n", 1),
         ("a.j2", f"{{# It works {PHRASE} #}}\n", 1),
         ("a", f"#!/usr/bin/env python3\n# It works {PHRASE}\n", 2),
-        ("a.py", '"""Who is there."""\n', 1),
+        ("a.py", f'"""{"Who"} is there."""\n', 1),
     ],
 )
 def test_report_file_and_line(tmp_path, name, text, line):

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The check of what a database server refuses: it fails where something is allowed, or refused for another reason."""
+"""Tests for refused.py: it fails if an attempt is allowed, or refused for another reason."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def attempt(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_what_is_refused_passes(attempt, engine):
+def test_refused_attempts_pass(attempt, engine):
     done = attempt(engine, {"password": "wrong"}, {"password": "wrong", "says": "access"})
     assert (done.returncode, done.stdout) == (0, "2 of 2 attempts were refused as expected\n")
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_what_is_allowed_fails_and_is_named_without_its_password(attempt, engine):
+def test_an_allowed_attempt_fails_and_is_shown_without_its_password(attempt, engine):
     done = attempt(engine, {"sql": "DROP"}, {"password": "wrong"})
     assert done.returncode == 1
     assert "{'sql': 'DROP'}: status 0" in done.stdout
@@ -60,5 +60,5 @@ def test_a_refusal_for_another_reason_fails(attempt):
     assert attempt("mysql", {"password": "wrong"}, says="no such host").returncode == 1
 
 
-def test_no_attempt_at_all_fails(attempt):
+def test_an_empty_list_of_attempts_fails(attempt):
     assert attempt("mysql").returncode == 1

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Items, background jobs and the language, as JSON. Reading is open; writing needs `auth.writer`."""
+"""JSON API of items, background jobs and the language. Reading is public; writing requires `auth.writer`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGE = 100
 
 @blueprint.get("/items")
 def list_items() -> Response:
-    """The newest items first, `?limit=` of them (20; at most 100)."""
+    """List the newest items first, `?limit=` of them (default 20, at most 100)."""
     limit = min(request.args.get("limit", 20, int), PAGE)
     with store.engine().connect() as connection:
         rows = connection.execute(sa.select(database.items).order_by(database.items.c.id.desc()).limit(limit)).all()
@@ -32,7 +32,7 @@ def list_items() -> Response:
 @blueprint.post("/items")
 @auth.writer
 def create_item() -> Answer:
-    """Create an item from `title` and, if wanted, `note` and `done`; 201 with the item."""
+    """Create an item from `title` and optionally `note` and `done`; 201 with the item."""
     values = _fields(required=True)
     with store.engine().begin() as connection:
         key = database.insert(connection, database.items, values)
@@ -41,14 +41,14 @@ def create_item() -> Answer:
 
 @blueprint.get("/items/<int:key>")
 def show_item(key: int) -> Response:
-    """One item, or 404."""
+    """Show an item; 404 if it does not exist."""
     return jsonify(database.as_json(_item(key)))
 
 
 @blueprint.route("/items/<int:key>", methods=["PUT", "PATCH"])
 @auth.writer
 def change_item(key: int) -> Response:
-    """Change the fields that are given."""
+    """Change the given fields of an item."""
     values = _fields(required=False)
     _item(key)
     if values:
@@ -60,7 +60,7 @@ def change_item(key: int) -> Response:
 @blueprint.delete("/items/<int:key>")
 @auth.writer
 def delete_item(key: int) -> Answer:
-    """Delete an item; 204, or 404 if there is none."""
+    """Delete an item; 204, or 404 if it does not exist."""
     with store.engine().begin() as connection:
         if not connection.execute(sa.delete(database.items).where(database.items.c.id == key)).rowcount:
             abort(404, f"Item {key} does not exist.")
@@ -70,7 +70,7 @@ def delete_item(key: int) -> Answer:
 @blueprint.post("/background")
 @auth.writer
 def start_job() -> Answer:
-    """Write an item `seconds` (1) from now, after this answer: 202 with the job's id."""
+    """Start a job that writes an item in `seconds` (default 1) from now; 202 with the job's ID."""
     body = request.get_json(silent=True) or {}
     seconds = body.get("seconds", 1)
     if not isinstance(seconds, (int, float)) or not 0 <= seconds <= jobs.LATEST:
@@ -80,7 +80,7 @@ def start_job() -> Answer:
 
 @blueprint.get("/background/<int:key>")
 def show_job(key: int) -> Response:
-    """A job: `state` is queued or done, `item_id` what it wrote."""
+    """Show a job: `state` is queued or done, `item_id` the item that it wrote."""
     with store.engine().connect() as connection:
         row = connection.execute(sa.select(database.jobs).where(database.jobs.c.id == key)).first()
     return jsonify(database.as_json(row)) if row else abort(404, f"Job {key} does not exist.")
@@ -88,14 +88,14 @@ def show_job(key: int) -> Response:
 
 @blueprint.get("/whoami")
 def whoami() -> Response:
-    """What the app knows of its visitor: the way to see that a proxy passes it on."""
+    """Show the client's address, scheme and host as the app sees them, to check what a proxy forwards."""
     return jsonify(ip=visitor.address(), scheme=request.scheme, host=request.host)
 
 
 @blueprint.put("/language")
 @auth.writer
 def set_language() -> Response:
-    """Set the language of the panel, for everyone, in BTPanel/languages/settings.json."""
+    """Set the language of the panel for all users, in BTPanel/languages/settings.json."""
     wanted = (request.get_json(silent=True) or {}).get("default")
     if wanted not in language.available():
         abort(400, f"default: {wanted!r}: expected one of {', '.join(language.available())}.")
@@ -116,7 +116,7 @@ def _title(value: object) -> str:
 
 
 def _fields(*, required: bool) -> dict[str, Any]:
-    """The item's fields in the request, as JSON or as a form; answers 400 to what does not fit."""
+    """Return the item's fields of a JSON or form request; answer 400 if one is invalid."""
     body = request.get_json(silent=True) if request.is_json else request.form.to_dict()
     if not isinstance(body, dict):
         abort(400, "Expected a JSON object.")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Puts the parts together."""
+"""The application factory."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SHORTEST_KEY = 32
 
 
 class _Sessions(SecureCookieSessionInterface):
-    """Session cookies are Secure exactly where the visitor came by HTTPS: the panel also serves hosts without TLS."""
+    """Marks session cookies as Secure for HTTPS requests only, because the panel also serves hosts without TLS."""
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002 (the signature is Flask's)
         return request.is_secure
 
 
 def create_app(engine: Engine | None = None) -> Flask:
-    """Build the panel. No database is opened here: the app starts, and says so, while the database is down.
+    """Create the app without connecting to the database, so that it starts while the database is down.
 
-    Raises RuntimeError if the home does not exist or the secret key is too short for production.
+    :raises RuntimeError: if the home does not exist, or the secret key is too short for production.
     """
     paths.prepare()
     app = Flask("BTPanel", static_folder=str(paths.RELEASE / "static"), static_url_path="/static")
@@ -60,7 +60,7 @@ def create_app(engine: Engine | None = None) -> Flask:
 
 def _secret_key() -> str:
     key = os.environ.get("SECRET_KEY")
-    if not key:  # Shared by all workers and both colours, so that a visitor's session survives a deployment.
+    if not key:  # Shared by all workers and both slots, so that sessions survive a deploy.
         return paths.read_or_create(paths.DATA / "secret_key.pl", secrets.token_urlsafe(48))
     if os.environ.get("ENVIRONMENT") == "production" and len(key) < SHORTEST_KEY:
         raise RuntimeError(f"SECRET_KEY: {len(key)} characters; production needs at least {SHORTEST_KEY}.")
@@ -78,7 +78,7 @@ def _log(app: Flask) -> None:
 
 
 def _on_error(error: HTTPException) -> Response | tuple[Response | str, int]:
-    if error.response is not None:  # A redirect that werkzeug raised.
+    if error.response is not None:  # A redirect raised by werkzeug.
         return error.get_response()  # type: ignore[return-value]  # werkzeug's Response; Flask sends it as it is
     code = error.code or 500
     if request.path.startswith("/api/"):
@@ -99,7 +99,7 @@ _digests: dict[str, str] = {}
 
 
 def _asset(name: str) -> str:
-    """The address of a static file with a digest of its content: it may be cached for a year."""
+    """Return the URL of a static file with a digest of its content, so that it can be cached for a year."""
     if name not in _digests:
         content = (paths.RELEASE / "static" / name).read_bytes()
         _digests[name] = hashlib.sha256(content).hexdigest()[:12]

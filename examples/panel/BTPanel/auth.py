@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signing in, and who may write: a session with a CSRF token, or a bearer token."""
+"""Login, and authorization of writes by a session with a CSRF token, or by a bearer token."""
 
 from __future__ import annotations
 
@@ -25,26 +25,29 @@ blueprint = Blueprint("auth", __name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Named in full: newer werkzeug defaults to a scheme that the older one cannot read, and two releases share the table.
+# Explicit, because newer versions of werkzeug default to a scheme that older ones cannot read, and two releases share
+# the table.
 HASH = "pbkdf2:sha256:600000"
 
 
 def admin_path() -> str:
-    """The path of the login page, from data/admin_path.pl: `/login` until somebody writes another one there."""
+    """Return the path of the login page, from data/admin_path.pl; by default `/login`."""
     return "/" + paths.read_or_create(paths.DATA / "admin_path.pl", "/login", 0o640).strip("/")
 
 
 def api_token() -> str:
-    """The bearer token for scripts: PANEL_API_TOKEN, or data/api_token.pl, made at random the first time."""
+    """Return the bearer token for scripts: PANEL_API_TOKEN, or a random one that is kept in data/api_token.pl."""
     wanted = os.environ.get("PANEL_API_TOKEN")
     return wanted or paths.read_or_create(paths.DATA / "api_token.pl", secrets.token_urlsafe(32))
 
 
 def ensure_admin() -> str | None:
-    """Create the first user if there is none, and return its name.
+    """Create the first user.
 
-    Its name is PANEL_ADMIN_USER (admin), its password PANEL_ADMIN_PASSWORD or a random one, which is kept in
-    data/default.pl, mode 0600, for its owner to read, change and delete. Returns None if a user exists.
+    The name is PANEL_ADMIN_USER (default admin). The password is PANEL_ADMIN_PASSWORD, or a random one that is kept in
+    data/default.pl, mode 0600, until the administrator deletes it.
+
+    :returns: the name, or None if there is a user already.
     """
     users = database.users
     with store.engine().connect() as connection:
@@ -58,24 +61,24 @@ def ensure_admin() -> str | None:
     try:
         with store.engine().begin() as connection:
             connection.execute(sa.insert(users), row)
-    except IntegrityError:  # Another worker was quicker.
+    except IntegrityError:  # Another worker created it meanwhile.
         return None
     return name
 
 
 @functools.lru_cache
-def _hash_of_nobody() -> str:
+def _dummy_hash() -> str:
     return generate_password_hash(secrets.token_hex(), HASH)
 
 
 def csrf_token() -> str:
-    """The session's CSRF token, for forms (`csrf_token`) and scripts (`X-CSRF-Token`)."""
+    """Return the session's CSRF token, for forms (`csrf_token`) and scripts (`X-CSRF-Token`)."""
     token: str = session.setdefault("csrf", secrets.token_urlsafe(24))
     return token
 
 
 def check_csrf() -> None:
-    """Answer 400 unless the request carries the session's own token."""
+    """Answer 400 unless the request has the session's CSRF token."""
     given = request.form.get("csrf_token") or request.headers.get("X-CSRF-Token", "")
     expected = session.get("csrf", "")
     if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
@@ -83,7 +86,7 @@ def check_csrf() -> None:
 
 
 def writer(view: Callable[P, R]) -> Callable[P, R]:
-    """Let in a script with the bearer token, or a signed-in user with a CSRF token; answer 401 to anyone else."""
+    """Restrict a view to the bearer token, or to a signed-in user with a CSRF token; answer 401 otherwise."""
 
     @functools.wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -99,7 +102,7 @@ def writer(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def signed_in(view: Callable[P, R]) -> Callable[P, R]:
-    """Show a page to signed-in users; it does not exist for anyone else, like the login page's path."""
+    """Restrict a page to signed-in users; answer 404 otherwise, as for an unknown path."""
 
     @functools.wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -112,7 +115,7 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R]:
 
 @blueprint.route("/<path:path>", methods=["GET", "POST"])
 def login(path: str) -> ResponseReturnValue:
-    """The login page, at a path that only its owner knows, for browsers with an address. Anything else is not found."""
+    """Serve the login page at its secret path to browsers whose address is known; answer 404 otherwise."""
     if "/" + path.strip("/") != admin_path() or not visitor.has_browser() or visitor.address() is None:
         abort(404)
     if request.method == "GET":
@@ -123,12 +126,12 @@ def login(path: str) -> ResponseReturnValue:
     with store.engine().connect() as connection:
         users = database.users
         row = connection.execute(sa.select(users.c.id, users.c.password_hash).where(users.c.name == name)).first()
-    # An unknown name takes as long as a wrong password.
-    right = check_password_hash(row.password_hash if row else _hash_of_nobody(), request.form.get("password", ""))
+    # Also compute a hash for an unknown name, so that it takes as long as a wrong password.
+    right = check_password_hash(row.password_hash if row else _dummy_hash(), request.form.get("password", ""))
     if not row or not right:
         current_app.logger.warning("login failed for %r from %s", name[:64], visitor.address())
         return _form("login.wrong"), 401
-    session.clear()  # A session id from before the login is worth nothing after it.
+    session.clear()  # Prevents session fixation.
     session["user"] = name
     current_app.logger.info("login of %r from %s", name, visitor.address())
     return redirect(url_for("pages.panel"))

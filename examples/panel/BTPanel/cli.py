@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`flask --app BTPanel create-admin`."""
+"""The command `flask --app BTPanel create-admin`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def attach(app: Flask) -> None:
 
     @app.cli.command("create-admin")
     def create_admin() -> None:
-        """Create the first user, as its first login would, and say where its password is."""
+        """Create the first user, as the first login would, and print where its password is."""
         name = auth.ensure_admin()
         where = (
             "PANEL_ADMIN_PASSWORD" if name and not (paths.DATA / "default.pl").exists() else paths.DATA / "default.pl"

@@ -1,20 +1,20 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Misbehaviour on demand, so that a deployment can be tested against a release that is broken.
+"""Faults on demand, to test deploys of a broken release.
 
-A file `FAULTS` in the root of a release, in JSON, asks for any of:
+A JSON file `FAULTS` in the root of a release has any of these keys:
 
-| key               | value   | what the release does                                                  |
+| key               | value   | effect                                                                 |
 | ----------------- | ------- | ---------------------------------------------------------------------- |
 | import_error      | text    | importing the app raises RuntimeError(text)                            |
-| boot_seconds      | seconds | importing the app takes that long                                      |
-| healthy_seconds   | seconds | that long after the import, every request of the app is answered 500   |
-| latency_seconds   | seconds | every request takes that much longer                                   |
-| leak_kib          | KiB     | every request keeps that much memory for ever                          |
-| exit_seconds      | seconds | that long after the import, the worker's process ends with status 70   |
+| boot_seconds      | seconds | importing the app takes this long                                      |
+| healthy_seconds   | seconds | this long after the import, every request is answered 500              |
+| latency_seconds   | seconds | every request takes this much longer                                   |
+| leak_kib          | KiB     | every request leaks this much memory                                   |
+| exit_seconds      | seconds | this long after the import, the worker exits with status 70            |
 
-Example: {"boot_seconds": 5, "healthy_seconds": 20}. Without the file, nothing here does anything.
+Example: {"boot_seconds": 5, "healthy_seconds": 20}. Without the file there are no faults.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _read() -> dict[str, Any]:
 
 
 def at_import() -> None:
-    """Boot slowly or not at all, if the release asks for it."""
+    """Delay the import or raise an error, as `FAULTS` says."""
     wanted = _read()
     time.sleep(wanted.get("boot_seconds", 0))
     if "import_error" in wanted:
@@ -52,7 +52,7 @@ def at_import() -> None:
 
 
 def at_requests(app: Flask) -> None:
-    """Make the requests of `app` fail, linger or leak, if the release asks for it."""
+    """Make requests of `app` fail, take longer or leak memory, as `FAULTS` says."""
     wanted = _read()
     if not wanted:
         return

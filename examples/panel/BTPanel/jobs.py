@@ -1,10 +1,10 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work that outlives its request.
+"""Background jobs, which continue after the response.
 
-A job waits in a sorted set of Redis until it is due, so that any worker of any colour can pick up what a dead one
-left behind; without Redis it waits in this process alone.
+A job waits in a sorted set of Redis until it is due, so that any worker of either slot can run the jobs of a dead one.
+Without Redis it waits in this process only.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _running: set[threading.Thread] = set()
 
 
 def submit(title: str, seconds: float) -> int:
-    """Queue a job that writes an item called `title` in `seconds`, and return the job's id."""
+    """Queue a job that writes an item called `title` in `seconds`, and return the job's ID."""
     row = {"title": title, "state": "queued", "created_at": database.now()}
     with store.engine().begin() as connection:
         key = database.insert(connection, database.jobs, row)
     queued = _enqueue(key, time.time() + seconds)
-    app = current_app._get_current_object()  # type: ignore[attr-defined]  # the proxy does not reach into a thread
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # the proxy does not work in a thread
     thread = threading.Thread(target=_work, args=(app, key, seconds, queued), name=f"job-{key}", daemon=True)
     _running.add(thread)
     thread.start()
@@ -40,9 +40,9 @@ def submit(title: str, seconds: float) -> int:
 
 @atexit.register
 def _finish() -> None:
-    """A worker that is told to stop finishes what it has accepted, as long as gunicorn's graceful timeout lets it.
+    """Wait for accepted jobs when the worker stops, within gunicorn's graceful timeout.
 
-    Python itself waits for threads that are no daemons, but not for the greenlets that gevent makes of them.
+    At exit Python waits for non-daemon threads, but not for the greenlets that gevent replaces them with.
     """
     for thread in list(_running):
         thread.join(LATEST)
@@ -66,14 +66,14 @@ def _work(app: Flask, key: int, seconds: float, queued: bool) -> None:
         try:
             for due in _claim() if queued else [key]:
                 _run(due)
-        except Exception:  # A thread has nobody above it: what is not logged here is never seen.
+        except Exception:  # An exception in a thread that is not logged here is lost.
             app.logger.exception("job %d failed", key)
         finally:
             _running.discard(threading.current_thread())
 
 
 def _claim() -> list[int]:
-    """Take all jobs that are due. ZREM is true for one caller only, so no job runs twice."""
+    """Claim all jobs that are due. ZREM succeeds for one caller only, so no job runs twice."""
     client = store.client()
     if client is None:
         return []

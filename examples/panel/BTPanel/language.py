@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The words of the pages, in the language that BTPanel/languages/settings.json names."""
+"""Translations of the pages, in the language that BTPanel/languages/settings.json selects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).parent / "languages"
 
 @functools.lru_cache
 def available() -> tuple[str, ...]:
-    """The languages that this release has words for."""
+    """Return the languages that this release has translations for."""
     return tuple(sorted(file.stem for file in _FOLDER.glob("??.json")))
 
 
@@ -28,7 +28,7 @@ def _words(name: str) -> dict[str, str]:
 
 
 def current() -> str:
-    """The language in force; English if the settings are missing, broken, or name one that this release lacks."""
+    """Return the selected language; English if the settings are missing, invalid, or select an unknown language."""
     try:
         name = json.loads(paths.LANGUAGE.read_text(encoding="utf-8"))["default"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -37,12 +37,12 @@ def current() -> str:
 
 
 def translate(key: str) -> str:
-    """The words for `key`."""
+    """Return the translation of `key`."""
     return _words(current())[key]
 
 
 def save(name: str) -> None:
-    """Write the settings in one piece. Where the path is a symlink to shared data, its target is replaced."""
+    """Write the settings atomically. If the path is a symlink to shared data, its target is replaced."""
     target = Path(os.path.realpath(paths.LANGUAGE))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")

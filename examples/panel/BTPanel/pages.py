@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What people look at."""
+"""The HTML pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ blueprint = Blueprint("pages", __name__)
 
 
 def version() -> dict[str, Any]:
-    """What runs here: the release's VERSION, and the release and slot that the deployment put into the environment."""
+    """Return the VERSION of the release, and the release ID and slot from the environment."""
     return {
         "name": "panel",
         "version": (paths.RELEASE / "VERSION").read_text(encoding="utf-8").strip(),
@@ -44,14 +44,14 @@ def _recent() -> list[dict[str, Any]] | None:
 
 @blueprint.get("/")
 def landing() -> str:
-    """The front page. It stands while the database or Redis is down, and says so."""
+    """Serve the front page, which reports if the database or Redis is down."""
     return render_template("landing.html", version=version(), items=_recent(), visits=store.count_visit())
 
 
 @blueprint.get("/panel")
 @auth.signed_in
 def panel() -> Response:
-    """The page behind the login: items, upload, WebSocket."""
+    """Serve the page for signed-in users: items, upload, WebSocket."""
     response = Response(render_template("panel.html", version=version(), items=_recent(), user=session["user"]))
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -59,7 +59,7 @@ def panel() -> Response:
 
 @blueprint.get("/version")
 def show_version() -> Response:
-    """The same as JSON, for scripts."""
+    """Serve `version` as JSON, for scripts."""
     response = jsonify(version())
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The WebSocket. Like the panel's own ones it is not below /ws/: a proxy must go by the client's Upgrade header."""
+"""The WebSocket. Like those of aaPanel it is not below /ws/: a proxy must rely on the Upgrade header."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simple_websocket import Server  # type: ignore[import-untyped]  # as above
 
 
 def attach(app: Flask) -> None:
-    """Serve an echo, of text and of bytes, at /ws_panel."""
+    """Serve an echo of text and binary messages at /ws_panel."""
     sock = Sock(app)
 
     @sock.route("/ws_panel")  # type: ignore[untyped-decorator]  # as above

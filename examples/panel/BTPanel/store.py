@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The app's connections: the database's engine, and Redis where there is one."""
+"""Connections of the app: the database engine, and Redis if it is configured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 
 def attach(app: Flask, engine: Engine) -> None:
-    """Give `app` its engine and, where REDIS_URL is set, its Redis client. Neither connects before the first use."""
+    """Attach the engine and, if REDIS_URL is set, a Redis client to `app`. Both connect at first use."""
     address = os.environ.get("REDIS_URL")
     app.extensions["engine"] = engine
     app.extensions["redis"] = (
@@ -24,19 +24,19 @@ def attach(app: Flask, engine: Engine) -> None:
 
 
 def engine() -> Engine:
-    """The engine of the app in hand."""
+    """Return the engine of the current app."""
     found: Engine = current_app.extensions["engine"]
     return found
 
 
 def client() -> redis.Redis | None:
-    """The Redis client of the app in hand; None without REDIS_URL."""
+    """Return the Redis client of the current app; None without REDIS_URL."""
     found: redis.Redis | None = current_app.extensions["redis"]
     return found
 
 
 def count_visit() -> int | None:
-    """Count a visit in Redis and return the total; None where Redis is not configured or does not answer."""
+    """Count a visit in Redis and return the total; None if Redis is not configured or does not answer."""
     connection = client()
     if connection is None:
         return None

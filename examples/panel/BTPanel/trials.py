@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pages that take long, trickle or fail: how a proxy, a drain and a rollback are put to the test."""
+"""Endpoints that are slow, stream or fail, to test a proxy, draining and rollback."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _number(name: str, default: float, highest: float) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= highest:  # Not a number compares false, too.
+    if not 0 <= value <= highest:  # The comparison is false for NaN too.
         abort(400, f"{name}: {text[:40]!r}: expected a number from 0 to {highest:g}.")
     return value
 
 
 @blueprint.get("/slow")
 def slow() -> Response:
-    """Answer after `?seconds=` (1)."""
+    """Answer after `?seconds=` (default 1)."""
     seconds = _number("seconds", 1, LONGEST)
     time.sleep(seconds)
     return jsonify(slept=seconds)
@@ -37,7 +37,7 @@ def slow() -> Response:
 
 @blueprint.get("/stream")
 def stream() -> Response:
-    """Send a chunk of `?chunk=` (1024) bytes ten times a second for `?seconds=` (1); the last line is `end`."""
+    """Send `?chunk=` (default 1024) bytes ten times a second for `?seconds=` (default 1); the last line is `end`."""
     seconds, size = _number("seconds", 1, LONGEST), int(_number("chunk", 1024, LARGEST))
 
     def chunks() -> Iterator[bytes]:
@@ -51,7 +51,7 @@ def stream() -> Response:
 
 @blueprint.get("/api/fail")
 def fail() -> tuple[Response, int]:
-    """Fail with `?status=` (500)."""
+    """Fail with `?status=` (default 500)."""
     status = request.args.get("status", 500, int)
     if not LOWEST_ERROR <= status <= HIGHEST_ERROR:
         abort(400, f"status: {status}: expected a number from {LOWEST_ERROR} to {HIGHEST_ERROR}.")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that users bring. They keep their content, lose their name, and are never served as something that runs."""
+"""Uploads. Files get a random name, and only types that a browser does not execute are accepted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from . import auth
 
 blueprint = Blueprint("uploads", __name__)
 
-# No HTML and no SVG: a browser would run their scripts in the panel's own origin.
+# No HTML or SVG, because a browser would run their scripts in the panel's origin.
 ALLOWED = {"bin", "csv", "gif", "jpeg", "jpg", "json", "pdf", "png", "txt", "webp", "zip"}
 
 
 @blueprint.post("/api/upload")
 @auth.writer
 def upload() -> tuple[Response, int]:
-    """Keep the form's `file`; 201 with its address, size and SHA-256, 400 for a kind not allowed, 413 if too large."""
+    """Store the form's `file`; 201 with its URL, size and SHA-256, 400 for another type, 413 if it is too large."""
     file = request.files.get("file")
     if file is None or not file.filename:
         abort(400, "file: missing; send a form of type multipart/form-data.")
@@ -39,7 +39,7 @@ def upload() -> tuple[Response, int]:
                 target.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-        temporary.chmod(0o644)  # nginx, another user, may serve it.
+        temporary.chmod(0o644)  # nginx, which runs as another user, may serve it.
         temporary.replace(paths.UPLOADS / name)
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def upload() -> tuple[Response, int]:
 
 @blueprint.get("/static/upload/<name>")
 def show(name: str) -> Response:
-    """An uploaded file: the folder belongs to the home, not to the release."""
+    """Serve an uploaded file, because its folder is in the home and not in the release."""
     if name.startswith("."):
         abort(404)
     return send_from_directory(paths.UPLOADS, name)

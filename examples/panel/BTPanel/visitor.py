@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who is asking."""
+"""The client of the current request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from flask import request
 
 
 def address() -> str | None:
-    """The client's IP address, or None if nobody told us.
+    """Return the client's IP address, or None if it is unknown.
 
-    X-Real-IP counts only when the peer is this host's own proxy: behind a unix socket REMOTE_ADDR is empty, on TCP it
-    is the loopback address. Anyone else could write what they like into that header.
+    X-Real-IP is trusted only from a proxy on this host, because other clients can forge it. Behind a unix socket
+    REMOTE_ADDR is empty; over TCP it is the loopback address.
     """
     peer = request.remote_addr or ""
     if peer and not _is_loopback(peer):
@@ -24,7 +24,7 @@ def address() -> str | None:
 
 
 def has_browser() -> bool:
-    """Every browser calls itself Mozilla; scanners and scripts mostly do not bother."""
+    """Return whether the client claims to be a browser. All browsers send Mozilla; most scanners and scripts do not."""
     return request.headers.get("User-Agent", "").startswith("Mozilla/")
 
 

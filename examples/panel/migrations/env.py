@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Alembic's environment: which database, which tables."""
+"""Alembic's environment: the database and its tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if context.config.config_file_name:
 
 
 def run() -> None:
-    """Migrate the database that the app itself would use; with --sql, print the statements instead."""
+    """Migrate the database of the app; with --sql, print the statements instead."""
     if context.is_offline_mode():
         context.configure(url=database.url(), target_metadata=database.metadata, literal_binds=True)
         with context.begin_transaction():
@@ -23,7 +23,7 @@ def run() -> None:
         return
     paths.prepare()
     with database.connect(migrating=True).connect() as connection:
-        # SQLite alters a table by copying it; batch mode writes that as one operation for all databases.
+        # SQLite alters a table by copying it; batch mode does this, and works for all databases.
         context.configure(connection=connection, target_metadata=database.metadata, render_as_batch=True)
         with context.begin_transaction():
             context.run_migrations()

@@ -1,4 +1,4 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the app and its migrations share. Importing it opens nothing and writes nothing."""
+"""Code that the app and its migrations share. Importing it opens and writes nothing."""

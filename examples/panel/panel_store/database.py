@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tables and the engine. SQLAlchemy Core, written to run on 1.4 and 2.x alike."""
+"""The tables and the engine, in SQLAlchemy Core; compatible with 1.4 and 2.x."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Connection, Engine, Row, make_url
 
 from . import paths
 
-NAMING = {  # Constraints need names that a later migration can drop, on every database.
+NAMING = {  # Constraints need names, so that a later migration can drop them on every database.
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -55,9 +55,11 @@ _DRIVERS = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql", "mari
 
 
 def url() -> URL:
-    """The database's URL: DATABASE_URL, or DB_ENGINE with DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD, or SQLite.
+    """Return the URL of the database.
 
-    Raises ValueError for an engine that this app has no driver for.
+    It is DATABASE_URL, or DB_ENGINE with DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD, or SQLite.
+
+    :raises ValueError: for an engine without a driver in this app.
     """
     text = os.environ.get("DATABASE_URL")
     engine = os.environ.get("DB_ENGINE", "sqlite")
@@ -72,7 +74,7 @@ def url() -> URL:
     host: str | None = os.environ.get("DB_HOST") or "127.0.0.1"
     port = os.environ.get("DB_PORT")
     options = {}
-    if host and host.startswith("/"):  # The server's unix socket: each driver takes it as an option of its own.
+    if host and host.startswith("/"):  # A unix socket, which each driver expects in another option.
         options = {"host" if engine == "postgresql" else "unix_socket": host}
         host = None if engine == "postgresql" else "localhost"
     return URL.create(
@@ -87,10 +89,10 @@ def url() -> URL:
 
 
 def connect(*, migrating: bool = False) -> Engine:
-    """An engine for `url()`; nothing is opened before the first query.
+    """Return an engine for `url()`, which connects at the first query.
 
-    With `migrating`, SQLite does not enforce foreign keys: Alembic alters a table by copying and dropping it, and the
-    drop would fire every ON DELETE that points at it.
+    :param migrating: whether SQLite does not enforce foreign keys. Alembic alters a table by copying and dropping it,
+        and the drop would otherwise trigger the ON DELETE of all references to it.
     """
     address = url()
     if address.get_backend_name() != "sqlite":
@@ -99,34 +101,34 @@ def connect(*, migrating: bool = False) -> Engine:
             future=True,
             pool_size=int(os.environ.get("DB_POOL_SIZE") or 5),
             max_overflow=int(os.environ.get("DB_MAX_OVERFLOW") or 10),
-            pool_recycle=1800,  # Less than what MySQL and firewalls grant an idle connection.
-            pool_pre_ping=True,  # A restart of the server costs a reconnect, not a failed request per connection.
+            pool_recycle=1800,  # Less than the idle timeouts of MySQL and firewalls.
+            pool_pre_ping=True,  # After a restart of the server, reconnect instead of failing a request per connection.
         )
     engine = sa.create_engine(address, future=True, connect_args={"timeout": 10})
 
     @sa.event.listens_for(engine, "connect")
     def _tune(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")  # Readers go on while one writes: two colours share the file.
+        connection.execute("PRAGMA journal_mode=WAL")  # Readers are not blocked by a writer: both slots share the file.
         connection.execute(f"PRAGMA foreign_keys={'OFF' if migrating else 'ON'}")
 
     return engine
 
 
 def insert(connection: Connection, table: sa.Table, values: dict[str, Any]) -> int:
-    """Insert a row and return its id."""
+    """Insert a row and return its ID."""
     key = connection.execute(sa.insert(table), values).inserted_primary_key
     if key is None:
-        raise LookupError(f"{table.name}: the database gave no id back.")
+        raise LookupError(f"{table.name}: the database returned no ID.")
     return int(key[0])
 
 
 def now() -> datetime:
-    """The present in UTC, in whole seconds: MySQL's DATETIME keeps no more."""
+    """Return the current time in UTC, in whole seconds, because MySQL's DATETIME has no fractions."""
     return datetime.now(timezone.utc).replace(microsecond=0)
 
 
 def as_json(row: Row[Any]) -> dict[str, Any]:
-    """A row as JSON wants it. SQLite and MySQL give times without a zone back: they went in as UTC."""
+    """Return a row as JSON types. SQLite and MySQL return times without a time zone; they are in UTC."""
     plain = dict(row._mapping)
     for key, value in plain.items():
         if isinstance(value, datetime):

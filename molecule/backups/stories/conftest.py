@@ -6,90 +6,90 @@ from __future__ import annotations
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from driver import Host
+from driver import BackupHost
 
-POSTGRESQL = Host("backups-debian12", "postgresql")
-MARIADB = Host("backups-debian13", "mysql")
-ELSEWHERE = Host(
-    "backups-elsewhere",
+POSTGRESQL = BackupHost("backups-debian12", "postgresql")
+MARIADB = BackupHost("backups-debian13", "mysql")
+REMOTE_DATABASE = BackupHost(
+    "backups-remote",
     "postgresql",
-    # As panelctl asks it.
-    client=("PGHOST=backups-store", "PGUSER=aapanel", "PGPASSFILE=/etc/aapanel/backup/pgpass"),
+    # As panelctl connects to it.
+    client_env=("PGHOST=backups-store", "PGUSER=aapanel", "PGPASSFILE=/etc/aapanel/backup/pgpass"),
 )
-SQLITE = Host("backups-cron", "sqlite", "runner", "/home/runner/panel")
+SQLITE = BackupHost("backups-cron", "sqlite", "runner", "/home/runner/panel")
 
 
 class ByHost(LoadScopeScheduling):
-    """Runs the stories of different hosts side by side, and those of one host in order.
+    """Runs the stories of different hosts in parallel, and those of one host in order.
 
     pytest-xdist's own --dist=loadgroup does not group with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         name = nodeid.rpartition("::")[2]
-        if "elsewhere" in name or "reaches_the_database_s_server" in name:
-            return "elsewhere"
-        # Some stories are about both hosts that have a database server, so these two are one group.
+        if "remote_database" in name or "postgresql-remote" in name:
+            return "remote database"
+        # Some stories need both hosts that have a database server, so these two are one group.
         return "cron" if "sqlite" in name or "cron" in name else "servers"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByHost:
-    """Schedule by host."""
+    """Return the scheduler that groups stories by host."""
     return ByHost(config, log)
 
 
-def by_engine(host: Host) -> str:
-    """Names a host in a test's name."""
-    return f"{host.engine}-elsewhere" if host.client else host.engine
+def by_engine(host: BackupHost) -> str:
+    """Return the ID of a host in the names of tests."""
+    return f"{host.engine}-remote" if host.client_env else host.engine
 
 
-@pytest.fixture(params=[POSTGRESQL, MARIADB, SQLITE, ELSEWHERE], ids=by_engine)
-def host(request: pytest.FixtureRequest) -> Host:
-    """Each host."""
-    found: Host = request.param
+@pytest.fixture(params=[POSTGRESQL, MARIADB, SQLITE, REMOTE_DATABASE], ids=by_engine)
+def host(request: pytest.FixtureRequest) -> BackupHost:
+    """Return each host."""
+    found: BackupHost = request.param
     return found
 
 
 @pytest.fixture(params=[POSTGRESQL, MARIADB], ids=by_engine)
-def server(request: pytest.FixtureRequest) -> Host:
-    """Each host that has systemd, and its database server itself."""
-    found: Host = request.param
+def server(request: pytest.FixtureRequest) -> BackupHost:
+    """Return each host with systemd and a local database server."""
+    found: BackupHost = request.param
     return found
 
 
-@pytest.fixture(params=[SQLITE, ELSEWHERE], ids=by_engine)
-def unlike_default(request: pytest.FixtureRequest) -> Host:
-    """The hosts with cron and with a remote database server, which scenario `default` lacks."""
-    found: Host = request.param
+@pytest.fixture(params=[SQLITE, REMOTE_DATABASE], ids=by_engine)
+def unlike_default(request: pytest.FixtureRequest) -> BackupHost:
+    """Return each host of a kind that scenario `default` lacks: with cron, and with a remote database server."""
+    found: BackupHost = request.param
     return found
 
 
 @pytest.fixture
-def servers() -> list[Host]:
-    """Both of them."""
+def servers() -> list[BackupHost]:
+    """Return both hosts with systemd and a local database server."""
     return [POSTGRESQL, MARIADB]
 
 
 @pytest.fixture
-def postgresql() -> Host:
-    """The host with PostgreSQL."""
+def postgresql() -> BackupHost:
+    """Return the host with PostgreSQL."""
     return POSTGRESQL
 
 
 @pytest.fixture
-def mariadb() -> Host:
-    """The host with MariaDB."""
+def mariadb() -> BackupHost:
+    """Return the host with MariaDB."""
     return MARIADB
 
 
 @pytest.fixture
-def cron() -> Host:
-    """The host of an ordinary user, without systemd."""
+def cron() -> BackupHost:
+    """Return the host of an ordinary user, without systemd."""
     return SQLITE
 
 
 @pytest.fixture
-def elsewhere() -> Host:
-    """The host whose database server is another one's."""
-    return ELSEWHERE
+def remote_database() -> BackupHost:
+    """Return the host with a remote database server."""
+    return REMOTE_DATABASE

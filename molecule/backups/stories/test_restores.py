@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Backups that come back where they came from, whoever is killed meanwhile; and drills, which prove that they would."""
+"""Restores bring back the backed-up data even if they are killed; drills prove that beforehand."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from kit.hosts import docker, wait_until
 
-from driver import DATABASE, SUM, Host, play
+from driver import DATABASE, SUM, BackupHost, play
 
-# Runs a restore and kills it, with all that it has started, so many seconds after it came to a phase.
+# Runs a restore, and kills its process group some seconds after it has reached a phase; prints the exit status.
 KILLER = """
 import json, os, signal, subprocess, sys, time
 program, state, phase, delay, *name = sys.argv[1:]
@@ -38,11 +38,11 @@ while restore.poll() is None:
 print(restore.wait())
 """
 
-# Phases of a restore, and seconds after it came to them.
+# Phases of a restore, and the seconds after which it is killed.
 KILLED_AT = [("loading", 0.3), ("swapping", 0.0), ("swapping", 0.05), ("swapping", 0.4), ("done", 0.0)]
 
-# Says whom it can reach, and whether it has to ask for the name.
-CURIOUS = """
+# Prints which hosts it can reach, whether the name is in /etc/hosts, and the files in a folder that is in no backup.
+LOOK_AROUND = """
 import os, socket
 def reach(host, port):
     try:
@@ -59,29 +59,29 @@ DROP_IN = "/run/systemd/system/aapanel-drill-app@.service.d"
 
 @dataclass(frozen=True)
 class Changed:
-    """A host that was backed up and then changed: what there is now, and what there was."""
+    """The words of a host in the backup (`before`) and after a change (`now`)."""
 
     backup: dict[str, Any]
     before: tuple[str, str]
     now: tuple[str, str]
 
 
-def look(host: Host) -> tuple[str, str]:
-    """A word in the database, and one in a file."""
+def read_words(host: BackupHost) -> tuple[str, str]:
+    """Return the words in the database and in the app's file."""
     word = host.query("SELECT max(word) FROM words")
     return word, host.run("cat", f"{host.data}/shared/data/word").stdout
 
 
-def put(host: Host, word: str) -> None:
-    """Change both."""
+def write_words(host: BackupHost, word: str) -> None:
+    """Write a word to the database and to the app's file."""
     host.query("DROP TABLE IF EXISTS words")
     host.query("CREATE TABLE words (word varchar(64))")
     host.query(f"INSERT INTO words VALUES ('{word}')")
-    host.run("sh", "-c", f"cat >{host.data}/shared/data/word", given=word)
+    host.run("sh", "-c", f"cat >{host.data}/shared/data/word", stdin=word)
 
 
-def settled(host: Host) -> None:
-    """Nothing is left over, and the panel serves."""
+def assert_clean(host: BackupHost) -> None:
+    """Check that a restore has left no file or database behind, and that the panel serves."""
     assert not host.run("find", f"{host.data}/backup-state", "-name", "restore*").stdout
     assert "scratch" not in host.databases()
     assert "before" not in host.databases()
@@ -89,31 +89,31 @@ def settled(host: Host) -> None:
 
 
 @pytest.fixture
-def changed(host: Host) -> Iterator[Changed]:
-    """Back everything up, and change it."""
+def changed(host: BackupHost) -> Iterator[Changed]:
+    """Create a full backup, and change the data."""
     old, new = secrets.token_hex(8), secrets.token_hex(8)
-    put(host, old)
+    write_words(host, old)
     backup = host.back_up("full")
-    put(host, new)
+    write_words(host, new)
     yield Changed(backup, (old, old), (new, new))
     host.query("DROP TABLE IF EXISTS words")
 
 
-def test_what_was_backed_up_is_there_again(host: Host, changed: Changed) -> None:
-    """Database and files; and what there was before comes back just so."""
+def test_a_restore_brings_back_database_and_files(host: BackupHost, changed: Changed) -> None:
+    """A restore of its snapshot brings back the data from before the restore."""
     done = host.panelctl("restore", "--yes", "--wait", "60")
     assert done["sources"] == dict.fromkeys(("data", "database"), changed.backup["name"])
-    assert look(host) == changed.before
-    settled(host)
+    assert read_words(host) == changed.before
+    assert_clean(host)
     host.panelctl("restore", done["snapshot"], "--yes", "--wait", "60")
-    assert look(host) == changed.now
+    assert read_words(host) == changed.now
     assert host.query("SELECT sum(amount) FROM accounts") == str(SUM)
-    settled(host)
+    assert_clean(host)
 
 
 @pytest.fixture
-def settings(postgresql: Host) -> Iterator[None]:
-    """The database has settings of its own, and somebody else may connect."""
+def settings(postgresql: BackupHost) -> Iterator[None]:
+    """Change settings and privileges of the database, and reset them afterwards."""
     postgresql.query(f"ALTER DATABASE {DATABASE} SET search_path = '\"$user\"', 'odd, one', public")
     postgresql.query(f"ALTER DATABASE {DATABASE} SET statement_timeout = '61s'")
     postgresql.query(f"ALTER ROLE {DATABASE} IN DATABASE {DATABASE} SET work_mem = '5MB'")
@@ -124,58 +124,58 @@ def settings(postgresql: Host) -> Iterator[None]:
     postgresql.query(f"REVOKE CONNECT ON DATABASE {DATABASE} FROM pg_monitor")
 
 
-def of_database(host: Host) -> str:
-    """What PostgreSQL keeps of a database outside of it."""
+def database_settings(host: BackupHost) -> str:
+    """Return the settings and privileges that PostgreSQL keeps outside of the database."""
     settings = "SELECT setrole::regrole, setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid ORDER BY 1"
     found = f"SELECT datacl, ARRAY(SELECT s::text FROM ({settings}) AS s) FROM pg_database d"
     return host.query(f"{found} WHERE datname = '{DATABASE}'")
 
 
 @pytest.mark.usefixtures("settings")
-def test_what_is_set_for_a_database_stays(postgresql: Host) -> None:
-    """No dump has it. What only a superuser may set ends the restore before anything is touched, with the cure."""
+def test_settings_of_a_database_survive_a_restore(postgresql: BackupHost) -> None:
+    """No dump has them. A setting that only a superuser may set ends the restore before it changes anything."""
     postgresql.back_up("databases")
-    before = of_database(postgresql)
+    before = database_settings(postgresql)
     assert "odd, one" in before
     assert "pg_monitor" in before
     superuser = ["su", "postgres", "-c"]
     postgresql.run(*superuser, f"psql -c \"ALTER DATABASE {DATABASE} SET log_statement = 'ddl'\"")
-    with postgresql.asked() as failures:
+    with postgresql.visited() as failures:
         done = postgresql.run("panelctl", "backup", "restore", "--yes", "--only", "database", check=False)
     postgresql.run(*superuser, f"psql -c 'ALTER DATABASE {DATABASE} RESET log_statement'")
     assert done.returncode == 1
     assert "setting log_statement" in done.stderr
     assert not failures
-    settled(postgresql)
+    assert_clean(postgresql)
     postgresql.panelctl("restore", "--yes", "--only", "database", "--wait", "60")
-    assert of_database(postgresql) == before
-    settled(postgresql)
+    assert database_settings(postgresql) == before
+    assert_clean(postgresql)
 
 
-def test_one_that_is_killed(host: Host, changed: Changed) -> None:
-    """Wherever it is: the next one who looks puts the present back, or finds it done, and the panel serves."""
+def test_a_killed_restore_is_rolled_back_or_complete(host: BackupHost, changed: Changed) -> None:
+    """Whenever it is killed, `settle` restores the live data or finds the restore complete, and the panel serves."""
     for phase, delay in KILLED_AT:
-        put(host, changed.now[0])
-        # By its name: cron makes another one each minute.
+        write_words(host, changed.now[0])
+        # The backup is named, because cron creates another one each minute.
         arguments = (host.program, f"{host.data}/backup-state", phase, str(delay), changed.backup["name"])
         status = int(host.run("python3", "-c", KILLER, *arguments).stdout)
         assert status in {0, -9}, f"{phase} + {delay} s: the restore ended with {status}"
         killed = status == -9
-        said = host.panelctl("settle", "--wait", "60")
-        where = f"{phase} + {delay} s, killed: {killed}, {said}"
-        assert look(host) in {changed.before, changed.now}, where
-        if phase == "loading" or said["done"] == "put the present back":
-            assert look(host) == changed.now, where
+        settled = host.panelctl("settle", "--wait", "60")
+        where = f"{phase} + {delay} s, killed: {killed}, {settled}"
+        assert read_words(host) in {changed.before, changed.now}, where
+        if phase == "loading" or settled["done"] == "put the present back":
+            assert read_words(host) == changed.now, where
         if not killed or phase == "done":
-            assert look(host) == changed.before, where
-        settled(host)
+            assert read_words(host) == changed.before, where
+        assert_clean(host)
 
 
-def test_cron_settles_a_restore_that_died_with_the_machine(cron: Host) -> None:
-    """At boot, as cron takes it: the file that says that there was none since is gone."""
-    put(cron, "backed up")
+def test_cron_rolls_back_an_interrupted_restore_at_boot(cron: BackupHost) -> None:
+    """For cron it is a boot when crond.reboot is missing."""
+    write_words(cron, "backed up")
     cron.back_up("full")
-    put(cron, "present")
+    write_words(cron, "live")
     root = replace(cron, user="root")
     root.run("sh", "-c", "kill $(cat /run/crond.pid)")
     killed = cron.run("python3", "-c", KILLER, cron.program, f"{cron.data}/backup-state", "swapping", "0.0").stdout
@@ -183,32 +183,32 @@ def test_cron_settles_a_restore_that_died_with_the_machine(cron: Host) -> None:
     state = ["find", f"{cron.data}/backup-state", "-name", "restore.json"]
     assert cron.run(*state).stdout
     root.run("sh", "-c", "rm -f /run/crond.reboot /run/crond.pid; cron")
-    wait_until(lambda: not cron.run(*state).stdout, 60.0, "a restore that is settled")
-    settled(cron)
-    assert look(cron) == ("present", "present")
+    wait_until(lambda: not cron.run(*state).stdout, 60.0, "the end of the rollback")
+    assert_clean(cron)
+    assert read_words(cron) == ("live", "live")
     cron.query("DROP TABLE words")
 
 
-def test_a_machine_that_dies_while_it_restores(server: Host) -> None:
-    """It comes up with what there was."""
-    put(server, "backed up")
+def test_a_reboot_rolls_back_an_interrupted_restore(server: BackupHost) -> None:
+    """After the boot the host has its live data."""
+    write_words(server, "backed up")
     server.back_up("full")
-    put(server, "present")
+    write_words(server, "live")
     killed = server.run("python3", "-c", KILLER, server.program, f"{server.data}/backup-state", "swapping", "0.05")
     assert killed.stdout == "-9\n"
     docker("restart", "--time=30", server.name)
-    journal = ["find", f"{server.data}/backup-state", "-name", "restore.json"]
-    wait_until(lambda: not server.run(*journal).stdout, 90.0, "a restore that is settled")
-    settled(server)
-    assert look(server) == ("present", "present")
+    record = ["find", f"{server.data}/backup-state", "-name", "restore.json"]
+    wait_until(lambda: not server.run(*record).stdout, 90.0, "the end of the rollback")
+    assert_clean(server)
+    assert read_words(server) == ("live", "live")
     server.query("DROP TABLE words")
-    # What was sent just then is sent with the next one.
+    # The restart may have interrupted a push.
     server.panelctl("push")
 
 
-def test_a_drill_proves_it_while_the_panel_serves(host: Host, changed: Changed) -> None:
-    """Loaded beside it, compared, and the panel is healthy on it; the present is as it was."""
-    with host.asked() as failures:
+def test_a_drill_passes_while_the_panel_serves(host: BackupHost, changed: Changed) -> None:
+    """The restored panel is healthy, the live data is unchanged, and no visit fails."""
+    with host.visited() as failures:
         report = host.panelctl("drill")
     assert (report["result"], report["problem"]) == ("passed", "")
     assert set(report["sources"]) == {"data", "database"}
@@ -217,17 +217,17 @@ def test_a_drill_proves_it_while_the_panel_serves(host: Host, changed: Changed) 
     assert report["health"] == ""
     assert (report["rto"] < 900, report["rpo"] < 3600) == (True, True)
     print(host.name, "RTO", report["rto"], "s, RPO", report["rpo"], "s")  # noqa: T201
-    assert look(host) == changed.now
+    assert read_words(host) == changed.now
     assert failures == []
-    settled(host)
+    assert_clean(host)
     assert host.panelctl("status")["drill"]["result"] == "passed"
 
 
 @contextlib.contextmanager
-def before_its_panel(host: Host, command: str) -> Iterator[None]:
-    """Have the unit of a drill's panel run something before it starts."""
+def before_drill_panel(host: BackupHost, command: str) -> Iterator[None]:
+    """Make the unit of a drill's panel run a command before it starts."""
     text = f"[Service]\nExecStartPre={command}\n"
-    host.run("sh", "-c", f"mkdir {DROP_IN} && cat >{DROP_IN}/story.conf", given=text)
+    host.run("sh", "-c", f"mkdir {DROP_IN} && cat >{DROP_IN}/story.conf", stdin=text)
     host.run("systemctl", "daemon-reload")
     try:
         yield
@@ -237,48 +237,48 @@ def before_its_panel(host: Host, command: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def curious(elsewhere: Host) -> Iterator[None]:
-    """The panel of a drill looks around before it starts."""
-    program = "/usr/local/bin/curious"
-    elsewhere.run("sh", "-c", f"cat >{program}", given=CURIOUS)
+def looking_around(remote_database: BackupHost) -> Iterator[None]:
+    """Run LOOK_AROUND in the unit of a drill's panel before it starts."""
+    program = "/usr/local/bin/look-around"
+    remote_database.run("sh", "-c", f"cat >{program}", stdin=LOOK_AROUND)
 
     def reached() -> bool:
-        return "server: open other: open" in elsewhere.run("python3", program).stdout
+        return "server: open other: open" in remote_database.run("python3", program).stdout
 
-    # Outside of the unit both answer; another story may be restarting one of them just now.
-    wait_until(reached, 60.0, "an answer of both")
-    assert "beside: ['present']" in elsewhere.run("python3", program).stdout
-    with before_its_panel(elsewhere, f"/usr/bin/python3 {program}"):
+    # Outside of the unit both answer, unless another story is restarting one of them.
+    wait_until(reached, 60.0, "an answer of both hosts")
+    assert "beside: ['content']" in remote_database.run("python3", program).stdout
+    with before_drill_panel(remote_database, f"/usr/bin/python3 {program}"):
         yield
-    elsewhere.run("rm", program)
+    remote_database.run("rm", program)
 
 
-@pytest.mark.usefixtures("curious")
-def test_a_drill_reaches_the_database_s_server_and_no_other_machine(elsewhere: Host) -> None:
-    """By its name, and without asking for it. What is in no backup is empty for it."""
-    elsewhere.back_up("full")
-    assert elsewhere.panelctl("drill")["problem"] == ""
-    said = elsewhere.run("journalctl", "-o", "cat", "-u", "aapanel-drill-app@*", "--since=-2min").stdout
-    assert re.search("server: open other: (TimeoutError|PermissionError) known: True", said), said
-    assert "beside: []" in said
+@pytest.mark.usefixtures("looking_around")
+def test_a_drill_reaches_the_remote_database_and_no_other_host(remote_database: BackupHost) -> None:
+    """It resolves the server's name without DNS. A folder that is in no backup is empty for it."""
+    remote_database.back_up("full")
+    assert remote_database.panelctl("drill")["problem"] == ""
+    log = remote_database.run("journalctl", "-o", "cat", "-u", "aapanel-drill-app@*", "--since=-2min").stdout
+    assert re.search("server: open other: (TimeoutError|PermissionError) known: True", log), log
+    assert "beside: []" in log
 
 
-def test_a_drill_that_is_killed_takes_its_panel_with_it(server: Host) -> None:
-    """In no more than seconds, though that waits for something; the next drill finds nothing in its way."""
+def test_a_killed_drill_stops_its_panel(server: BackupHost) -> None:
+    """The panel stops within 20 s, though its start is blocked; the next drill passes."""
     slot = server.run("readlink", "/opt/aapanel/live").stdout.strip().rpartition("/")[2]
     unit, panel = "aapanel-drill.service", f"aapanel-drill-app@{slot}.service"
-    with before_its_panel(server, "/bin/sleep infinity"):
+    with before_drill_panel(server, "/bin/sleep infinity"):
         server.run("systemctl", "start", "--no-block", unit)
         wait_until(lambda: server.unit(panel, "ActiveState") == "activating", 120.0, "a panel that starts")
         server.run("systemctl", "kill", "--signal=KILL", unit)
         wait_until(lambda: server.unit(unit, "ActiveState") == "failed", 20.0, "a drill that has failed")
         assert server.unit(panel, "ActiveState") in ("inactive", "failed")
     assert server.panelctl("drill", "--wait", "60")["problem"] == ""
-    settled(server)
+    assert_clean(server)
 
 
-def test_figures_for_prometheus(server: Host) -> None:
-    """What the last runs did is where node_exporter looks."""
+def test_metrics_have_the_last_runs(server: BackupHost) -> None:
+    """node_exporter's folder has the last success of each run, and the result of the drill."""
     text = server.run("cat", "/var/lib/prometheus/node-exporter/aapanel_backup.prom").stdout
     figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     for run in ("create", "prune", "restore", "drill"):
@@ -288,37 +288,37 @@ def test_figures_for_prometheus(server: Host) -> None:
     assert 0 < float(figures["aapanel_backup_drill_rto_seconds"]) < 900
 
 
-def test_the_playbooks(servers: list[Host]) -> None:
-    """Back up, drill, and restore one host; a second backup within its age is none."""
+def test_playbooks_back_up_drill_and_restore(servers: list[BackupHost]) -> None:
+    """A backup that is younger than panel_backup_max_age is not repeated; a restore needs a single host."""
     for server in servers:
-        put(server, "by the playbook")
+        write_words(server, "by the playbook")
     for playbook in ("backup", "drill"):
-        well, said = play(playbook, servers, **({"set": "full"} if playbook == "backup" else {}))
-        assert well, said[-4000:]
-    well, said = play("backup", servers, set="full", max_age=600)
-    assert well, said[-4000:]
-    assert said.count("changed=0") == len(servers), said[-1000:]
-    well, said = play("restore", servers)
-    assert not well
-    assert "name one, with --limit HOST" in said
-    put(servers[0], "changed")
+        ok, output = play(playbook, servers, **({"panel_backup_set": "full"} if playbook == "backup" else {}))
+        assert ok, output[-4000:]
+    ok, output = play("backup", servers, panel_backup_set="full", panel_backup_max_age=600)
+    assert ok, output[-4000:]
+    assert output.count("changed=0") == len(servers), output[-1000:]
+    ok, output = play("restore", servers)
+    assert not ok
+    assert "name one, with --limit HOST" in output
+    write_words(servers[0], "changed")
     named = servers[0].backups("full")[-1]["name"]
-    well, said = play("restore", servers[:1], check=True, backup=named)
-    assert well, said[-4000:]
-    assert "reserved name" not in said
-    assert look(servers[0])[0] == "changed"
-    well, said = play("restore", servers[:1])
-    assert well, said[-4000:]
-    assert look(servers[0])[0] == "by the playbook"
+    ok, output = play("restore", servers[:1], "--check", "--diff", panel_restore_backup=named)
+    assert ok, output[-4000:]
+    assert "reserved name" not in output
+    assert read_words(servers[0])[0] == "changed"
+    ok, output = play("restore", servers[:1])
+    assert ok, output[-4000:]
+    assert read_words(servers[0])[0] == "by the playbook"
     for server in servers:
         server.query("DROP TABLE words")
 
 
-def test_a_drill_that_finds_something_fails_and_says_what(server: Host) -> None:
-    """A backup that is too old, by the limits of the host."""
+def test_a_drill_fails_at_its_limits(server: BackupHost) -> None:
+    """With an RPO limit of one second, the backup is too old."""
     config = json.loads(server.run("cat", "/etc/aapanel/backup.json").stdout)
     strict = json.dumps({**config, "limits": {"rpo_max": 1}})
-    server.run("sh", "-c", "umask 077; cat >/root/strict.json", given=strict)
+    server.run("sh", "-c", "umask 077; cat >/root/strict.json", stdin=strict)
     code = """
 import sys
 sys.path.insert(0, "/opt/aapanel/lib")

@@ -9,19 +9,20 @@ from functools import partial
 
 import pytest
 from kit.hosts import wait_until
+from kit.playbooks import Playbook
 
-from driver import Host, Play
+from driver import PanelHost
 
-HOSTS = [Host("deploy-debian12"), Host("deploy-debian13")]
+HOSTS = [PanelHost("deploy-debian12"), PanelHost("deploy-debian13")]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make our mark known."""
-    config.addinivalue_line("markers", "always: a story that is told every time; the others take half an hour")
+    """Register the mark of the stories that always run."""
+    config.addinivalue_line("markers", "always: a story of every run; the other stories take half an hour")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tell all stories with THOROUGH=1, and those that STORY asks for; else those that are told every time."""
+    """Run all stories with THOROUGH=1, those that STORY selects, or else those that are marked `always`."""
     if os.environ.get("THOROUGH") or config.option.keyword:
         return
     others = [item for item in items if item.get_closest_marker("always") is None]
@@ -29,17 +30,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in others]
 
 
-def healthy(host: Host) -> bool:
-    """Whether the host says so."""
+def healthy(host: PanelHost) -> bool:
+    """Tell whether `panelctl status` calls the host healthy."""
     return bool(host.status()["healthy"])
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[Host]]:
-    """Both hosts, which are healthy; afterwards no playbook of the story runs any more."""
+def hosts() -> Iterator[list[PanelHost]]:
+    """Return both hosts, once they are healthy; kill the playbooks that the story left."""
     for host in HOSTS:
-        # What another story broke is no news here.
+        # Forget the units that failed in another story.
         host.run("systemctl", "reset-failed")
         wait_until(partial(healthy, host), 40.0, f"{host.name} is healthy")
     yield HOSTS
-    Play.kill_all()
+    Playbook.kill_all()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person does on the host itself."""
+"""panelctl on the host, maintenance, hooks and a reboot."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 from kit.hosts import docker, wait_until
+from kit.playbooks import run_playbook
 
 from driver import (
     SCENARIO,
     SECONDS,
     SLACK,
-    Host,
+    PanelHost,
+    assert_finished,
+    assert_no_failed_unit,
+    changed_setting,
     deploy,
-    everywhere,
-    play,
-    setting,
-    settled,
-    sound,
+    on_all,
+    other_slot,
     visited,
 )
 
@@ -31,8 +32,8 @@ HOOKS = [
     for prefix in ("before_", "", "after_")
     if prefix or state == "backup"
 ]
-# Runs on the host, because a state lasts for a second or so: signal a switch when it is in that state, and traffic has
-# moved if that is what the state is about.
+# Sends a signal to a switch that has reached a state; in `switching`, only after traffic has moved. It runs on the
+# host, because a state lasts about a second.
 INTERRUPT = """
 import contextlib, json, pathlib, signal, subprocess, sys
 operation = pathlib.Path("/var/lib/aapanel/traffic/operation.json")
@@ -51,90 +52,85 @@ print(switch.wait(60))
 
 
 @pytest.fixture(scope="module")
-def two_good() -> None:
-    """Both slots hold something that can serve."""
-    deploy(**setting("by hand"))
+def both_slots_filled() -> None:
+    """Deploy once more, so that both slots hold a release that can serve."""
+    deploy(**changed_setting("by hand"))
 
 
-def other(slot: str) -> str:
-    """The other colour."""
-    return {"blue": "green", "green": "blue"}[slot]
+@pytest.mark.usefixtures("both_slots_filled")
+def test_an_unconfirmed_switch_is_reverted(hosts: list[PanelHost]) -> None:
+    """It is reverted automatically, unless it is confirmed in time."""
 
-
-@pytest.mark.usefixtures("two_good")
-def test_a_switch_waits_for_its_confirmation(hosts: list[Host]) -> None:
-    """It goes back by itself, or stays where somebody confirms it."""
-
-    def unconfirmed(host: Host) -> None:
+    def revert_then_confirm(host: PanelHost) -> None:
         live = host.status()["live"]
         host.panelctl("switch", "inactive", "--unconfirmed", "--reason", "a try")
-        assert host.status()["live"] == other(live)
+        assert host.status()["live"] == other_slot(live)
         assert 0 < host.status()["operation"]["confirm_within"] <= SECONDS["confirm"]
-        last = settled(host, "reverted", kind="switch", within=SECONDS["confirm"] + SECONDS["settle"] + SLACK)
+        last = assert_finished(host, "reverted", kind="switch", within=SECONDS["confirm"] + SECONDS["settle"] + SLACK)
         assert "not confirmed within" in last["reason"]
         assert host.status()["live"] == live
         host.panelctl("switch", "inactive", "--unconfirmed", "--force", "--reason", "for good")
         host.panelctl("confirm")
-        settled(host, "confirmed", kind="switch")
-        assert host.status()["live"] == other(live)
+        assert_finished(host, "confirmed", kind="switch")
+        assert host.status()["live"] == other_slot(live)
 
     with visited(hosts):
-        everywhere(hosts, unconfirmed)
+        on_all(hosts, revert_then_confirm)
     for host in hosts:
-        sound(host)
+        assert_no_failed_unit(host)
 
 
-@pytest.mark.usefixtures("two_good")
-@pytest.mark.parametrize("number", ["INT", "KILL"])
+@pytest.mark.usefixtures("both_slots_filled")
+@pytest.mark.parametrize("signal", ["INT", "KILL"])
 @pytest.mark.parametrize("state", ["started", "switching"])
-def test_a_switch_is_interrupted(state: str, number: str, hosts: list[Host]) -> None:
-    """Ctrl-C, or worse: no lock is left, and traffic is where it was."""
+def test_an_interrupted_switch_is_undone(state: str, signal: str, hosts: list[PanelHost]) -> None:
+    """After Ctrl-C or SIGKILL, no lock is left, and traffic is in the slot where it was."""
 
-    def interrupt(host: Host) -> None:
+    def interrupt(host: PanelHost) -> None:
         live = host.status()["live"]
-        said = host.run("python3", "-c", INTERRUPT, state, number, check=False)
-        assert said.stdout.strip() == {"INT": "1", "KILL": "-9"}[number], f"{said.stdout}{said.stderr}"
+        done = host.run("python3", "-c", INTERRUPT, state, signal, check=False)
+        assert done.stdout.strip() == {"INT": "1", "KILL": "-9"}[signal], f"{done.stdout}{done.stderr}"
         result = "reverted" if state == "switching" else "abandoned"
-        settled(host, result, kind="switch", within=SECONDS["settle"] + 3 * SLACK)
+        assert_finished(host, result, kind="switch", within=SECONDS["settle"] + 3 * SLACK)
         assert host.status()["live"] == live
 
     with visited(hosts):
-        everywhere(hosts, interrupt)
+        on_all(hosts, interrupt)
     for host in hosts:
-        sound(host)
+        assert_no_failed_unit(host)
 
 
-def test_maintenance(hosts: list[Host]) -> None:
-    """Visitors get our page and are told when to come back; health stays open, and so do deploys."""
-    everywhere(hosts, lambda host: host.panelctl("maintenance", "on"))
+def test_maintenance_serves_a_page_and_allows_deploys(hosts: list[PanelHost]) -> None:
+    """Visitors get the maintenance page with a Retry-After; health endpoints answer, and a deploy works."""
+    on_all(hosts, lambda host: host.panelctl("maintenance", "on"))
     try:
         for host in hosts:
-            page = host.ask("/version")
+            page = host.get("/version")
             assert page["status"] == 503
             assert int(page["headers"]["retry-after"]) > 0
             assert "no-store" in page["headers"]["cache-control"]
             assert "<html" in page["body"]
             assert "nginx" not in page["body"]
-            assert host.ask("/health/ready")["status"] == 200
-        deploy(**setting("maintenance"))
+            assert host.get("/health/ready")["status"] == 200
+        deploy(**changed_setting("maintenance"))
         for host in hosts:
-            assert host.ask("/")["status"] == 503
+            assert host.get("/")["status"] == 503
             assert host.status()["maintenance"]
     finally:
-        everywhere(hosts, lambda host: host.panelctl("maintenance", "off"))
+        on_all(hosts, lambda host: host.panelctl("maintenance", "off"))
     for host in hosts:
-        settled(host, "confirmed")
-        sound(host)
+        assert_finished(host, "confirmed")
+        assert_no_failed_unit(host)
 
 
-def test_hooks(hosts: list[Host], tmp_path: Path) -> None:
-    """In their order; one that fails ends the deploy before any traffic moved."""
-    before = everywhere(hosts, Host.status)
+def test_hooks_run_in_order_and_a_failing_one_ends_the_deploy(hosts: list[PanelHost], tmp_path: Path) -> None:
+    """A hook that fails before the switch ends the deploy before traffic moves; then the hook `failed` runs."""
+    before = on_all(hosts, PanelHost.status)
     diary = tmp_path / "diary"
     diary.touch()
     for name in [*HOOKS, "failed"]:
         note = f"""---
-- name: Write it down
+- name: Record the hook
   ansible.builtin.lineinfile:
     path: {diary}
     line: "{{{{ inventory_hostname }}}} {name}"
@@ -146,38 +142,38 @@ def test_hooks(hosts: list[Host], tmp_path: Path) -> None:
 """
         (tmp_path / f"{name}.yml").write_text(note)
     hooks = {name: str(tmp_path / f"{name}.yml") for name in [*HOOKS, "failed"]}
-    deploy(panel_hooks=hooks, **setting("hooks"))
+    deploy(panel_hooks=hooks, **changed_setting("hooks"))
     for host in hosts:
-        settled(host, "confirmed")
+        assert_finished(host, "confirmed")
         assert re.findall(rf"^{host.name} (\w+)$", diary.read_text(), re.MULTILINE) == HOOKS
-    now = everywhere(hosts, Host.status)
-    assert all(now[host]["live"] == other(before[host]["live"]) for host in hosts)
+    now = on_all(hosts, PanelHost.status)
+    assert all(now[host]["live"] == other_slot(before[host]["live"]) for host in hosts)
     diary.write_text("")
     hooks["before_switch"] = str(SCENARIO / "hooks/fail.yml")
     with visited(hosts):
-        tried = play("deploy", panel_hooks=hooks, **setting("other hooks"))
+        tried = run_playbook("deploy", panel_hooks=hooks, **changed_setting("other hooks"))
     assert not tried.ok
     assert "this hook refuses" in tried.output
     for host in hosts:
-        last = settled(host, "failed")
+        last = assert_finished(host, "failed")
         assert "this hook refuses" in last["reason"]
         assert host.status()["live"] == now[host]["live"]
-        # Up to the one that failed, and then the one that is for that.
+        # All up to the failing one, which records nothing, and then `failed`.
         expected = [*HOOKS[: HOOKS.index("before_switch")], "failed"]
         assert re.findall(rf"^{host.name} (\w+)$", diary.read_text(), re.MULTILINE) == expected
-        sound(host)
+        assert_no_failed_unit(host)
 
 
-def test_a_reboot_loses_nothing(hosts: list[Host]) -> None:
-    """The link names the colour that starts; the other one stays down."""
-    before = everywhere(hosts, Host.status)
-    everywhere(hosts, lambda host: docker("restart", host.name))
+def test_a_reboot_loses_nothing(hosts: list[PanelHost]) -> None:
+    """The slot that the live link names starts; the other one stays stopped."""
+    before = on_all(hosts, PanelHost.status)
+    on_all(hosts, lambda host: docker("restart", host.name))
 
-    def back(host: Host) -> None:
+    def booted(host: PanelHost) -> None:
         wait_until(lambda: host.status()["healthy"], 60.0, f"{host.name} serves")
         now = host.status()
         assert (now["live"], now["release"]) == (before[host]["live"], before[host]["release"])
-        assert host.main_pid(other(now["live"])) == "0"
-        assert host.ask("/version")["headers"]["x-release"] == now["release"]
+        assert host.main_pid(other_slot(now["live"])) == "0"
+        assert host.get("/version")["headers"]["x-release"] == now["release"]
 
-    everywhere(hosts, back)
+    on_all(hosts, booted)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whoever dies at work, host or controller, leaves a host that comes to rest by itself, on a healthy colour."""
+"""A killed controller or a rebooted host: the operation is settled automatically, and a healthy slot serves."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from typing import Any
 
 import pytest
 from kit.hosts import docker, wait_until
+from kit.playbooks import Playbook, run_playbook
 
 from driver import (
     SECONDS,
     SLACK,
-    Hold,
-    Host,
-    Play,
+    HeldDeploy,
+    PanelHost,
+    assert_finished,
+    assert_no_failed_unit,
+    changed_setting,
     deploy,
-    everywhere,
-    play,
-    setting,
-    settled,
-    sound,
+    on_all,
 )
 
-# By the state in which the deploy is held: the hook that holds it there, and what the journal says afterwards.
+# State in which the deploy is held: the hook that holds it there, and the result in the history.
 STATES = {
     "locked": ("before_backup", "abandoned"),
     "building": ("before_build", "abandoned"),
@@ -38,7 +37,7 @@ STATES = {
     "verified": ("before_confirm", "reverted"),
 }
 ALWAYS = "switching"
-# Each state on each Debian in both ways takes twice as long: THOROUGH=1 does it.
+# Each state with each host rebooted takes twice as long, so it needs THOROUGH=1.
 CASES = [
     pytest.param(state, rebooted, marks=[pytest.mark.always] if state == ALWAYS else [])
     for number, state in enumerate(STATES)
@@ -48,55 +47,55 @@ CASES = [
 
 
 @pytest.fixture
-def before(hosts: list[Host]) -> dict[Host, dict[str, Any]]:
-    """What served before."""
-    return everywhere(hosts, Host.status)
+def before(hosts: list[PanelHost]) -> dict[PanelHost, dict[str, Any]]:
+    """Return the status of each host before the story."""
+    return on_all(hosts, PanelHost.status)
 
 
-def killed_at(state: str, hosts: list[Host], folder: Path) -> None:
-    """Kill the controller of a deploy, with all processes that it has, when all hosts are in that state."""
+def kill_controller(state: str, hosts: list[PanelHost], folder: Path) -> None:
+    """Kill the controller of a deploy with all its processes when all hosts have reached a state."""
     hook, _ = STATES[state]
-    value = {"app_lease_seconds": SECONDS["lease"], **setting(folder.name)}
+    value = {"app_lease_seconds": SECONDS["lease"], **changed_setting(folder.name)}
     if hook:
-        hold = Hold(folder / "hold", hook, **value)
-        hold.reached(hosts)
+        hold = HeldDeploy(folder / "hold", hook, **value)
+        hold.wait_until_held(hosts)
         assert [host.operation()["state"] for host in hosts] == [state] * len(hosts)
-        hold.play.kill()
+        hold.playbook.kill()
         return
-    running = Play("deploy", **value)
+    running = Playbook("deploy", **value)
 
-    def kill_there(host: Host) -> None:
-        # What it started on the hosts dies with it, or it would go on to `verified`. Each host is asked alone: one may
-        # leave the state before the other comes to it.
-        def comes_to_it() -> bool:
+    def kill_on_host(host: PanelHost) -> None:
+        # Its process on the host is killed too, or it would go on to `verified`. Each host is checked separately,
+        # because one may leave the state before the other reaches it.
+        def reached() -> bool:
             assert not running.ended(), running.output[-4000:]
             return bool(host.operation().get("state") == state)
 
-        wait_until(comes_to_it, 300.0, f"{host.name} is {state}")
+        wait_until(reached, 300.0, f"{host.name} is {state}")
         host.run("kill", "-9", str(host.operation()["pid"]))
 
     try:
-        everywhere(hosts, kill_there)
+        on_all(hosts, kill_on_host)
     finally:
         running.kill()
 
 
-def reboot(host: Host) -> None:
-    """Restart it, and wait until it serves."""
+def reboot(host: PanelHost) -> None:
+    """Restart a host, and wait until it serves."""
     docker("restart", host.name)
 
     def booted() -> bool:
         return host.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip() == "running"
 
     wait_until(booted, 60.0, f"{host.name} boots")
-    # It is known at once that nobody of before can be at work: no lease is waited for.
+    # After a boot no earlier operation can be alive, so the host does not wait for the lease.
     wait_until(lambda: not host.operation() and host.status()["healthy"], 30.0, f"{host.name} serves")
 
 
-def at_rest(host: Host, state: str, before: dict[str, Any]) -> None:
-    """What served before serves again, or still, and the journal says how it ended."""
-    patience = (SECONDS["confirm"] if state == "verified" else SECONDS["lease"]) + SECONDS["settle"] + SLACK
-    last = settled(host, STATES[state][1], within=patience)
+def assert_undone(host: PanelHost, state: str, before: dict[str, Any]) -> None:
+    """Check that the same slot and release serve as before, and that the history has the result."""
+    timeout = (SECONDS["confirm"] if state == "verified" else SECONDS["lease"]) + SECONDS["settle"] + SLACK
+    last = assert_finished(host, STATES[state][1], within=timeout)
     now = host.status()
     assert (now["live"], now["release"]) == (before["live"], before["release"])
     assert last["source"] == {"slot": before["live"], "release": before["release"]}
@@ -104,37 +103,37 @@ def at_rest(host: Host, state: str, before: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("state", "rebooted"), CASES)
-def test_the_controller_dies_and_a_host_too(
-    state: str, rebooted: int, hosts: list[Host], before: dict[Host, dict[str, Any]], tmp_path: Path
+def test_a_deploy_is_undone_after_its_controller_is_killed(
+    state: str, rebooted: int, hosts: list[PanelHost], before: dict[PanelHost, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Killed with -9, and nobody comes to help. One host is rebooted at once, the other has to find out by itself."""
+    """The controller gets SIGKILL. One host is rebooted at once, the other one waits for the lease to end."""
     pids = {host: host.main_pid(before[host]["live"]) for host in hosts}
-    killed_at(state, hosts, tmp_path)
+    kill_controller(state, hosts, tmp_path)
 
-    def over(host: Host) -> None:
+    def undone(host: PanelHost) -> None:
         if host is hosts[rebooted]:
             reboot(host)
-        at_rest(host, state, before[host])
+        assert_undone(host, state, before[host])
         if host is not hosts[rebooted]:
             assert host.main_pid(before[host]["live"]) == pids[host]
-        sound(host)
+        assert_no_failed_unit(host)
 
-    everywhere(hosts, over)
+    on_all(hosts, undone)
 
 
 @pytest.fixture
-def held(hosts: list[Host], tmp_path: Path) -> Iterator[Hold]:
-    """A deploy that is at work, with a lease of five minutes."""
-    hold = Hold(tmp_path / "hold", "before_build", **setting("held"))
-    hold.reached(hosts)
+def held(hosts: list[PanelHost], tmp_path: Path) -> Iterator[HeldDeploy]:
+    """Start a deploy with a lease of five minutes, hold it before its build, and kill it afterwards."""
+    hold = HeldDeploy(tmp_path / "hold", "before_build", **changed_setting("held"))
+    hold.wait_until_held(hosts)
     yield hold
-    hold.play.kill()
+    hold.playbook.kill()
 
 
-def test_a_live_owner_is_left_alone(hosts: list[Host], held: Hold) -> None:
-    """Whoever comes second is told who is at work, and touches nothing."""
-    operations = everywhere(hosts, Host.operation)
-    second = play("deploy", **setting("second"))
+def test_a_second_deploy_is_refused_while_the_first_runs(hosts: list[PanelHost], held: HeldDeploy) -> None:
+    """The second one names the owner of the first, and changes nothing."""
+    operations = on_all(hosts, PanelHost.operation)
+    second = run_playbook("deploy", **changed_setting("second"))
     assert not second.ok
     for host in hosts:
         assert operations[host]["owner"]["name"] in second.output
@@ -142,21 +141,21 @@ def test_a_live_owner_is_left_alone(hosts: list[Host], held: Hold) -> None:
         assert host.operation() == operations[host]
         assert "is alive" in host.panelctl("switch", "inactive", "--wait", "0", status=5)
         assert "is alive" in host.panelctl("rollback", "--wait", "0", "--force", status=5)
-    held.release()
-    assert held.play.finish().ok, held.play.output[-4000:]
+    held.resume()
+    assert held.playbook.finish().ok, held.playbook.output[-4000:]
     for host in hosts:
-        settled(host, "confirmed")
-        sound(host)
+        assert_finished(host, "confirmed")
+        assert_no_failed_unit(host)
 
 
-def test_a_dead_owner_is_not_waited_for(hosts: list[Host], held: Hold) -> None:
-    """The next run of the same machine sees that the one before is dead, whatever its lease says."""
-    held.play.kill()
+def test_the_lease_of_a_dead_owner_is_not_waited_for(hosts: list[PanelHost], held: HeldDeploy) -> None:
+    """The next run on the same controller sees that the previous one is dead, before its lease ends."""
+    held.playbook.kill()
     generations = {host: host.operation()["generation"] for host in hosts}
-    next_one = deploy(**setting("next"))
+    next_one = deploy(**changed_setting("next"))
     assert next_one.seconds < 60
     for host in hosts:
         abandoned = next(record for record in host.history() if record["generation"] == generations[host])
         assert abandoned["result"] == "abandoned"
-        assert settled(host, "confirmed")["generation"] == generations[host] + 1
-        sound(host)
+        assert assert_finished(host, "confirmed")["generation"] == generations[host] + 1
+        assert_no_failed_unit(host)

@@ -2,10 +2,10 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks a deployed example panel, over the network, for what a deployment promises.
+"""Check a deployed example panel over the network.
 
-Runs on any Python from 3.10 on with nothing but its standard library, so that it can be copied into a bare container.
-One line a check: `ok pages 0.12 s`, or `FAIL pages: what was asked, what came`; exit status 1 if any failed.
+Needs Python 3.10 and only the standard library, so that it can be copied into a bare container.
+Prints a line for each check: `ok pages 0.12 s`, or `FAIL pages: GET /: expected …, got …`. Exit status 1 if one failed.
 
     probe.py --url http://10.0.0.2 --host-header panel.test pages websocket upload
     probe.py --url http://10.0.0.2 --host-header panel.test --expect release=1.0-ab12 --expect slot=green health
@@ -37,47 +37,53 @@ from urllib.parse import urlsplit
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 YEAR = 31536000  # seconds
-SPOOF = "203.0.113.9"  # RFC 5737: an address that nobody has
+SPOOF = "203.0.113.9"  # RFC 5737: an address for documentation
 BAD_GATEWAY = {502, 503, 504}
 OWN_DEFAULT = re.compile(rb"<center>nginx|The requested URL was not found on the server", re.I)
 
 
 class ProbeError(Exception):
-    """A check failed; the text says what was asked and what came."""
+    """A check failed; the text has the request, what was expected, and what was received."""
 
 
 class Answer(NamedTuple):
-    """A response that was read to its end."""
+    """A complete response."""
 
-    asked: str
+    request: str
     status: int
     headers: http.client.HTTPMessage
     body: bytes
 
     def expect(self, status: int) -> Answer:
-        """The answer itself; raises ProbeError unless it has `status`."""
+        """Return the answer itself.
+
+        :raises ProbeError: it has another status.
+        """
         if self.status != status:
-            raise ProbeError(f"{self.asked}: expected {status}, came {self.status}: {self.start()}")
+            raise ProbeError(f"{self.request}: expected {status}, got {self.status}: {self.start()}")
         return self
 
     def start(self) -> str:
-        """The first 160 characters of the body, on one line."""
+        """Return the first 160 characters of the body, on one line."""
         return " ".join(self.body[:160].decode("utf-8", "replace").split())
 
     def json(self) -> dict[str, object]:
-        """The body as a JSON object; raises ProbeError if it is none."""
+        """Return the body as a JSON object.
+
+        :raises ProbeError: it is something else.
+        """
         try:
             value = json.loads(self.body)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise ProbeError(f"{self.asked}: expected a JSON object, came {self.start()}")
+            raise ProbeError(f"{self.request}: expected a JSON object, got {self.start()}")
         return value
 
 
 @dataclass
 class Target:
-    """Where to ask, and what is known beforehand."""
+    """The panel to check, and the values that are expected of it."""
 
     url: str
     host_header: str
@@ -89,7 +95,7 @@ class Target:
     expected: dict[str, list[str]] = field(default_factory=dict)
 
     def connect(self, alpn: str = "http/1.1") -> socket.socket:
-        """A connected socket, with TLS for https."""
+        """Return a connected socket, with TLS for https."""
         parts = urlsplit(self.url)
         secure = parts.scheme == "https"
         address = (parts.hostname or "", parts.port or (443 if secure else 80))
@@ -111,9 +117,9 @@ class Target:
     def open(
         self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str
     ) -> Iterator[tuple[http.client.HTTPResponse, str]]:
-        """Send a request on a connection of its own; yields the unread response and the local address.
+        """Send a request on a new connection; yield the unread response and the local address.
 
-        Header names are written with underscores; a header given as "" is left out.
+        Header names are written with underscores; a header with the value "" is omitted.
         """
         connection = http.client.HTTPConnection("unused", timeout=self.timeout)
         connection.sock = self.connect()
@@ -132,57 +138,60 @@ class Target:
         finally:
             connection.close()
 
-    def ask(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
-        """Send a request and read the answer to its end."""
+    def request(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+        """Send a request, and return the complete answer."""
         with self.open(path, method=method, body=body, **headers) as (response, _):
             return Answer(f"{method} {path}", response.status, response.headers, response.read())
 
     def write(self, path: str, body: bytes, kind: str) -> Answer:
-        """POST with the bearer token."""
+        """Send a POST with the bearer token."""
         if not self.token:
             raise ProbeError(f"POST {path} needs the panel's token: --token-file, or PROBE_TOKEN in the environment")
-        return self.ask(path, method="POST", body=body, Content_Type=kind, Authorization=f"Bearer {self.token}")
+        return self.request(path, method="POST", body=body, Content_Type=kind, Authorization=f"Bearer {self.token}")
 
-    def compare(self, key: str, asked: str, came: object) -> None:
-        """Raise ProbeError if --expect names `key` and `came` is not the value."""
+    def compare(self, key: str, request: str, received: object) -> None:
+        """Compare a value with those of --expect.
+
+        :raises ProbeError: --expect names `key` with other values.
+        """
         wanted = self.expected.get(key)
-        if wanted and str(came) not in wanted:
-            raise ProbeError(f"{asked}: expected {key}={' or '.join(wanted)}, came {came!r}")
+        if wanted and str(received) not in wanted:
+            raise ProbeError(f"{request}: expected {key}={' or '.join(wanted)}, got {received!r}")
 
 
 def pages(target: Target) -> str:
-    """/ and the login page for a browser, no login page for a script, /version as JSON."""
-    front = target.ask("/").expect(200)
+    """Check / and the login page as a browser, that a script gets no login page, and /version as JSON."""
+    front = target.request("/").expect(200)
     if b"<html" not in front.body:
-        raise ProbeError(f"GET /: expected a page, came {front.start()}")
-    login = target.ask(target.login_path).expect(200)
+        raise ProbeError(f"GET /: expected a page, got {front.start()}")
+    login = target.request(target.login_path).expect(200)
     if b'name="csrf_token"' not in login.body:
-        raise ProbeError(f"{login.asked}: expected a login form, came {login.start()}")
-    script = target.ask(target.login_path, User_Agent="curl/8.0")
+        raise ProbeError(f"{login.request}: expected a login form, got {login.start()}")
+    script = target.request(target.login_path, User_Agent="curl/8.0")
     if script.status == http.HTTPStatus.OK:
-        raise ProbeError(f"{script.asked} as curl: expected a refusal, came 200")
-    version = target.ask("/version").expect(200)
-    told = version.json()
+        raise ProbeError(f"{script.request} as curl: expected a refusal, got 200")
+    version = target.request("/version").expect(200)
+    body = version.json()
     for key in ("release", "slot", "version"):
-        target.compare(key, version.asked, told.get(key))
-    return f"version={told.get('version')} release={told.get('release')} slot={told.get('slot')}"
+        target.compare(key, version.request, body.get(key))
+    return f"version={body.get('version')} release={body.get('release')} slot={body.get('slot')}"
 
 
 def health(target: Target) -> str:
-    """/health/live and /health/ready are 200, ready is JSON, both name the release and the slot in headers."""
+    """Check that /health/live and /health/ready are 200 and name release and slot in headers."""
     for path in ("/health/live", "/health/ready"):
-        answer = target.ask(path).expect(200)
+        answer = target.request(path).expect(200)
         for header in ("X-Release", "X-Slot"):
             value = answer.headers.get(header)
             if not value:
-                raise ProbeError(f"{answer.asked}: expected a header {header}, came none")
-            target.compare(header.partition("-")[2].lower(), answer.asked, value)
+                raise ProbeError(f"{answer.request}: expected a header {header}, got none")
+            target.compare(header.partition("-")[2].lower(), answer.request, value)
     answer.json()
     return f"release={answer.headers['X-Release']} slot={answer.headers['X-Slot']}"
 
 
 def websocket(target: Target) -> str:
-    """/ws_panel upgrades (RFC 6455) and echoes a text and 64 KiB of bytes."""
+    """Check that /ws_panel upgrades (RFC 6455), and echoes a text and 64 KiB of bytes."""
     key = base64.b64encode(os.urandom(16)).decode()
     with target.connect() as connection, connection.makefile("rb") as reader:
         request = (
@@ -194,25 +203,25 @@ def websocket(target: Target) -> str:
         status = reader.readline(1000).decode("latin-1").strip()
         headers = http.client.parse_headers(reader)
         if " 101 " not in status + " ":
-            raise ProbeError(f"GET /ws_panel with Upgrade: expected 101, came {status or 'nothing'}")
-        # RFC 6455, 4.2.2: proof that the answer is a WebSocket server's and to this very request.
+            raise ProbeError(f"GET /ws_panel with Upgrade: expected 101, got {status or 'nothing'}")
+        # RFC 6455, 4.2.2: proves that a WebSocket server has answered this request.
         digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
         if headers.get("Sec-WebSocket-Accept") != base64.b64encode(digest).decode():
             raise ProbeError(f"GET /ws_panel: wrong Sec-WebSocket-Accept {headers.get('Sec-WebSocket-Accept')!r}")
         for opcode, sent in ((1, b"ping " + key.encode()), (2, os.urandom(65536))):
             connection.sendall(_frame(opcode, sent))
-            came_opcode, came = _message(connection, reader)
-            if (came_opcode, came) != (opcode, sent):
+            received_opcode, received = _message(connection, reader)
+            if (received_opcode, received) != (opcode, sent):
                 raise ProbeError(
-                    f"/ws_panel: sent {len(sent)} bytes as opcode {opcode}, came {len(came)} as {came_opcode}: "
-                    f"{'the same' if came == sent else 'different'} bytes"
+                    f"/ws_panel: sent {len(sent)} bytes as opcode {opcode}, got {len(received)} as {received_opcode}: "
+                    f"{'the same' if received == sent else 'different'} bytes"
                 )
         connection.sendall(_frame(8, struct.pack("!H", 1000)))
     return ""
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
-    """One whole frame, masked as a client has to (RFC 6455, 5.2 and 5.3)."""
+    """Return a complete frame, masked as a client's must be (RFC 6455, 5.2 and 5.3)."""
     size = len(payload)
     if size < 126:  # noqa: PLR2004 (the numbers of the RFC)
         length = struct.pack("!B", 0x80 | size)
@@ -227,7 +236,7 @@ def _frame(opcode: int, payload: bytes) -> bytes:
 
 
 def _message(connection: socket.socket, reader: BinaryIO) -> tuple[int, bytes]:
-    """The next message, of one frame or several; answers pings on the way (RFC 6455, 5.4 and 5.5)."""
+    """Return the next message, of one or more frames; answer pings before it (RFC 6455, 5.4 and 5.5)."""
     opcode, whole = 0, b""
     while True:
         first, second = _exactly(reader, 2)
@@ -259,177 +268,177 @@ def _exactly(reader: BinaryIO, size: int) -> bytes:
 
 
 def upload(target: Target) -> str:
-    """A file of 256 KiB is accepted, and read back byte for byte."""
+    """Check that an upload of 256 KiB is accepted, and downloaded unchanged."""
     content, border = os.urandom(256 * 1024), f"probe-{os.urandom(8).hex()}"
     head = f'--{border}\r\nContent-Disposition: form-data; name="file"; filename="../probe.bin"\r\n'
     body = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + content + f"\r\n--{border}--\r\n".encode()
     answer = target.write("/api/upload", body, f"multipart/form-data; boundary={border}").expect(201)
     url = str(answer.json().get("url", ""))
-    back = target.ask(url).expect(200)
+    back = target.request(url).expect(200)
     if back.body != content:
         raise ProbeError(
-            f"GET {url}: expected the {len(content)} bytes that were sent, came {len(back.body)} other bytes"
+            f"GET {url}: expected the {len(content)} bytes that were sent, got {len(back.body)} other bytes"
         )
     return f"path={url}"
 
 
 def static(target: Target) -> str:
-    """A static file may be cached for a year, has an ETag that gives 304, and is compressed for who accepts it."""
-    found = re.search(rb'href="(/static/[^"]+\.css[^"]*)"', target.ask("/").expect(200).body)
+    """Check that a static file may be cached for a year, has an ETag that gives 304, and is compressed on request."""
+    found = re.search(rb'href="(/static/[^"]+\.css[^"]*)"', target.request("/").expect(200).body)
     if not found:
-        raise ProbeError("GET /: expected a link to a style sheet below /static/, came none")
+        raise ProbeError("GET /: expected a link to a style sheet below /static/, got none")
     path = found[1].decode()
-    answer = target.ask(path, Accept_Encoding="gzip").expect(200)
+    answer = target.request(path, Accept_Encoding="gzip").expect(200)
     cached = re.search(r"max-age=(\d+)", answer.headers.get("Cache-Control", ""))
     if not cached or int(cached[1]) < YEAR:
         raise ProbeError(
-            f"GET {path}: expected max-age={YEAR}, came Cache-Control {answer.headers.get('Cache-Control')!r}"
+            f"GET {path}: expected max-age={YEAR}, got Cache-Control {answer.headers.get('Cache-Control')!r}"
         )
     if answer.headers.get("Content-Encoding") != "gzip":
-        raise ProbeError(f"GET {path}: expected gzip, came Content-Encoding {answer.headers.get('Content-Encoding')!r}")
+        raise ProbeError(f"GET {path}: expected gzip, got Content-Encoding {answer.headers.get('Content-Encoding')!r}")
     tag = answer.headers.get("ETag")
     if not tag:
-        raise ProbeError(f"GET {path}: expected an ETag, came none")
-    target.ask(path, Accept_Encoding="gzip", If_None_Match=tag).expect(304)
+        raise ProbeError(f"GET {path}: expected an ETag, got none")
+    target.request(path, Accept_Encoding="gzip", If_None_Match=tag).expect(304)
     return path
 
 
 def gzip(target: Target) -> str:
-    """A page is compressed for who accepts it, plain for who does not."""
-    packed, plain = target.ask("/", Accept_Encoding="gzip").expect(200), target.ask("/").expect(200)
+    """Check that a page is compressed on request only."""
+    packed, plain = target.request("/", Accept_Encoding="gzip").expect(200), target.request("/").expect(200)
     encoding = packed.headers.get("Content-Encoding")
     if encoding != "gzip":
-        raise ProbeError(f"GET / accepting gzip: expected Content-Encoding gzip, came {encoding!r}")
+        raise ProbeError(f"GET / accepting gzip: expected Content-Encoding gzip, got {encoding!r}")
     if "accept-encoding" not in packed.headers.get("Vary", "").lower():
-        raise ProbeError(f"GET / accepting gzip: expected Vary: Accept-Encoding, came {packed.headers.get('Vary')!r}")
+        raise ProbeError(f"GET / accepting gzip: expected Vary: Accept-Encoding, got {packed.headers.get('Vary')!r}")
     if b"<html" not in gzip_codec.decompress(packed.body):
-        raise ProbeError("GET / accepting gzip: expected a page inside, came something else")
+        raise ProbeError("GET / accepting gzip: expected a compressed page, got something else")
     if plain.headers.get("Content-Encoding"):
-        raise ProbeError(f"GET / without gzip: expected no encoding, came {plain.headers['Content-Encoding']!r}")
+        raise ProbeError(f"GET / without gzip: expected no encoding, got {plain.headers['Content-Encoding']!r}")
     return f"{len(plain.body)} to {len(packed.body)} bytes"
 
 
 def unknown_host(target: Target) -> str:
-    """The right Host is answered, an unknown one and none at all are not: closed, reset, or 400, 403, 421."""
-    target.ask("/").expect(200)
+    """Check that an unknown or missing Host is refused: closed, reset, or 400, 403, 421."""
+    target.request("/").expect(200)
     for host in ("unknown.invalid", ""):
         try:
-            answer = target.ask("/", Host=host)
+            answer = target.request("/", Host=host)
         except (ConnectionError, http.client.RemoteDisconnected, ssl.SSLError):
             continue
         if answer.status not in {400, 403, 421}:
-            raise ProbeError(f"GET / for Host {host!r}: expected a closed connection, came {answer.status}")
+            raise ProbeError(f"GET / for Host {host!r}: expected a closed connection, got {answer.status}")
     return ""
 
 
 def errors(target: Target) -> str:
-    """A page that does not exist is answered 404 with a page of our own, to who has no browser, too."""
+    """Check that a missing page is 404 with the panel's own page, for browsers and scripts."""
     for agent in (BROWSER, "curl/8.0"):
-        answer = target.ask("/no/such/page", User_Agent=agent).expect(404)
+        answer = target.request("/no/such/page", User_Agent=agent).expect(404)
         _own_page(answer)
     return ""
 
 
 def unavailable(target: Target) -> str:
-    """With the app stopped, its pages are answered 502, 503 or 504 with a page of our own."""
-    answer = target.ask("/")
+    """Check that, with the app stopped, pages are 502, 503 or 504 with the panel's own page."""
+    answer = target.request("/")
     if answer.status not in BAD_GATEWAY:
-        raise ProbeError(f"GET / with the app stopped: expected 502, 503 or 504, came {answer.status}")
+        raise ProbeError(f"GET / with the app stopped: expected 502, 503 or 504, got {answer.status}")
     _own_page(answer)
     return str(answer.status)
 
 
 def _own_page(answer: Answer) -> None:
     if b"<html" not in answer.body or OWN_DEFAULT.search(answer.body):
-        raise ProbeError(f"{answer.asked}: {answer.status} expected a page of our own, came {answer.start()}")
+        raise ProbeError(f"{answer.request}: {answer.status}: expected the panel's own page, got {answer.start()}")
 
 
 def stream(target: Target) -> str:
-    """A response that takes two seconds arrives piece by piece, not at its end."""
+    """Check that a response of two seconds arrives in pieces, not all at its end."""
     path, arrivals, tail, began = "/stream?seconds=2&chunk=4096", [], b"", time.monotonic()
     with target.open(path) as (response, _):
         if response.status != http.HTTPStatus.OK:
-            raise ProbeError(f"GET {path}: expected 200, came {response.status}")
+            raise ProbeError(f"GET {path}: expected 200, got {response.status}")
         while data := response.read1(65536):
             arrivals.append(time.monotonic() - began)
             tail = (tail + data)[-4:]
     if tail != b"end\n":
-        raise ProbeError(f"GET {path}: expected the last line to be end, came {tail!r}: the response was cut")
+        raise ProbeError(f"GET {path}: expected the last line to be end, got {tail!r}: the response was cut")
     spread = arrivals[-1] - arrivals[0]
     if spread < 1:
-        raise ProbeError(f"GET {path}: expected pieces over 2 s, came all within {spread:.2f} s: buffered on the way")
+        raise ProbeError(f"GET {path}: expected pieces over 2 s, got all within {spread:.2f} s: buffered on the way")
     return f"{len(arrivals)} pieces over {spread:.1f} s"
 
 
 def item(target: Target) -> str:
-    """A row can be written through the API and read back; prints its id and title."""
+    """Create an item through the API, read it back, and print its ID and title."""
     title = f"probe {os.urandom(8).hex()}"
     created = target.write("/api/items", json.dumps({"title": title}).encode(), "application/json").expect(201)
     key = created.json().get("id")
-    back = target.ask(f"/api/items/{key}").expect(200)
+    back = target.request(f"/api/items/{key}").expect(200)
     if back.json().get("title") != title:
-        raise ProbeError(f"{back.asked}: expected the title {title!r}, came {back.start()}")
+        raise ProbeError(f"{back.request}: expected the title {title!r}, got {back.start()}")
     return f"path=/api/items/{key} id={key} title={title}"
 
 
 def background(target: Target) -> str:
-    """A job is accepted at once and done later."""
+    """Check that a background job is accepted at once and done later."""
     started = target.write("/api/background", b'{"title": "probe", "seconds": 0.5}', "application/json").expect(202)
     path = f"/api/background/{started.json().get('id')}"
     deadline = time.monotonic() + target.timeout
-    while (state := target.ask(path).expect(200).json().get("state")) != "done":
+    while (state := target.request(path).expect(200).json().get("state")) != "done":
         if time.monotonic() > deadline:
-            raise ProbeError(f"GET {path}: expected the state done within {target.timeout:g} s, came {state!r}")
+            raise ProbeError(f"GET {path}: expected the state done within {target.timeout:g} s, got {state!r}")
         time.sleep(0.1)
     return f"path={path}"
 
 
 def headers(target: Target) -> str:
-    """The app learns the client's own address, not one that the client made up; and the Host that was asked for."""
+    """Check that the app sees the client's real address, not a forged one, and the requested Host."""
     with target.open("/api/whoami", X_Real_IP=SPOOF, X_Forwarded_For=SPOOF) as (response, local):
         answer = Answer("GET /api/whoami", response.status, response.headers, response.read()).expect(200)
-    told = answer.json()
+    body = answer.json()
     own = target.expected.get("ip", [local])
-    if told.get("ip") not in own:
-        raise ProbeError(f"GET /api/whoami: expected ip {' or '.join(own)}, came {told.get('ip')!r}")
-    if told.get("host") != target.host_header:
-        raise ProbeError(f"GET /api/whoami: expected host {target.host_header!r}, came {told.get('host')!r}")
+    if body.get("ip") not in own:
+        raise ProbeError(f"GET /api/whoami: expected ip {' or '.join(own)}, got {body.get('ip')!r}")
+    if body.get("host") != target.host_header:
+        raise ProbeError(f"GET /api/whoami: expected host {target.host_header!r}, got {body.get('host')!r}")
     scheme = urlsplit(target.url).scheme
-    if told.get("scheme") != scheme:
-        raise ProbeError(f"GET /api/whoami: expected scheme {scheme!r}, came {told.get('scheme')!r}")
-    return f"ip={told['ip']}"
+    if body.get("scheme") != scheme:
+        raise ProbeError(f"GET /api/whoami: expected scheme {scheme!r}, got {body.get('scheme')!r}")
+    return f"ip={body['ip']}"
 
 
 def kept(target: Target) -> str:
-    """Every --expect path=… is still answered 200: what was there before a reboot or a release is there after it."""
+    """Check that each --expect path=… is still 200, for example after a reboot or a deploy."""
     wanted = target.expected.get("path")
     if not wanted:
-        raise ProbeError("needs --expect path=…, at least one")
+        raise ProbeError("needs --expect path=…, at least once")
     for path in wanted:
-        target.ask(path).expect(200)
+        target.request(path).expect(200)
     return f"{len(wanted)} paths"
 
 
 def metrics_closed(target: Target) -> str:
-    """/health/metrics is refused to strangers, while its neighbours answer."""
-    target.ask("/health/live").expect(200)
-    target.ask("/health/metrics").expect(403)
+    """Check that /health/metrics is 403 and /health/live is 200."""
+    target.request("/health/live").expect(200)
+    target.request("/health/metrics").expect(403)
     return ""
 
 
 def http2(target: Target) -> str:
-    """TLS offers HTTP/2, and its settings follow the preface (RFC 9113, 3.4)."""
+    """Check that TLS offers HTTP/2, and that SETTINGS follow the preface (RFC 9113, 3.4)."""
     if urlsplit(target.url).scheme != "https":
         raise ProbeError(f"needs an https URL, not {target.url}: HTTP/2 is negotiated in TLS")
     with target.connect("h2") as connection:
         chosen = connection.selected_alpn_protocol() if isinstance(connection, ssl.SSLSocket) else None
         if chosen != "h2":
-            raise ProbeError(f"TLS to {target.url} offering h2: expected h2, came {chosen!r}")
+            raise ProbeError(f"TLS to {target.url} offering h2: expected h2, got {chosen!r}")
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
         with connection.makefile("rb") as reader:
             first = reader.read(9)
     if len(first) != 9 or first[3] != 4:  # noqa: PLR2004 (a frame's header is 9 bytes, SETTINGS is type 4)
-        raise ProbeError(f"HTTP/2 preface: expected a SETTINGS frame, came {first.hex() or 'nothing'}")
+        raise ProbeError(f"HTTP/2 preface: expected a SETTINGS frame, got {first.hex() or 'nothing'}")
     return ""
 
 
@@ -456,7 +465,10 @@ CHECKS: dict[str, Check] = {
 
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Raise ProbeError when the whole check takes longer: a socket's timeout begins anew with every byte."""
+    """Limit the time of a whole check, because a socket's timeout starts again with every byte.
+
+    :raises ProbeError: the time is over.
+    """
 
     def ring(_signal: int, _frame: object) -> None:
         raise ProbeError(f"not done within {seconds:g} s")
@@ -471,7 +483,7 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def run(name: str, target: Target) -> dict[str, object]:
-    """Run one check; returns its name, whether it passed, its seconds, and what it found or missed."""
+    """Run a check; return its name, whether it passed, its seconds, and a detail or the error."""
     began = time.monotonic()
     try:
         with _within(3 * target.timeout):
@@ -484,7 +496,7 @@ def run(name: str, target: Target) -> dict[str, object]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     listing = "\n".join(f"  {name:14}{inspect.getdoc(check)}" for name, check in CHECKS.items())
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
@@ -492,21 +504,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checks", nargs="+", choices=CHECKS, metavar="CHECK", help="see below")
-    parser.add_argument("--url", required=True, help="where to connect: http://host[:port] or https://…")
-    parser.add_argument("--host-header", help="the Host to ask for (default: the URL's)")
-    parser.add_argument("--login-path", default="/login", help="path of the login page (/login)")
-    parser.add_argument("--token-file", help="file with the panel's API token; or PROBE_TOKEN in the environment")
+    parser.add_argument("--url", required=True, help="address to connect to: http://host[:port] or https://…")
+    parser.add_argument("--host-header", help="value of the Host header (default: from the URL)")
+    parser.add_argument("--login-path", default="/login", help="path of the login page (default: /login)")
+    parser.add_argument("--token-file", help="file with the API token (default: PROBE_TOKEN in the environment)")
     parser.add_argument(
-        "--timeout", type=float, default=10.0, help="seconds for each step; a check gets three times it"
+        "--timeout",
+        type=float,
+        default=10.0,
+        help="seconds for each step; a check may take three times as long (default: 10)",
     )
-    parser.add_argument("--ca", help="file with the authority that signed the certificate")
+    parser.add_argument("--ca", help="file with the CA certificate")
     parser.add_argument("--insecure", action="store_true", help="accept any certificate")
     parser.add_argument(
         "--expect",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="release=, slot=, version=, ip=, path=; may be given again, any value of a key will do (all, for path)",
+        help="expected release=, slot=, version=, ip=, path=; repeated: one value of a key, but all paths, must match",
     )
     parser.add_argument("--json", action="store_true", help="print a list of results instead of lines")
     options = parser.parse_args(arguments)
@@ -520,7 +535,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the checks in the order given; returns the exit status."""
+    """Run the checks in the given order, and return the exit status."""
     options = parse(arguments)
     token = os.environ.get("PROBE_TOKEN", "")
     if options.token_file:

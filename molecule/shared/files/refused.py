@@ -2,11 +2,11 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Try what a database server has to refuse; fail where it allows it, or refuses it in other words than expected.
+"""Check that a database server refuses attempts; fail if one is allowed, or refused with an unexpected message.
 
 Reads JSON from standard input: "engine", "user", "password" and "database" of the account, "says" (a regular expression
-that the refusal matches), and "attempts", each with what differs: any of these, "sql", or "host" (an address, or the
-folder of a socket).
+for the message), and "attempts". Each attempt replaces any of these, or sets "sql" or "host" (an address, or the folder
+of a socket).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CLIENTS: dict[str, tuple[Callable[[dict[str, str]], list[str]], str]] = {
 
 
 def main() -> int:
-    """Make each attempt, and print those that were not refused as expected."""
+    """Make each attempt, print those that were not refused as expected, and return the exit status."""
     given = json.load(sys.stdin)
     client, variable = CLIENTS[given["engine"]]
     defaults = {"host": "127.0.0.1", "sql": "SELECT 1", **given}

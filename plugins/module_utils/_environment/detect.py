@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Detect the kind, the provider and the capabilities of a host."""
+
 from __future__ import annotations
 
 import posixpath
@@ -40,9 +42,9 @@ _CAP_NET_ADMIN = 12  # capabilities(7)
 # Debian's cron; cronie, dcron and busybox; fcron.
 _CRON_DAEMONS = ("cron", "crond", "fcron")
 
-# Provider, file below /sys/class/dmi/id, pattern. Only files that anybody may read: the serial and the UUID need root.
+# Provider, file below /sys/class/dmi/id, pattern. Only world-readable files: the serial and the UUID need root.
 # Sources: cloud-init's ds-identify and its Akamai data source, systemd's virt.c and 40-imds.hwdb, and Amazon's
-# "Detect whether a host is an EC2 instance". Google's row asks the product: a Chromebook has the same vendor.
+# "Detect whether a host is an EC2 instance". Google's row uses the product name: a Chromebook has the same vendor.
 _PROVIDERS: tuple[tuple[str, str, str], ...] = (
     ("digitalocean", "sys_vendor", r"DigitalOcean"),
     ("hetzner", "sys_vendor", r"Hetzner"),
@@ -54,12 +56,12 @@ _PROVIDERS: tuple[tuple[str, str, str], ...] = (
     ("gce", "product_name", r"Google Compute Engine"),
     ("azure", "chassis_asset_tag", r"7783-7084-3265-9085-8269-3286-77$"),
 )
-# OVH's machines say "OpenStack Nova" like those of a hundred others; what only they have is OVH's resolver, the default
-# on every instance ("Change your instance's DNS servers", OVH guide g1985).
+# OVH's DMI says "OpenStack Nova", like that of many providers. OVH's resolver identifies it: it is the default on every
+# instance ("Change your instance's DNS servers", OVH guide g1985).
 _OVH_RESOLVERS = ("213.186.33.99", "2001:41d0:3:163::1")
 _RESOLVER_FILES = ("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf")
 
-# DMI prefix → hypervisor (systemd's virt.c); True where it is one that people run on their own desktop.
+# DMI prefix → hypervisor (systemd's virt.c); True for hypervisors for desktops.
 _HYPERVISORS: tuple[tuple[str, str, bool], ...] = (
     ("KVM", "kvm", False),
     ("OpenStack", "kvm", False),
@@ -83,8 +85,8 @@ _DESKTOP_FILES = (
     "/usr/share/wayland-sessions",
 )
 
-# Environment variable → system, most specific first (Forgejo and Gitea set GitHub's as well). A bare CI=true proves
-# nothing: people export it to quieten their tools.
+# Environment variable → system, most specific first (Forgejo and Gitea also set GitHub's). CI=true alone is no
+# evidence: users export it to make tools less verbose.
 _CI_SYSTEMS: tuple[tuple[str, str], ...] = (
     ("FORGEJO_ACTIONS", "forgejo"),
     ("GITEA_ACTIONS", "gitea"),
@@ -119,18 +121,23 @@ _CONTAINER_GROUPS: tuple[tuple[str, str], ...] = (
     (r"/docker[/-]|docker-[0-9a-f]+\.scope", "docker"),
     (r"/lxc(\.payload)?[./]", "lxc"),
 )
-# Not on a disk of the machine's own: what is written there is gone with the container or the boot.
-_FLEETING_FILE_SYSTEMS = ("tmpfs", "ramfs", "rootfs", "overlay", "aufs")
-# Where programs are if nobody says so.
-_PROGRAMS = ("/usr/local/bin", "/usr/bin", "/bin")
+# Files on these are lost when the container is removed or the machine restarts.
+_VOLATILE_FILE_SYSTEMS = ("tmpfs", "ramfs", "rootfs", "overlay", "aufs")
+# Used if PATH is not set.
+_DEFAULT_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
-_Found = tuple[str, str | None, str, str] | None  # kind, flavor, source, value
-_Answer = tuple[bool, str, str]  # verdict, source, value
+_KindFinding = tuple[str, str | None, str, str] | None  # kind, flavor, source, value
+_CapabilityFinding = tuple[bool, str, str]  # verdict, source, value
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why: *source* (a file or an environment variable) held *value*, hence *verdict*."""
+    """The reason for a verdict.
+
+    :param verdict: ``name=value``.
+    :param source: a file, an environment variable or an argument.
+    :param value: what the source contained.
+    """
 
     verdict: str
     source: str
@@ -139,7 +146,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user states instead of letting it be found out; None and empty mean "find out"."""
+    """Values that the user sets; None and missing ones are detected."""
 
     kind: str | None = None
     provider: str | None = None
@@ -148,7 +155,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a machine is and can do."""
+    """The kind and the capabilities of a host."""
 
     kind: str
     flavor: str | None
@@ -162,17 +169,19 @@ class Environment:
 
 
 def detect(host: Host, overrides: Overrides | None = None) -> Environment:
-    """Tells what *host* is. Precedence, first match wins:
+    """Detect the kind and the capabilities of a host.
+
+    The first match determines the kind:
 
     1. the caller's override, then the variable ``AAPANEL_ENVIRONMENT_KIND`` on the target;
-    2. ``replit``: its variables or its ``/run/replit`` (a Replit machine is a container on somebody's cloud as well);
-    3. ``ci``: a named CI system's variable (its runners are containers or cloud machines as well);
-    4. ``container``: what the container manager left, systemd inside or not; WSL is not one, but ``local``;
-    5. ``vps``: a provider known by DMI (a rented server without hypervisor too), or a hypervisor that is neither a
-       desktop's own nor runs a desktop;
-    6. ``local``: everything else, bare metal above all.
+    2. ``replit``: Replit's variables or ``/run/replit`` (a Replit machine is also a container in a cloud);
+    3. ``ci``: the variable of a known CI system (runners are also containers or cloud machines);
+    4. ``container``: files or variables of a container manager, with or without systemd; WSL is ``local``;
+    5. ``vps``: a provider known by DMI (also without a hypervisor), or a hypervisor for servers on a host without a
+       desktop;
+    6. ``local``: everything else, mostly bare metal.
 
-    Raises DetectionError for an override that does not exist.
+    :raises DetectionError: an override is invalid.
     """
     overrides = overrides or Overrides()
     evidence: list[Evidence] = []
@@ -188,9 +197,9 @@ def detect(host: Host, overrides: Overrides | None = None) -> Environment:
     capabilities = _find_capabilities(host, kind, flavor, evidence)
     for name, value in overrides.capabilities.items():
         if name not in CAPABILITIES:
-            raise DetectionError(f"capabilities.{name}: unknown capability; known are {', '.join(CAPABILITIES)}")
+            raise DetectionError(f"capabilities.{name}: unknown capability; valid names: {', '.join(CAPABILITIES)}")
         capabilities[name] = value
-        _replace(evidence, Evidence(f"{name}={_word(value)}", "argument capabilities", _word(value)))
+        _replace(evidence, Evidence(f"{name}={_bool_text(value)}", "argument capabilities", _bool_text(value)))
     return Environment(
         kind=kind,
         flavor=flavor,
@@ -205,14 +214,16 @@ def detect(host: Host, overrides: Overrides | None = None) -> Environment:
 
 
 def describe(
-    host: Host, overrides: Overrides, wishes: Mapping[str, object], variable: str = "features"
+    host: Host, overrides: Overrides, requested: Mapping[str, object], variable: str = "features"
 ) -> dict[str, object]:
-    """Everything the module returns: the environment, the features decided from it and the problems found.
+    """Return the module's results: the environment, the decision for each feature, and the problems.
 
-    *variable* is what the problems call the *wishes*. Raises DetectionError for an override that does not exist.
+    :param requested: the user's choices, by feature.
+    :param variable: the name of ``requested`` in the problems.
+    :raises DetectionError: an override is invalid.
     """
     environment = detect(host, overrides)
-    decisions, problems = decide(environment.capabilities, wishes, variable=variable)
+    decisions, problems = decide(environment.capabilities, requested, variable=variable)
     return {
         "kind": environment.kind,
         "flavor": environment.flavor,
@@ -236,7 +247,7 @@ def _override_kind(host: Host, overrides: Overrides, evidence: list[Evidence]) -
     for value, source in candidates:
         if value:
             if value not in KINDS:
-                raise DetectionError(f"{source} is {value!r}; it has to be one of {', '.join(KINDS)}, or absent")
+                raise DetectionError(f"{source}: unknown kind {value!r}; valid kinds: {', '.join(KINDS)}")
             evidence.append(Evidence(f"kind={value}", source, value))
             return value
     return None
@@ -247,7 +258,7 @@ def _override_provider(overrides: Overrides, evidence: list[Evidence]) -> str | 
     if not value:
         return None
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
-        raise DetectionError(f"argument provider is {value!r}; it has to be a word of a-z, 0-9, - and _, e.g. hetzner")
+        raise DetectionError(f"argument provider: invalid name {value!r}; use a-z, 0-9, - and _, such as hetzner")
     evidence.append(Evidence(f"provider={value}", "argument provider", value))
     return value
 
@@ -258,7 +269,7 @@ def _find_provider(host: Host, evidence: list[Evidence]) -> str | None:
         if value and re.match(pattern, value):
             evidence.append(Evidence(f"provider={provider}", _DMI + name, value))
             return provider
-    # Xen instances of EC2 whose DMI is hidden.
+    # EC2 instances on Xen without DMI.
     uuid = host.read("/sys/hypervisor/uuid")
     if uuid and uuid.lower().startswith("ec2"):
         evidence.append(Evidence("provider=ec2", "/sys/hypervisor/uuid", "ec2…"))
@@ -284,19 +295,19 @@ def _find_kind(host: Host, provider: str | None) -> tuple[str, str | None, list[
     return _find_machine(host)
 
 
-def _find_replit(host: Host) -> _Found:
-    # Values stay out of the evidence: they name the user and the project.
+def _find_replit(host: Host) -> _KindFinding:
+    # Do not report the values: they contain the names of the user and the project.
     flavor = "deployment" if host.env.get("REPLIT_DEPLOYMENT") else "workspace"
     for name in _REPLIT_VARIABLES:
         if host.env.get(name):
             return "replit", flavor, f"environment {name}", "set"
-    # SSH and sudo drop the variables.
+    # The variables are not set over SSH and sudo.
     if host.is_dir("/run/replit"):
         return "replit", flavor, "/run/replit", "exists"
     return None
 
 
-def _find_ci(host: Host) -> _Found:
+def _find_ci(host: Host) -> _KindFinding:
     for name, flavor in _CI_SYSTEMS:
         value = host.env.get(name, "")
         if value and value.lower() not in ("false", "0"):
@@ -304,12 +315,12 @@ def _find_ci(host: Host) -> _Found:
     return None
 
 
-def _find_container(host: Host) -> _Found:
-    found = _container_by_name(host) or _container_by_trace(host)
+def _find_container(host: Host) -> _KindFinding:
+    found = _container_by_name(host) or _container_by_marker(host)
     if found is None:
         release = host.read("/proc/sys/kernel/osrelease") or ""
-        # "Microsoft" is WSL 1, "microsoft-standard-WSL2" the second. Containers on top share this kernel, so this
-        # comes after them.
+        # "Microsoft" is WSL 1, "microsoft-standard-WSL2" is WSL 2. Containers in WSL share its kernel, so check for
+        # containers first.
         if "Microsoft" in release or "WSL" in release:
             found = ("wsl", "/proc/sys/kernel/osrelease", release)
     if found is None:
@@ -319,7 +330,10 @@ def _find_container(host: Host) -> _Found:
 
 
 def _container_by_name(host: Host) -> tuple[str, str, str] | None:
-    """What the manager told the container (systemd's CONTAINER_INTERFACE; systemd-detect-virt asks the same)."""
+    """Return flavor, source and value from the name that the container manager set, or None.
+
+    Source: systemd's CONTAINER_INTERFACE; systemd-detect-virt checks the same.
+    """
     pid1 = (host.read("/proc/1/environ") or "").split("\0")
     named = (
         ("/run/host/container-manager", host.read("/run/host/container-manager")),
@@ -333,10 +347,10 @@ def _container_by_name(host: Host) -> tuple[str, str, str] | None:
     return None
 
 
-def _container_by_trace(host: Host) -> tuple[str, str, str] | None:
+def _container_by_marker(host: Host) -> tuple[str, str, str] | None:
     if host.env.get("KUBERNETES_SERVICE_HOST"):
         return "kubernetes", "environment KUBERNETES_SERVICE_HOST", "set"
-    # /proc/bc exists on the host of OpenVZ only.
+    # /proc/bc exists only on the OpenVZ host itself.
     if host.first("/proc/vz") and not host.first("/proc/bc"):
         return "openvz", "/proc/vz", "exists"
     for path, flavor in (
@@ -356,7 +370,7 @@ def _container_by_trace(host: Host) -> tuple[str, str, str] | None:
 
 
 def _find_machine(host: Host) -> tuple[str, str | None, list[Evidence]]:
-    """vps or local, for a machine of which no provider is known."""
+    """Return kind (``vps`` or ``local``), flavor and evidence of a machine without a known provider."""
     found = _find_hypervisor(host)
     if found is None:
         return "local", "bare_metal", [Evidence("kind=local", "/proc/cpuinfo, " + _DMI, "no hypervisor")]
@@ -371,8 +385,8 @@ def _find_machine(host: Host) -> tuple[str, str | None, list[Evidence]]:
 
 
 def _find_hypervisor(host: Host) -> tuple[str, str, str, bool] | None:
-    """(name, source, value, whether it is a desktop's own), or None on bare metal."""
-    # A Xen dom0 is the machine itself.
+    """Return name, source, value, and whether it is a hypervisor for desktops; None on bare metal."""
+    # A Xen dom0 is bare metal.
     if "control_d" in (host.read("/proc/xen/capabilities") or ""):
         return None
     for name in ("product_name", "sys_vendor", "board_vendor", "bios_vendor", "product_version"):
@@ -406,49 +420,49 @@ def _find_capabilities(host: Host, kind: str, flavor: str | None, evidence: list
         "persistent_home": _has_persistent_home(host, kind, flavor),
         "user_namespaces": _has_user_namespaces(host, root[0]),
     }
-    evidence += [Evidence(f"{name}={_word(yes)}", source, value) for name, (yes, source, value) in answers.items()]
+    evidence += [Evidence(f"{name}={_bool_text(yes)}", source, value) for name, (yes, source, value) in answers.items()]
     return {name: yes for name, (yes, _source, _value) in answers.items()}
 
 
-def _is_root(host: Host) -> _Answer:
+def _is_root(host: Host) -> _CapabilityFinding:
     uids = (host.status("Uid") or "").split()
     effective = uids[1] if len(uids) > 1 else "unknown"
     return effective == "0", "/proc/self/status", f"effective uid {effective}"
 
 
-def _has_systemd(host: Host) -> _Answer:
+def _has_systemd(host: Host) -> _CapabilityFinding:
     comm = host.read("/proc/1/comm") or "unknown"
     if comm != "systemd":
         return False, "/proc/1/comm", comm
-    # sd_booted(3): the folder is what tells "runs as init of this system" from "is installed".
+    # sd_booted(3): the folder exists only if systemd is the init system.
     booted = host.is_dir("/run/systemd/system")
     return booted, "/run/systemd/system", "exists" if booted else "missing"
 
 
-def _has_cron(host: Host) -> _Answer:
+def _has_cron(host: Host) -> _CapabilityFinding:
     folders = [folder for folder in host.env.get("PATH", "").split(":") if folder.startswith("/")]
-    tool = host.first(*(posixpath.join(folder, "crontab") for folder in folders or _PROGRAMS))
+    tool = host.first(*(posixpath.join(folder, "crontab") for folder in folders or _DEFAULT_PATH))
     if tool is None:
         return False, "environment PATH", "no crontab"
-    # Containers often have the program, and nobody who does what is written with it.
+    # Containers often have the crontab program, but no running daemon.
     for process in filter(str.isdecimal, host.names("/proc")):
         if (name := host.read(f"/proc/{process}/comm")) in _CRON_DAEMONS:
             return True, f"/proc/{process}/comm", name
-    # Where the processes of others are hidden (hidepid), what it writes when it starts has to do.
+    # If processes of other users are hidden (hidepid), use the daemon's pid file.
     file = None if host.read("/proc/1/comm") else host.first("/run/crond.pid", "/run/cron.pid")
     return file is not None, file or tool, "exists" if file else "exists, but no cron runs"
 
 
-def _has_apt(host: Host) -> _Answer:
+def _has_apt(host: Host) -> _CapabilityFinding:
     tool = host.first("/usr/bin/apt-get")
     if tool is None:
         return False, "/usr/bin/apt-get", "missing"
     base = host.first("/var/lib/dpkg/status")
-    # On Replit and in slim images the tool may be there without a system that it manages.
+    # On Replit and in slim images, apt-get may be installed without a dpkg database.
     return base is not None, "/var/lib/dpkg/status", "exists" if base else "missing"
 
 
-def _has_netfilter(host: Host) -> _Answer:
+def _has_netfilter(host: Host) -> _CapabilityFinding:
     mask = host.status("CapEff") or "0"
     if not re.fullmatch(r"[0-9a-fA-F]+", mask) or not int(mask, 16) >> _CAP_NET_ADMIN & 1:
         return False, "/proc/self/status", "no CAP_NET_ADMIN"
@@ -457,7 +471,7 @@ def _has_netfilter(host: Host) -> _Answer:
     return trace is not None, trace or "nft, iptables, /proc/sys/net/netfilter", "exists" if trace else "missing"
 
 
-def _has_docker(host: Host) -> _Answer:
+def _has_docker(host: Host) -> _CapabilityFinding:
     sockets = ["/run/docker.sock", "/var/run/docker.sock"]
     named = host.env.get("DOCKER_HOST", "")
     if named.startswith("unix://"):
@@ -471,17 +485,17 @@ def _has_docker(host: Host) -> _Answer:
     return False, seen or sockets[0], "no answer" if seen else "missing"
 
 
-def _has_persistent_home(host: Host, kind: str, flavor: str | None) -> _Answer:
+def _has_persistent_home(host: Host, kind: str, flavor: str | None) -> _CapabilityFinding:
     if kind == "ci":
         return False, "kind", kind
     if kind == "replit":
-        # Replit's guide: a deployment's files are reset at each publish; a workspace keeps its project folder.
+        # Replit's guide: a publish resets the files of a deployment; a workspace keeps its project folder.
         return flavor != "deployment", "flavor", flavor or "unknown"
     home = posixpath.normpath(host.env.get("HOME") or "/root")
     best, kept = "", "unknown"
     for line in (host.read("/proc/self/mountinfo") or "").splitlines():
-        # proc_pid_mountinfo(5): field 5 is the mount point, the type follows the lone dash.
-        fields, _, tail = line.partition(" - ")
+        # proc_pid_mountinfo(5): field 5 is the mount point, the type follows the separate dash.
+        fields, _dash, tail = line.partition(" - ")
         point, file_system = fields.split()[4:5], tail.split()[:1]
         if not point or not file_system:
             continue
@@ -491,15 +505,15 @@ def _has_persistent_home(host: Host, kind: str, flavor: str | None) -> _Answer:
             best, kept = point[0], file_system[0]
     if kept == "unknown":
         return kind != "container", "/proc/self/mountinfo", kept
-    return kept not in _FLEETING_FILE_SYSTEMS, "/proc/self/mountinfo", f"{best} is {kept}"
+    return kept not in _VOLATILE_FILE_SYSTEMS, "/proc/self/mountinfo", f"{best} is {kept}"
 
 
-def _has_user_namespaces(host: Host, root: bool) -> _Answer:
+def _has_user_namespaces(host: Host, root: bool) -> _CapabilityFinding:
     path = "/proc/sys/user/max_user_namespaces"
     limit = host.read(path) or "missing"
     if not limit.isdecimal() or int(limit) == 0:
         return False, path, limit
-    # Debian's and Ubuntu's switches for everybody but root.
+    # Debian's and Ubuntu's settings for unprivileged users.
     for path, refusal in (
         ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
         ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
@@ -510,12 +524,12 @@ def _has_user_namespaces(host: Host, root: bool) -> _Answer:
     return True, "/proc/sys/user/max_user_namespaces", limit
 
 
-def _word(value: bool) -> str:
+def _bool_text(value: bool) -> str:
     return "true" if value else "false"
 
 
 def _replace(evidence: list[Evidence], new: Evidence) -> None:
-    """Puts *new* in the place of what was found about the same name."""
+    """Replace the evidence for the same name."""
     name = new.verdict.partition("=")[0]
     for index, old in enumerate(evidence):
         if old.verdict.partition("=")[0] == name:

@@ -2,23 +2,37 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Decide which features a host can have, from one table."""
+
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: The ways a wish can be written; YAML users write booleans, ``-e nginx=false`` arrives as text.
-_WORDS = {"auto": "auto", "true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+#: Accepted texts of a choice. YAML users write booleans, ``-e nginx=false`` passes text.
+_BOOLEAN_WORDS = {
+    "auto": "auto",
+    "true": "true",
+    "yes": "true",
+    "on": "true",
+    "false": "false",
+    "no": "false",
+    "off": "false",
+}
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One row: a feature, and what each of its needs is good for.
+    """A feature and its needs.
 
-    ``capabilities`` and ``features`` map a need to the rest of the sentence "needs <need> …". ``features`` may only
-    name rows above this one. A feature with ``values`` takes the first value when its needs are met and the second one
-    otherwise; it is off only where ``otherwise``, what the second one needs, is not met either.
+    Each mapping has a need as its key, and as its value the rest of the sentence "needs <need> …".
+
+    :param capabilities: needed capabilities.
+    :param features: needed features; only rows above this one.
+    :param values: preferred value and fallback value. The feature takes the fallback value if its needs are not met,
+        and is off only if the needs of the fallback value are not met either.
+    :param otherwise: capabilities that the fallback value needs.
     """
 
     name: str
@@ -72,25 +86,28 @@ FEATURES: tuple[Feature, ...] = (
 _LABELS = {
     "root": "root (become)",
     "systemd": "systemd as pid 1",
-    "cron": "a cron that runs",
+    "cron": "a running cron daemon",
     "apt": "apt",
     "netfilter": "the right to manage netfilter",
-    "docker": "a Docker engine that answers",
-    "persistent_home": "a home folder that lasts",
+    "docker": "a running Docker engine",
+    "persistent_home": "a persistent home folder",
     "user_namespaces": "user namespaces",
 }
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided for one feature; ``reason`` is empty when it is on at its best."""
+    """Decision for one feature.
+
+    :param reason: empty if the feature is on with its preferred value.
+    """
 
     enabled: bool
     reason: str = ""
     value: str | None = None
 
     def as_dict(self) -> dict[str, bool | str]:
-        """For a module's result: ``value`` only where the feature has one."""
+        """Return the decision as a module result, with ``value`` only if the feature has values."""
         result: dict[str, bool | str] = {"enabled": self.enabled, "reason": self.reason}
         if self.value is not None:
             result["value"] = self.value
@@ -99,73 +116,81 @@ class Decision:
 
 def decide(
     capabilities: Mapping[str, bool],
-    wishes: Mapping[str, object] | None = None,
+    requested: Mapping[str, object] | None = None,
     table: tuple[Feature, ...] = FEATURES,
     variable: str = "features",
 ) -> tuple[dict[str, Decision], list[str]]:
-    """Decides every feature of *table* from what the host can do and what the user wishes.
+    """Decide every feature from the host's capabilities and the user's choices.
 
-    A wish is ``auto`` (default), true, false, or, for a feature with values, one of those. Returns the
-    decisions by name and the problems: wishes that make no sense or that this host cannot fulfil; they call the
-    wishes by the name *variable*. Never raises, so that every problem is found in one go.
+    Never raises, so that all problems are reported together.
+
+    :param requested: choices by feature: ``auto`` (default), true or false, or for a feature with values one of them.
+    :param variable: the name of ``requested`` in the problems.
+    :returns: the decisions by feature, and the problems: choices that are invalid or impossible on this host.
     """
-    wishes = wishes or {}
-    problems = [f"{variable}.{_unknown(name, table)}" for name in wishes if name not in {row.name for row in table}]
+    requested = requested or {}
+    known = {row.name for row in table}
+    problems = [f"{variable}.{_unknown_feature(name, table)}" for name in requested if name not in known]
     decisions: dict[str, Decision] = {}
     for row in table:
-        raw = wishes.get(row.name)
-        wish = _wish(raw, row)
-        if wish is None:
-            allowed = "auto, true or false" if row.values is None else f"auto, {' or '.join(row.values)}"
-            problems.append(f"{variable}.{row.name} is {raw!r}; it has to be {allowed}")
-            wish = "auto"
+        raw = requested.get(row.name)
+        choice = _normalize(raw, row)
+        if choice is None:
+            allowed = ", ".join(("auto", *(row.values or ("true", "false"))))
+            problems.append(f"{variable}.{row.name}: invalid value {raw!r}; valid values: {allowed}")
+            choice = "auto"
         missing = _missing(row, capabilities, decisions)
-        worse = _say_missing(row.otherwise, capabilities)
-        decisions[row.name] = _decide_row(row, wish, missing, worse)
+        fallback_missing = _describe_missing(row.otherwise, capabilities)
+        decisions[row.name] = _decide_row(row, choice, missing, fallback_missing)
         best, other = row.values or ("true", "")
-        if lacking := {best: missing, other: worse}.get(wish):
+        if lacking := {best: missing, other: fallback_missing}.get(choice):
             problems.append(
-                f"{variable}.{row.name} is {wish}, but this host cannot have it: {lacking}; "
+                f"{variable}.{row.name} is {choice}, which is impossible on this host: {lacking}; "
                 f"set it to auto, or provide what is missing"
             )
     return decisions, problems
 
 
-def _decide_row(row: Feature, wish: str, missing: str, worse: str) -> Decision:
+def _decide_row(row: Feature, choice: str, missing: str, fallback_missing: str) -> Decision:
     if row.values is not None:
         best, other = row.values
-        if wish != other and not missing:
+        if choice != other and not missing:
             return Decision(True, "", best)
-        if worse:
-            return Decision(False, worse if wish == other else f"{missing}, or else {worse.removeprefix('needs ')}")
-        return Decision(True, "chosen by request" if wish == other else f"not {best}: {missing}", other)
-    if wish == "false":
+        if fallback_missing:
+            return Decision(
+                False,
+                fallback_missing
+                if choice == other
+                else f"{missing}, or else {fallback_missing.removeprefix('needs ')}",
+            )
+        return Decision(True, "chosen by request" if choice == other else f"not {best}: {missing}", other)
+    if choice == "false":
         return Decision(False, "switched off by request")
     return Decision(not missing, missing)
 
 
 def _missing(row: Feature, capabilities: Mapping[str, bool], decisions: Mapping[str, Decision]) -> str:
     off = [f"{name} (off) {why}" for name, why in row.features.items() if not decisions[name].enabled]
-    return _say_missing(row.capabilities, capabilities, off)
+    return _describe_missing(row.capabilities, capabilities, off)
 
 
-def _say_missing(needs: Mapping[str, str], capabilities: Mapping[str, bool], more: Sequence[str] = ()) -> str:
+def _describe_missing(needs: Mapping[str, str], capabilities: Mapping[str, bool], more: Sequence[str] = ()) -> str:
     parts = [f"{_LABELS[name]} {why}" for name, why in needs.items() if not capabilities.get(name, False)]
     return f"needs {' and '.join([*parts, *more])}" if parts or more else ""
 
 
-def _wish(raw: object, row: Feature) -> str | None:
-    """The wish in its canonical form, or None when it cannot be understood."""
+def _normalize(raw: object, row: Feature) -> str | None:
+    """Return the choice in its canonical form, or None if it is invalid."""
     if raw is None:
         return "auto"
     word = str(raw).strip().lower()
     if row.values is not None:
         return word if word in (*row.values, "auto") else None
-    return _WORDS.get(word)
+    return _BOOLEAN_WORDS.get(word)
 
 
-def _unknown(name: str, table: tuple[Feature, ...]) -> str:
+def _unknown_feature(name: str, table: tuple[Feature, ...]) -> str:
     known = [row.name for row in table]
     close = difflib.get_close_matches(str(name), known, n=1)
-    cure = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"{name}: unknown feature; {cure}"
+    remedy = f"did you mean {close[0]}?" if close else f"valid names: {', '.join(known)}"
+    return f"{name}: unknown feature; {remedy}"

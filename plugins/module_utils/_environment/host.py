@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Read files and state of a machine, without raising."""
+
 from __future__ import annotations
 
 import os
@@ -10,19 +12,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-# More than any file read here holds; a pipe or a runaway pseudo file must not be read without end.
+# Larger than any file that is read here; limits the read of a pipe or an endless pseudo file.
 _READ_LIMIT = 1 << 20
 _PING_TIMEOUT_SECONDS = 1.0
 
 
 class DetectionError(Exception):
-    """An override that cannot be obeyed; the message names it, its value and the allowed ones."""
+    """Invalid override; the message names it, its value and the valid values."""
 
 
 def docker_engine_answers(path: str) -> bool:
-    """Whether a Docker-compatible engine answers ``GET /_ping`` on the unix socket *path* within a second.
+    """Return whether a Docker-compatible engine answers ``GET /_ping`` on a Unix socket within a second.
 
-    Source: Docker Engine API, "Ping". Never raises: a missing, foreign or forbidden socket is "no".
+    Source: Docker Engine API, "Ping". Never raises: returns False for a missing, foreign or forbidden socket.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -35,10 +37,14 @@ def docker_engine_answers(path: str) -> bool:
 
 
 class Host:
-    """Read-only view of one machine: its files below *root* and the environment of the asking process.
+    """Read-only view of a machine: its files and the environment of this process.
 
-    Nothing here raises: what is missing and what may not be read are both "unknown", because detection
-    has to give an answer as an ordinary user on a machine nobody prepared.
+    No method raises: missing and unreadable files are both "unknown", because detection must work without root on any
+    machine.
+
+    :param root: root of the file tree.
+    :param env: environment; that of this process by default.
+    :param engine_answers: checks the socket of a container engine.
     """
 
     def __init__(
@@ -52,11 +58,11 @@ class Host:
         self._engine_answers = engine_answers
 
     def path(self, path: str) -> Path:
-        """*path* (absolute, as the machine itself names it) below the root of this view."""
+        """Return an absolute path of the machine as a path below the root of this view."""
         return self.root / path.lstrip("/")
 
     def read(self, path: str) -> str | None:
-        """The stripped text of a file, or None when it is missing, empty or unreadable."""
+        """Return the stripped text of a file, or None if it is missing, empty or unreadable."""
         try:
             with self.path(path).open("rb") as stream:
                 text = stream.read(_READ_LIMIT).decode("utf-8", "replace").strip()
@@ -65,7 +71,7 @@ class Host:
         return text or None
 
     def lines(self, path: str) -> Iterator[str]:
-        """The lines of a file of any length, without their ends; none when it is missing or unreadable."""
+        """Yield the lines of a file of any size, without line ends; nothing if it is missing or unreadable."""
         try:
             with self.path(path).open(encoding="utf-8", errors="replace") as stream:
                 for line in stream:
@@ -74,49 +80,49 @@ class Host:
             return
 
     def age(self, path: str) -> float | None:
-        """Seconds since a file or folder was last written, or None when it is missing."""
+        """Return the seconds since a file or folder was last modified, or None if it is missing."""
         try:
             return time.time() - self.path(path).stat().st_mtime
         except OSError:
             return None
 
     def first(self, *paths: str) -> str | None:
-        """The first of *paths* that exists, or None."""
+        """Return the first path that exists, or None."""
         return next((path for path in paths if self._stat(path, Path.exists)), None)
 
     def names(self, path: str) -> list[str]:
-        """The sorted names in a folder; empty when it is missing or unreadable."""
+        """Return the sorted names in a folder; empty if it is missing or unreadable."""
         try:
             return sorted(entry.name for entry in self.path(path).iterdir())
         except OSError:
             return []
 
     def link(self, path: str) -> str | None:
-        """What a symbolic link points at, or None."""
+        """Return the target of a symbolic link, or None."""
         try:
             return str(self.path(path).readlink())
         except OSError:
             return None
 
     def is_dir(self, path: str) -> bool:
-        """Whether *path* is a folder."""
+        """Return whether a path is a folder."""
         return self._stat(path, Path.is_dir)
 
     def status(self, field: str) -> str | None:
-        """One field of ``/proc/self/status`` (see proc_pid_status(5)), or None."""
+        """Return a field of ``/proc/self/status`` (proc_pid_status(5)), or None."""
         for line in (self.read("/proc/self/status") or "").splitlines():
-            name, _, value = line.partition(":")
+            name, _colon, value = line.partition(":")
             if name == field:
                 return value.strip()
         return None
 
     def engine_answers(self, path: str) -> bool:
-        """Whether a container engine answers on the unix socket *path*."""
+        """Return whether a container engine answers on a Unix socket."""
         return self._engine_answers(str(self.path(path)))
 
-    def _stat(self, path: str, question: Callable[[Path], bool]) -> bool:
-        # pathlib raises where a folder on the way may not be searched.
+    def _stat(self, path: str, test: Callable[[Path], bool]) -> bool:
+        # pathlib raises if a parent folder cannot be searched.
         try:
-            return question(self.path(path))
+            return test(self.path(path))
         except OSError:
             return False

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Determine the processors and the memory that a service can use."""
+
 from __future__ import annotations
 
 import posixpath
@@ -12,10 +14,10 @@ _MIB = 1 << 20
 
 
 def usable_cpus(host: Host) -> int:
-    """How many processors a service on *host* may really use; at least 1.
+    """Return the number of processors that a service on the host can use; at least 1.
 
-    The least of: processors that are online, those this process may run on, those the container shows, and the
-    processor quota of the control groups above pid 1, rounded down (1.5 is 1: what is not there cannot be used).
+    The minimum of: processors that are online, processors that this process may run on, processors that the container
+    shows, and the CPU quota of the control groups above pid 1, rounded down.
     """
     counts = [
         _count_list(host.read("/sys/devices/system/cpu/online")),
@@ -27,14 +29,14 @@ def usable_cpus(host: Host) -> int:
 
 
 def usable_memory_mb(host: Host) -> int | None:
-    """Memory in MiB that a service on *host* may use, without swap; None when the machine does not tell.
+    """Return the memory in MiB that a service on the host can use, without swap; None if unknown.
 
-    The lesser of ``MemTotal`` and the limits of the control groups above pid 1 (every service of the machine lives
-    under those; the limits of the asking session are its own affair).
+    The minimum of ``MemTotal`` and the limits of the control groups above pid 1. These apply to every service, unlike
+    the limits of the current session.
     """
     limits = list(_memory_limits(host))
     for line in (host.read("/proc/meminfo") or "").splitlines():
-        name, _, value = line.partition(":")
+        name, _colon, value = line.partition(":")
         number = value.removesuffix("kB").strip()
         if name == "MemTotal" and number.isdecimal():
             limits.append(int(number) * 1024)
@@ -42,23 +44,25 @@ def usable_memory_mb(host: Host) -> int | None:
 
 
 def _count_list(text: str | None) -> int:
-    """Length of a kernel list such as ``0-3,8`` (cpuset(7), "List format"); 0 when it cannot be read."""
+    """Return the length of a kernel list such as ``0-3,8`` (cpuset(7), "List format"); 0 if it is invalid."""
     total = 0
     for part in (text or "").split(","):
-        first, _, last = part.partition("-")
+        first, _dash, last = part.partition("-")
         if first.isdecimal() and (last or first).isdecimal():
             total += int(last or first) - int(first) + 1
     return total
 
 
 def _groups(host: Host) -> dict[str, list[str]]:
-    """Controller ("" for cgroup v2) → control group of pid 1 and all above it, innermost first (cgroups(7))."""
+    """Return the control group of pid 1 and its parents, innermost first, by controller (cgroups(7)).
+
+    The controller of cgroup v2 is "".
+    """
     text = host.read("/proc/1/cgroup") or host.read("/proc/self/cgroup") or "0::/"
     chains: dict[str, list[str]] = {}
     for line in text.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        # A group outside our cgroup namespace shows as /../..; only what is mounted here can be read.
+        controllers, _colon, group = line.partition(":")[2].partition(":")
+        # A group outside of this cgroup namespace is shown as /../..; only the mounted part can be read.
         group = posixpath.normpath("/" + group.lstrip("/"))
         chain = [group]
         while group != "/":
@@ -84,7 +88,7 @@ def _memory_limits(host: Host) -> list[int]:
 def _cpu_quotas(host: Host) -> list[float]:
     quotas = []
     for text in _group_files(host, "", "cpu.max"):
-        quota, _, period = text.partition(" ")
+        quota, _space, period = text.partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
             quotas.append(int(quota) / int(period))
     periods = _group_files(host, "cpu", "cpu.cfs_period_us")

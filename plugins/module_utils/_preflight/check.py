@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Compare a host with the requirements of the roles."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -16,7 +18,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.host
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.resources import usable_memory_mb
 
 _LISTEN = "0A"  # TCP_LISTEN of the kernel's tcp_states.h, as /proc/net/tcp prints it
-_COMM_LENGTH = 15  # proc_pid_comm(5): longer names are cut
+_COMM_LENGTH = 15  # proc_pid_comm(5): longer names are truncated
 _MAX_PORT = 65535
 _MIB = 1 << 20
 
@@ -24,12 +26,15 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class PreflightError(Exception):
-    """A demand that makes no sense; the message names it, its value and what is allowed."""
+    """Invalid requirement; the message names the option, its value and the valid values."""
 
 
 @dataclass(frozen=True)
 class Supported:
-    """A system that the collection runs on; no ``versions`` means all of them."""
+    """A system that the collection runs on.
+
+    :param versions: accepted versions; empty accepts all.
+    """
 
     id: str
     versions: tuple[str, ...] = ()
@@ -37,11 +42,13 @@ class Supported:
 
 
 @dataclass(frozen=True)
-class PortDemand:
-    """A TCP port that has to be free, or held by one of the processes in ``allowed``: names as in ``ps -o comm``, or
-    words of their command lines, because every Python program is called "python".
+class PortRequirement:
+    """A TCP port that must be free, or held by an allowed process.
 
-    ``address`` is an IP address, empty for all of them; ``variable`` is what a user sets to get another port.
+    :param address: IP address to bind; empty for all addresses.
+    :param allowed: process names as in ``ps -o comm``, or words of the command lines, because every Python program is
+        named "python".
+    :param variable: the role variable that sets the port.
     """
 
     port: int
@@ -52,8 +59,13 @@ class PortDemand:
 
 
 @dataclass(frozen=True)
-class DiskDemand:
-    """``free_mb`` MiB that have to be free where ``path`` is or will be; ``variable`` is what sets the path."""
+class DiskRequirement:
+    """Free space that a path needs.
+
+    :param path: absolute; it may not exist yet.
+    :param free_mb: MiB.
+    :param variable: the role variable that sets the path.
+    """
 
     path: str
     free_mb: int
@@ -62,68 +74,80 @@ class DiskDemand:
 
 
 @dataclass(frozen=True)
-class Demands:
-    """All that a host has to fulfil; ``problems`` are those that somebody else found already."""
+class HostRequirements:
+    """All requirements on a host.
+
+    :param problems: problems that were found before this check.
+    """
 
     problems: tuple[str, ...] = ()
     supported: tuple[Supported, ...] = ()
-    ports: tuple[PortDemand, ...] = ()
-    disk: tuple[DiskDemand, ...] = ()
+    ports: tuple[PortRequirement, ...] = ()
+    disk: tuple[DiskRequirement, ...] = ()
     memory_mb: int = 0
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What stands in the way, what only deserves a word, and the system that was found."""
+class PreflightResult:
+    """Problems, warnings, and the system that was found."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     os: dict[str, str] = field(default_factory=dict)
 
     def message(self) -> str:
-        """All problems as one text for the user."""
+        """Return all problems as one text for the user."""
         count = len(self.problems)
         lines = [f"{count} problem{'' if count == 1 else 's'}; nothing was changed:"]
-        # A problem of several lines stays one item of the list.
+        # Indent further lines, so that a multi-line problem stays one list item.
         lines += [f"  {number}. {text}".replace("\n", "\n     ") for number, text in enumerate(self.problems, 1)]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """One mounted file system: its device number and what an ordinary user can still write, in MiB."""
+    """A mounted file system.
+
+    :param device: device number.
+    :param free_mb: MiB that an unprivileged user can still write.
+    """
 
     device: int
     free_mb: int
 
 
 def file_system(path: Path) -> FileSystem:
-    """The file system that *path* (existing) is on. Raises OSError."""
+    """Return the file system of an existing path.
+
+    :raises OSError: the path cannot be read.
+    """
     stats = os.statvfs(path)
-    # f_bavail leaves out what is reserved for root: a disk filled up to that is full for the app.
+    # f_bavail excludes the blocks reserved for root, which the app cannot use.
     return FileSystem(path.stat().st_dev, stats.f_bavail * stats.f_frsize // _MIB)
 
 
-def check(host: Host, demands: Demands, measure: Callable[[Path], FileSystem] = file_system) -> Verdict:
-    """Compares *host* with *demands*, without changing or locking anything.
+def check(
+    host: Host, requirements: HostRequirements, measure: Callable[[Path], FileSystem] = file_system
+) -> PreflightResult:
+    """Compare a host with the requirements, without changing or locking anything.
 
-    Raises PreflightError for a demand that makes no sense (an address that is none, a relative path).
+    :raises PreflightError: a requirement is invalid, such as a relative path.
     """
     system = _os_release(host)
-    verdict = Verdict(problems=list(demands.problems), os=system)
-    _check_os(system, demands.supported, verdict)
-    verdict.problems.extend(_check_ports(host, demands.ports))
-    verdict.problems.extend(_check_disk(host, demands.disk, measure))
-    verdict.problems.extend(_check_memory(host, demands.memory_mb))
-    unique = list(dict.fromkeys(text.strip() for text in verdict.problems if text.strip()))
-    return Verdict(unique, verdict.warnings, system)
+    result = PreflightResult(problems=list(requirements.problems), os=system)
+    _check_os(system, requirements.supported, result)
+    result.problems.extend(_check_ports(host, requirements.ports))
+    result.problems.extend(_check_disk(host, requirements.disk, measure))
+    result.problems.extend(_check_memory(host, requirements.memory_mb))
+    unique = list(dict.fromkeys(text.strip() for text in result.problems if text.strip()))
+    return PreflightResult(unique, result.warnings, system)
 
 
 # --- operating system -------------------------------------------------------------------------------------------------
 
 
 def _os_release(host: Host) -> dict[str, str]:
-    """``id``, ``name`` and ``version`` from os-release(5); empty strings where the file does not say."""
+    """Return ``id``, ``name`` and ``version`` from os-release(5); empty strings for missing fields."""
     text = host.read("/etc/os-release") or host.read("/usr/lib/os-release") or ""
     values: dict[str, str] = {}
     for line in text.splitlines():
@@ -137,17 +161,17 @@ def _os_release(host: Host) -> dict[str, str]:
     }
 
 
-def _check_os(system: Mapping[str, str], supported: Iterable[Supported], verdict: Verdict) -> None:
+def _check_os(system: Mapping[str, str], supported: Iterable[Supported], result: PreflightResult) -> None:
     rows = list(supported)
     if not rows:
         return
     name = system["name"] or " ".join(filter(None, (system["id"], system["version"]))) or "a system without os-release"
     match = [row for row in rows if row.id == system["id"] and (not row.versions or system["version"] in row.versions)]
     if not match:
-        verdict.problems.append(f"{name} is not supported; supported are {_list_systems(rows)}")
+        result.problems.append(f"{name} is not supported; supported systems: {_list_systems(rows)}")
     elif not any(row.tested for row in match):
         tested = _list_systems([row for row in rows if row.tested])
-        verdict.warnings.append(f"{name} should work, but is not tested; tested are {tested or 'none'}")
+        result.warnings.append(f"{name} should work, but is not tested; tested systems: {tested or 'none'}")
 
 
 def _list_systems(rows: Iterable[Supported]) -> str:
@@ -172,75 +196,77 @@ class _Process:
     command: tuple[str, ...]
 
 
-def _check_ports(host: Host, demands: Iterable[PortDemand]) -> list[str]:
-    demands = list(demands)
-    for demand in demands:
-        if not 1 <= demand.port <= _MAX_PORT:
-            raise PreflightError(f"ports: {demand.port} (for {demand.used_for}) is no port; it has to be 1 to 65535")
-    problems = _asked_twice(demands)
+def _check_ports(host: Host, requirements: Iterable[PortRequirement]) -> list[str]:
+    requirements = list(requirements)
+    for requirement in requirements:
+        if not 1 <= requirement.port <= _MAX_PORT:
+            raise PreflightError(
+                f"ports: invalid port {requirement.port} (for {requirement.used_for}); use a number from 1 to 65535"
+            )
+    problems = _duplicate_ports(requirements)
     listeners = _listeners(host)
-    taken = [(demand, _conflicts(demand, listeners)) for demand in demands]
-    wanted = {listener.inode for _demand, found in taken for listener in found}
+    taken = [(requirement, _conflicts(requirement, listeners)) for requirement in requirements]
+    wanted = {listener.inode for _requirement, found in taken for listener in found}
     holders = _holders(host, wanted) if wanted else {}
-    for demand, found in taken:
+    for requirement, found in taken:
         for listener in found:
             processes = holders.get(listener.inode, [])
             if not processes and all(each.inode != listener.inode for each in _listeners(host)):
-                continue  # It ended while its holder was looked for: a slot that was being stopped.
-            if not any(_is_allowed(process, demand.allowed) for process in processes):
-                problems.append(_taken(demand, listener, processes))
+                continue  # The socket closed during the search for its process, as when a slot stops.
+            if not any(_is_allowed(process, requirement.allowed) for process in processes):
+                problems.append(_describe_conflict(requirement, listener, processes))
                 break
     return problems
 
 
-def _asked_twice(demands: list[PortDemand]) -> list[str]:
-    """Two of our own parts that want the same port on the same address: the second would fail to start."""
+def _duplicate_ports(requirements: list[PortRequirement]) -> list[str]:
+    """Return a problem for each pair of services that need the same port on the same address."""
     return [
-        f"port {second.port} is wanted for both {first.used_for} and {second.used_for}; {_cure(second)}"
-        for index, second in enumerate(demands)
-        for first in demands[:index]
+        f"port {second.port} is needed for both {first.used_for} and {second.used_for}; {_remedy(second)}"
+        for index, second in enumerate(requirements)
+        for first in requirements[:index]
         if first.port == second.port and first.used_for != second.used_for and _overlaps(_parse(first), _parse(second))
     ]
 
 
-def _taken(demand: PortDemand, listener: _Listener, processes: list[_Process]) -> str:
+def _describe_conflict(requirement: PortRequirement, listener: _Listener, processes: list[_Process]) -> str:
     if processes:
         holder = f"{processes[0].name} (pid {processes[0].pid})"
     else:
-        holder = f"a process of uid {listener.uid} that cannot be looked into"
-    where = f"{demand.address}:{demand.port}" if demand.address else str(demand.port)
-    return f"port {where} (for {demand.used_for}) is held by {holder}; stop it or {_cure(demand)}"
+        holder = f"a process of uid {listener.uid}, whose name is only visible to root"
+    where = f"{requirement.address}:{requirement.port}" if requirement.address else str(requirement.port)
+    return f"port {where} (for {requirement.used_for}) is held by {holder}; stop it or {_remedy(requirement)}"
 
 
-def _cure(demand: PortDemand) -> str:
-    return f"set {demand.variable}" if demand.variable else "choose another port"
+def _remedy(requirement: PortRequirement) -> str:
+    return f"set {requirement.variable}" if requirement.variable else "choose another port"
 
 
 def _is_allowed(process: _Process, allowed: Iterable[str]) -> bool:
     return any(process.name == other[:_COMM_LENGTH] or other in process.command for other in allowed)
 
 
-def _parse(demand: PortDemand) -> Address | None:
-    """The demanded address; None stands for all of them."""
-    if demand.address in ("", "*"):
+def _parse(requirement: PortRequirement) -> Address | None:
+    """Return the required address; None for all addresses."""
+    if requirement.address in ("", "*"):
         return None
-    text = "127.0.0.1" if demand.address == "localhost" else demand.address.strip("[]")
+    text = "127.0.0.1" if requirement.address == "localhost" else requirement.address.strip("[]")
     try:
         return ipaddress.ip_address(text)
     except ValueError:
         raise PreflightError(
-            f"ports: address {demand.address!r} of port {demand.port} is no IP address; "
-            f"leave it out for all addresses, or write one such as 127.0.0.1"
+            f"ports: invalid address {requirement.address!r} for port {requirement.port}; "
+            f"use an IP address such as 127.0.0.1, or omit it for all addresses"
         ) from None
 
 
-def _conflicts(demand: PortDemand, listeners: Iterable[_Listener]) -> list[_Listener]:
-    address = _parse(demand)
-    return [each for each in listeners if each.port == demand.port and _overlaps(address, each.address)]
+def _conflicts(requirement: PortRequirement, listeners: Iterable[_Listener]) -> list[_Listener]:
+    address = _parse(requirement)
+    return [each for each in listeners if each.port == requirement.port and _overlaps(address, each.address)]
 
 
 def _overlaps(first: Address | None, second: Address | None) -> bool:
-    """Whether binding one address fails while the other is bound (ip(7), ipv6(7) with IPV6_V6ONLY off)."""
+    """Return whether binding one address fails while the other is bound (ip(7), ipv6(7) with IPV6_V6ONLY off)."""
     if first is None or second is None:
         return True
     first, second = _unmapped(first), _unmapped(second)
@@ -256,14 +282,14 @@ def _unmapped(address: Address) -> Address:
 
 
 def _listeners(host: Host) -> list[_Listener]:
-    """All listening TCP sockets (proc_pid_net(5), ``/proc/net/tcp``); broken lines are skipped."""
+    """Return all listening TCP sockets (proc_pid_net(5), ``/proc/net/tcp``); skips invalid lines."""
     listeners = []
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (host.read(path) or "").splitlines()[1:]:
             fields = line.split()
             if len(fields) < 10 or fields[3] != _LISTEN:  # noqa: PLR2004 the column of the inode is the tenth
                 continue
-            address, _, port = fields[1].partition(":")
+            address, _colon, port = fields[1].partition(":")
             try:
                 listeners.append(_Listener(_address(address), int(port, 16), fields[7], fields[9]))
             except ValueError:
@@ -272,7 +298,7 @@ def _listeners(host: Host) -> list[_Listener]:
 
 
 def _address(text: str) -> Address:
-    """An address as the kernel prints it: words of 32 bits, each a number of the machine's own byte order."""
+    """Parse an address as the kernel prints it: 32-bit words in the machine's byte order."""
     if len(text) not in (8, 32):
         raise ValueError(text)
     words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
@@ -280,7 +306,10 @@ def _address(text: str) -> Address:
 
 
 def _holders(host: Host, inodes: set[str]) -> dict[str, list[_Process]]:
-    """Socket inode → the processes that have it open, lowest pid first; those of others only for root."""
+    """Return the processes by the inode of the sockets that they have open, lowest pid first.
+
+    Processes of other users are visible only to root.
+    """
     holders: dict[str, list[_Process]] = {}
     for pid in sorted(int(name) for name in host.names("/proc") if name.isdecimal()):
         folder = f"/proc/{pid}/fd"
@@ -298,34 +327,41 @@ def _holders(host: Host, inodes: set[str]) -> dict[str, list[_Process]]:
 # --- disk and memory --------------------------------------------------------------------------------------------------
 
 
-def _check_disk(host: Host, demands: Iterable[DiskDemand], measure: Callable[[Path], FileSystem]) -> list[str]:
-    """Adds up what is demanded of one file system: two folders on one disk need room for both."""
-    shares: dict[int, list[DiskDemand]] = {}
+def _check_disk(
+    host: Host, requirements: Iterable[DiskRequirement], measure: Callable[[Path], FileSystem]
+) -> list[str]:
+    """Compare free space with the sum of the requirements on each file system."""
+    shares: dict[int, list[DiskRequirement]] = {}
     free: dict[int, int] = {}
     problems = []
-    for demand in demands:
-        if not demand.path.startswith("/"):
-            raise PreflightError(f"disk: path {demand.path!r} (for {demand.used_for}) has to be absolute")
+    for requirement in requirements:
+        if not requirement.path.startswith("/"):
+            raise PreflightError(f"disk: path {requirement.path!r} (for {requirement.used_for}) must be absolute")
         try:
-            found = measure(host.path(_existing(host, demand.path)))
+            found = measure(host.path(_nearest_existing(host, requirement.path)))
         except OSError as error:
-            problems.append(f"the free space for {demand.path} cannot be found out: {error.strerror or error}")
+            problems.append(
+                f"cannot determine the free space for {requirement.path}: {error.strerror or error}; "
+                f"check that the path can be reached"
+            )
             continue
-        shares.setdefault(found.device, []).append(demand)
+        shares.setdefault(found.device, []).append(requirement)
         free[found.device] = found.free_mb
     for device, group in shares.items():
-        total = sum(demand.free_mb for demand in group)
+        total = sum(requirement.free_mb for requirement in group)
         if free[device] < total:
-            parts = " and ".join(f"{demand.path} ({demand.free_mb} MB for {demand.used_for})" for demand in group)
-            names = " or ".join(dict.fromkeys(demand.variable for demand in group if demand.variable))
+            parts = " and ".join(
+                f"{requirement.path} ({requirement.free_mb} MB for {requirement.used_for})" for requirement in group
+            )
+            names = " or ".join(dict.fromkeys(requirement.variable for requirement in group if requirement.variable))
             problems.append(
                 f"too little disk space: {parts} need {total} MB, but only {free[device]} MB are free there; "
-                f"free some, or {f'set {names}' if names else 'choose another path'}"
+                f"free some space, or {f'set {names}' if names else 'choose another path'}"
             )
     return problems
 
 
-def _existing(host: Host, path: str) -> str:
+def _nearest_existing(host: Host, path: str) -> str:
     while path != "/" and host.first(path) is None:
         path = path.rstrip("/").rpartition("/")[0] or "/"
     return path
@@ -335,4 +371,4 @@ def _check_memory(host: Host, minimum: int) -> list[str]:
     memory = usable_memory_mb(host)
     if memory is None or memory >= minimum:
         return []
-    return [f"too little memory: {memory} MB, and at least {minimum} MB are needed; resize the machine"]
+    return [f"too little memory: {memory} MB, but at least {minimum} MB are needed; resize the machine"]

@@ -42,6 +42,7 @@ class ProcessSandbox:
         self._process: subprocess.Popen[bytes] | None = None
 
     def unsafe_reason(self) -> str:
+        """Return why the sandbox cannot be used; empty if it can."""
         try:
             landlock.version()
         except OSError as error:
@@ -49,6 +50,7 @@ class ProcessSandbox:
         return ""
 
     def start(self, overrides: Mapping[str, str], servers: Sequence[Server]) -> None:
+        """Start the app with the given settings, confined to copies of the data."""
         # Leftovers of a killed drill.
         shutil.rmtree(self.folder, ignore_errors=True)
         durable.make(self.folder)
@@ -72,9 +74,11 @@ class ProcessSandbox:
             confinement.close()
 
     def running(self) -> bool:
+        """Return whether the app runs."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
+        """Stop the app with its children, and remove its folder."""
         # The copy of the app is removed with the restored data.
         if self._process is not None:
             self._process.terminate()
@@ -87,6 +91,7 @@ class ProcessSandbox:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def logs(self) -> str:
+        """Return the last lines of the app's log."""
         return tail(self.folder / "log")
 
     def _confine(self, listens: Sequence[int], connects: Sequence[int]) -> landlock.Confinement:

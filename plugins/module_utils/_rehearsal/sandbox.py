@@ -66,9 +66,11 @@ class UnitSandbox:
         self._unit = _name(slot)
 
     def unsafe_reason(self) -> str:
+        """Return an empty text: a unit can always be used."""
         return ""
 
     def start(self, overrides: Mapping[str, str], servers: Sequence[Server]) -> None:
+        """Start the app's unit with the given settings and access to the given database servers only."""
         if not self.folder.is_dir():
             raise TrafficError(f"{self.folder} is missing; create it with `systemd-tmpfiles --create` or site.yml")
         # Leftovers of a killed drill.
@@ -86,14 +88,17 @@ class UnitSandbox:
             raise UnhealthyError(f"the panel did not start on the restored data. End of its log:\n{self.logs()}")
 
     def running(self) -> bool:
+        """Return whether the unit is active."""
         return run(["systemctl", "is-active", "--quiet", self._unit]).returncode == 0
 
     def stop(self) -> None:
+        """Stop the unit, and remove its settings."""
         need(["systemctl", "stop", self._unit])
         for name in ("env", "hosts"):
             (self.folder / name).unlink(missing_ok=True)
 
     def logs(self) -> str:
+        """Return the last lines that the unit has logged."""
         return journal(self._unit)
 
 

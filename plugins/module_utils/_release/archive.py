@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Download and extract archives safely."""
+
 from __future__ import annotations
 
 import base64
@@ -31,10 +33,11 @@ from .command import split_credentials
 from .errors import ReleaseError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
-# What stays free on the disk whatever an archive claims to hold.
-RESERVE = 64 << 20
+# Free disk space that extraction must leave.
+MIN_FREE_BYTES = 64 << 20
 _SOCKET_TIMEOUT = 30.0
-_DAMAGED = (
+_UNSUPPORTED = "a device or a pipe. Remove it from the archive."
+_READ_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     EOFError,
@@ -47,10 +50,10 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class _Member:
-    """One member of an archive, of whichever format.
+    """One member of a tar or zip archive.
 
     :param kind: ``f`` file, ``x`` executable, ``d`` directory, ``l`` symbolic link, ``h`` hard link.
-    :param open: gives the content of a file.
+    :param open: opens the content of a file.
     """
 
     path: str
@@ -61,33 +64,37 @@ class _Member:
 
 
 def extract(archive: Path, destination: Path) -> None:
-    """Unpack a tar or zip archive so that nothing lands outside of the destination.
+    """Extract a tar or zip archive without writing outside of the destination.
 
-    Python's own extraction filters are not relied on: Debian 12's Python has none. Refused are absolute paths, ``..``
-    and devices; modes become 0755 and 0644, owners the caller. Symbolic links are made last, so that no member is ever
-    written through one. Where they lead is for :func:`tree.entries` to judge, once it is known which are wanted.
+    Does not use Python's extraction filters, which Debian 12's Python lacks. Refuses absolute paths, ``..`` and
+    devices. Modes become 0755 and 0644, and the caller becomes the owner. Symbolic links are created last, so that no
+    member is written through one; :func:`tree.entries` checks their targets later, after the exclusions.
 
     :param destination: a directory that does not exist yet.
-    :raises ReleaseError: the archive is hostile, damaged, too large for the disk, or of an unknown format.
+    :raises ReleaseError: the archive is malicious, damaged, too large for the disk, or of an unknown format.
     """
     destination.mkdir(0o755)
     links: dict[str, str] = {}
     try:
         for member in _members(archive):
-            _place(member, destination, links)
+            _write_member(member, destination, links)
         for path, target in links.items():
-            place = destination / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _clear(place)
-            place.symlink_to(target)
-    except _DAMAGED as exc:
-        raise ReleaseError(f"{archive} is damaged or no tar or zip archive: {exc}.") from exc
+            output = destination / path
+            output.parent.mkdir(parents=True, exist_ok=True)
+            _remove_existing(output)
+            output.symlink_to(target)
+    except _READ_ERRORS as exc:
+        raise ReleaseError(
+            f"{archive} is damaged, or not a tar or zip archive: {exc}. Replace it with an intact archive."
+        ) from exc
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as exc:
-        raise ReleaseError(f"{archive} holds one path as two different things: {exc.filename}.") from exc
+        raise ReleaseError(
+            f"{archive} contains {exc.filename} twice, with different types. Create the archive again."
+        ) from exc
 
 
 def strip_top(tree: Path) -> Path:
-    """Return the directory that holds the source: the single top directory of an archive, or all of it."""
+    """Return the only top-level directory of an extracted archive, or its root if there are other entries."""
     top = list(tree.iterdir())
     return top[0] if len(top) == 1 and top[0].is_dir() and not top[0].is_symlink() else tree
 
@@ -98,7 +105,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     elif tarfile.is_tarfile(archive):
         yield from _tar_members(archive)
     else:
-        raise ReleaseError(f"{archive} is damaged or no tar or zip archive.")
+        raise ReleaseError(f"{archive} is damaged, or not a tar or zip archive. Replace it with an intact archive.")
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
@@ -108,12 +115,12 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
             if info.isreg():
                 kind = "x" if info.mode & stat.S_IXUSR else "f"
             if not kind:
-                raise ReleaseError(f"{archive} holds {info.name!r}, a device or a pipe.")
+                raise ReleaseError(f"{archive} contains {info.name!r}, {_UNSUPPORTED}")
 
             def content(info: tarfile.TarInfo = info) -> IO[bytes]:
                 handle = source.extractfile(info)
                 if handle is None:
-                    raise ReleaseError(f"{archive} holds {info.name!r} without content.")
+                    raise ReleaseError(f"{archive} contains {info.name!r} without content. Create the archive again.")
                 return handle
 
             yield _Member(info.name, kind, info.size if info.isreg() else 0, info.linkname, content)
@@ -122,7 +129,7 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
 def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as source:
         for info in source.infolist():
-            # The upper half holds a Unix mode where the archive was made on Unix (APPNOTE.TXT 4.4.15).
+            # The upper half holds a Unix mode if the archive was created on Unix (APPNOTE.TXT 4.4.15).
             mode = info.external_attr >> 16
             target = ""
             if info.is_dir():
@@ -130,7 +137,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
             elif stat.S_ISLNK(mode):
                 kind, target = "l", os.fsdecode(source.read(info))
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                raise ReleaseError(f"{archive} holds {info.filename!r}, a device or a pipe.")
+                raise ReleaseError(f"{archive} contains {info.filename!r}, {_UNSUPPORTED}")
             else:
                 kind = "x" if mode & stat.S_IXUSR else "f"
 
@@ -140,61 +147,68 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
             yield _Member(info.filename, kind, info.file_size, target, content)
 
 
-def _place(member: _Member, destination: Path, links: dict[str, str]) -> None:
-    path = _inside(member.path)
+def _write_member(member: _Member, destination: Path, links: dict[str, str]) -> None:
+    path = _member_path(member.path)
     if path == ".":
         return
-    place = destination / path
+    output = destination / path
     links.pop(path, None)
     if member.kind == "l":
         links[path] = member.target
         return
     if member.kind == "d":
-        place.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         return
     free = shutil.disk_usage(destination).free
-    if member.size > free - RESERVE:
+    if member.size > free - MIN_FREE_BYTES:
         raise ReleaseError(
-            f"{member.path} unpacks to {member.size >> 20} MiB, but {destination.parent} has {free >> 20} MiB free."
+            f"{member.path} needs {member.size >> 20} MiB, but {destination.parent} has {free >> 20} MiB free. "
+            "Free disk space."
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _clear(place)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _remove_existing(output)
     if member.kind == "h":
-        original = destination / _inside(member.target)
+        original = destination / _member_path(member.target)
         if not original.is_file():
-            raise ReleaseError(f"{member.path!r} is a hard link to {member.target!r}, which the archive does not hold.")
-        shutil.copyfile(original, place)
-        shutil.copymode(original, place)
+            raise ReleaseError(
+                f"{member.path!r} is a hard link to {member.target!r}, which is missing from the archive. "
+                "Create the archive again."
+            )
+        shutil.copyfile(original, output)
+        shutil.copymode(original, output)
         return
-    with member.open() as source, place.open("xb") as handle:
+    with member.open() as source, output.open("xb") as handle:
         shutil.copyfileobj(source, handle, 1 << 20)
-    place.chmod(0o755 if member.kind == "x" else 0o644)
+    output.chmod(0o755 if member.kind == "x" else 0o644)
 
 
-def _clear(place: Path) -> None:
-    """Make room for a member that comes a second time: the last one counts, as in tar."""
-    place.unlink(missing_ok=True)
+def _remove_existing(output: Path) -> None:
+    """Remove an earlier member of the same path: the last one wins, as in tar."""
+    output.unlink(missing_ok=True)
 
 
-def _inside(path: str) -> str:
-    """Return a member's path below the destination, refusing one that would leave it."""
+def _member_path(path: str) -> str:
+    """Return a member's normalized path below the destination.
+
+    :raises ReleaseError: the path leaves the destination.
+    """
     if path.startswith("/") or ".." in path.split("/") or "\0" in path:
-        raise ReleaseError(f"The archive holds {path!r}, which leads out of it.")
+        raise ReleaseError(f"The archive contains {path!r}, a path outside of it. Remove it from the archive.")
     return posixpath.normpath(path)
 
 
 def download(url: str, destination: Path, environment: Mapping[str, str], timeout: int) -> str:
-    """Fetch a URL into a file.
+    """Download a URL to a file.
 
-    :param environment: ``https_proxy``, ``http_proxy``, ``no_proxy`` (either case) and ``SSL_CERT_FILE`` are honoured.
-    :param timeout: seconds that the whole transfer may take.
-    :returns: the SHA-256 of what came, in hexadecimal.
-    :raises ReleaseError: the server cannot be reached, refuses, or is too slow.
+    :param environment: used for ``https_proxy``, ``http_proxy``, ``no_proxy`` (either case) and ``SSL_CERT_FILE``.
+    :param timeout: seconds for the whole transfer.
+    :returns: the SHA-256 of the content, in hexadecimal.
+    :raises ReleaseError: the server is unreachable, answers with an error, or is too slow.
     """
     bare, user, password = split_credentials(url)
     request = urllib.request.Request(bare, headers={"User-Agent": "aapanel.pipeline"})  # noqa: S310 - scheme: see source.classify
     if user:
-        # Not sent on to another host: urllib keeps an unredirected header to the first request.
+        # An unredirected header: urllib does not forward it to another host after a redirect.
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
     context = ssl.create_default_context(cafile=environment.get("SSL_CERT_FILE"))
@@ -209,16 +223,20 @@ def download(url: str, destination: Path, environment: Mapping[str, str], timeou
                 total.update(chunk)
                 handle.write(chunk)
                 if time.monotonic() > deadline:
-                    raise ReleaseError(f"{bare} was not fetched within {timeout} s.")
+                    raise ReleaseError(f"{bare}: the download took longer than {timeout} s. Raise `timeout`.")
     except urllib.error.HTTPError as exc:
-        raise ReleaseError(f"{bare} cannot be fetched: HTTP {exc.code} {exc.reason}.") from exc
+        raise ReleaseError(
+            f"{bare} cannot be downloaded: HTTP {exc.code} {exc.reason}. Check the URL and its credentials."
+        ) from exc
     except (OSError, http.client.HTTPException) as exc:
-        raise ReleaseError(f"{bare} cannot be fetched: {getattr(exc, 'reason', exc)}.") from exc
+        raise ReleaseError(
+            f"{bare} cannot be downloaded: {getattr(exc, 'reason', exc)}. Check the URL and the network of this host."
+        ) from exc
     return total.hexdigest()
 
 
 def _proxies(url: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the proxies for a URL; lower-case variables win over upper-case ones, as in curl."""
+    """Return the proxies for a URL; lower-case variables take precedence, as in curl."""
     found: dict[str, str] = {}
     for scheme in ("http", "https", "no"):
         value = environment.get(f"{scheme}_proxy", environment.get(f"{scheme.upper()}_PROXY", ""))

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Plan, build and report a release."""
+
 from __future__ import annotations
 
 import contextlib
@@ -23,17 +25,17 @@ from . import packages, persist, tree
 from . import source as sources
 from .command import Masker, Runner, secrets_in, secrets_of
 from .errors import ReleaseError
-from .store import Store, remove_tree, to_prune, write_manifest
+from .store import Store, releases_to_prune, remove_tree, write_manifest
 
 UNKNOWN_ID = "unknown until built"
-# Raised when the same input would be laid out differently: every release is then built anew.
+# Increase when the layout of a release changes: all releases are then rebuilt.
 _FORMAT = 1
 _SCRATCH = ".build"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A release, as asked for; see the options of the module for the fields."""
+    """The requested release; the fields are the options of the module ``release``."""
 
     base_dir: Path
     source: sources.Source
@@ -60,15 +62,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do; made without touching anything.
+    """The changes that a request needs.
 
-    :param release_id: None when it cannot be known here and now (check mode on a host without git, say).
-    :param digest: of all that goes into the release.
-    :param build: whether the release has to be built.
-    :param seed: the persistent paths that have no shared counterpart yet.
-    :param before: the whole releases, newest first.
-    :param prune: the releases to remove afterwards.
-    :param leftovers: what died builds have left.
+    :param release_id: None if it cannot be determined, such as in check mode on a host without git.
+    :param digest: digest of all inputs of the release.
+    :param build: whether the release must be built.
+    :param seed: persistent paths that are missing in the shared directory.
+    :param existing: complete releases, newest first.
+    :param prune: releases to remove afterwards.
+    :param leftovers: remains of interrupted builds.
     """
 
     release_id: str | None
@@ -77,26 +79,26 @@ class Plan:
     python: packages.Interpreter | None
     build: bool
     seed: list[str]
-    before: list[str]
+    existing: list[str]
     prune: list[str]
     leftovers: list[str]
 
     @property
     def changed(self) -> bool:
-        """Tell whether there is anything to do."""
+        """Return whether the plan changes anything."""
         return bool(self.build or self.seed or self.prune or self.leftovers)
 
 
 def secrets(request: Request) -> set[str]:
-    """Return what a request holds that must never be seen: in its environment, and in its URLs."""
+    """Return the secrets of a request: those in its environment, and the credentials in its URLs."""
     texts = (request.source.location, *request.packages, *request.overrides, *os.environ.values())
     return secrets_of(request.environment).union(*(secrets_in(text) for text in texts))
 
 
-class Releaser:
-    """Decides what a request comes to, does it, and reports it.
+class ReleaseBuilder:
+    """Plans, builds and reports a release.
 
-    :raises ReleaseError: the request contradicts itself.
+    :raises ReleaseError: the request is invalid.
     """
 
     def __init__(self, request: Request) -> None:
@@ -109,7 +111,7 @@ class Releaser:
             if value is not None and not value.is_absolute():
                 raise ReleaseError(f"{name}: {os.fspath(value)!r} must be an absolute path.")
         if request.shared_dir is None and self.paths:
-            raise ReleaseError("shared_dir is required with persistent_paths: it is where they live.")
+            raise ReleaseError("shared_dir is required with persistent_paths, which are stored there; set it.")
         self.shared_dir = request.shared_dir or request.base_dir / "shared"
         self.request = request
         self.store = Store(request.base_dir)
@@ -117,11 +119,11 @@ class Releaser:
         self.steps: list[dict[str, Any]] = []
         self._environment = _environment(request.environment, request.base_dir)
 
-    def decide(self, *, tolerant: bool = False) -> Plan:
-        """Find out what there is to do, without doing any of it.
+    def make_plan(self, *, tolerant: bool = False) -> Plan:
+        """Return the plan for the request, without changing anything.
 
-        :param tolerant: an id that cannot be found out is no error (check mode on an empty host).
-        :raises ReleaseError: the source, the interpreter or the repository cannot be asked.
+        :param tolerant: return a plan without a release ID if that cannot be determined (check mode on an empty host).
+        :raises ReleaseError: the source or the interpreter cannot be read.
         """
         runner = Runner(self._environment, self.request.timeout, self.mask)
         try:
@@ -137,8 +139,8 @@ class Releaser:
         release_id = f"{self.request.label or identity.label}-{digest[:12]}"
         return self._plan(release_id, digest, identity, python)
 
-    def _again(self, plan: Plan) -> Plan:
-        """Look again, under the lock, at what another build may have changed meanwhile."""
+    def _refresh(self, plan: Plan) -> Plan:
+        """Return the plan updated under the lock, because another build may have changed the releases meanwhile."""
         found = self._plan(plan.release_id, plan.digest, plan.identity, plan.python)
         return replace(found, leftovers=self.store.leftovers(locked=True))
 
@@ -149,9 +151,9 @@ class Releaser:
         identity: sources.Identity | None,
         python: packages.Interpreter | None,
     ) -> Plan:
-        before = self.store.complete()
-        build = release_id is None or release_id not in before
-        after = [release_id or UNKNOWN_ID, *before] if build else before
+        existing = self.store.complete()
+        build = release_id is None or release_id not in existing
+        after = [release_id or UNKNOWN_ID, *existing] if build else existing
         protected = {*self.store.in_slots(), *(Path(item).name for item in self.request.in_use)}
         return Plan(
             release_id=release_id,
@@ -160,8 +162,8 @@ class Releaser:
             python=python,
             build=build,
             seed=persist.missing(self.shared_dir, self.paths),
-            before=before,
-            prune=to_prune(after, self.request.keep, {*protected, release_id or UNKNOWN_ID}),
+            existing=existing,
+            prune=releases_to_prune(after, self.request.keep, {*protected, release_id or UNKNOWN_ID}),
             leftovers=self.store.leftovers(),
         )
 
@@ -180,23 +182,23 @@ class Releaser:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def missing_content(self, plan: Plan) -> list[str]:
-        """Return what has to be sent to this host before the release can be built: ``source``, ``runtime``."""
+        """Return which of ``source`` and ``runtime`` must be sent to this host before the build."""
         parts = {"source": self.request.content, "runtime": self.request.runtime}
-        return [name for name, part in parts.items() if plan.build and part and not part.is_here]
+        return [name for name, part in parts.items() if plan.build and part and not part.is_available]
 
-    def carry_out(self, plan: Plan) -> Plan:
-        """Do what the plan says, under the lock. Returns the plan as it was found there.
+    def apply(self, plan: Plan) -> Plan:
+        """Carry out a plan under the build lock; returns the plan as updated under the lock.
 
-        :raises ReleaseError: a step failed. Nothing that was there before has changed then.
+        :raises ReleaseError: a step failed; existing releases are unchanged.
         """
         if not plan.changed or plan.release_id is None or plan.identity is None or plan.python is None:
             return plan
-        # A release is read by another user than the one that builds it.
+        # Another user than the builder must be able to read the release.
         previous_mask = os.umask(0o022)
         try:
             self._make_directories()
             with self.store.lock(self.request.lock_timeout) as lock:
-                plan = self._again(plan)
+                plan = self._refresh(plan)
                 for name in plan.leftovers:
                     self.store.remove(name)
                 if plan.build:
@@ -207,7 +209,7 @@ class Releaser:
                 for name in plan.prune:
                     self.store.remove(name)
                 self.store.remove_logs(
-                    {name for name in (plan.release_id or "", *plan.before) if name not in plan.prune}
+                    {name for name in (plan.release_id or "", *plan.existing) if name not in plan.prune}
                 )
         finally:
             os.umask(previous_mask)
@@ -218,7 +220,9 @@ class Releaser:
             self.store.releases.mkdir(0o755, parents=True, exist_ok=True)
             self.store.cache.mkdir(0o700, exist_ok=True)
         except OSError as exc:
-            raise ReleaseError(f"base_dir: {exc.filename} cannot be made: {exc.strerror}.") from exc
+            raise ReleaseError(
+                f"base_dir: {exc.filename} cannot be created: {exc.strerror}. Use another directory, or run as root."
+            ) from exc
 
     def _build(self, plan: Plan, lock: int) -> None:
         release_id = plan.release_id or ""
@@ -252,12 +256,12 @@ class Releaser:
     def report(self, plan: Plan, *, done: bool) -> dict[str, Any]:
         """Return the results of the module.
 
-        :param done: whether the plan was carried out, as against only made.
+        :param done: whether the plan was carried out.
         """
         release_id = plan.release_id or UNKNOWN_ID
         path = self.store.path(release_id)
         manifest = self.store.read(release_id) or self.describe(plan)
-        before = sorted(plan.before)
+        before = sorted(plan.existing)
         added = {release_id} if plan.build else set()
         after = sorted((set(before) | added) - set(plan.prune))
         header = f"{self.store.releases} (releases)"
@@ -283,7 +287,7 @@ class Releaser:
         }
 
     def describe(self, plan: Plan) -> dict[str, Any]:
-        """Return what a release says of itself in its release.json, except for its time and overridden pins."""
+        """Return the content of a release's release.json, except for ``created`` and ``overridden``."""
         request = self.request
         origin = {
             "type": request.source.type,
@@ -309,9 +313,9 @@ class Releaser:
 class _Build:
     """The steps of one build, from an empty directory to a published release."""
 
-    def __init__(self, releaser: Releaser, plan: Plan, partial: Path, runner: Runner) -> None:
-        self.releaser = releaser
-        self.request = releaser.request
+    def __init__(self, builder: ReleaseBuilder, plan: Plan, partial: Path, runner: Runner) -> None:
+        self.builder = builder
+        self.request = builder.request
         self.plan = plan
         self.partial = partial
         self.scratch = partial / _SCRATCH
@@ -323,49 +327,50 @@ class _Build:
         self.overridden: list[dict[str, str]] = []
 
     def run(self) -> None:
+        """Run all steps."""
         self.scratch.mkdir(0o700)
         steps = ("fetch", "virtualenv", "runtime", "requirements", "compile", "persist", "publish")
         with _step("virtualenv"):
-            # Found before anything is fetched: a host without uv should hear so at once.
+            # Check before the fetch, so that a missing uv is reported at once.
             self.uv = packages.find_uv(self.request.uv, self.request.base_dir, self.runner.environment.get("PATH"))
             if self.request.owner:
                 persist.find_owner(self.request.owner, self.request.group)
         for name in steps:
             self.runner.note(f"== {name}")
-            with self.releaser._timed(name):
+            with self.builder._timed(name):
                 getattr(self, f"_{name}")()
 
     def _fetch(self) -> None:
         if self.plan.identity is None:
             return
-        workshop = sources.Workshop(self.runner, self.scratch, self.releaser.store.cache / "git")
-        sources.fetch(self.request.source, self.request.content, self.plan.identity, self.app, workshop)
+        context = sources.FetchContext(self.runner, self.scratch, self.builder.store.cache / "git")
+        sources.fetch(self.request.source, self.request.content, self.plan.identity, self.app, context)
 
     def _virtualenv(self) -> None:
         python = self.plan.python.executable if self.plan.python else self.request.python
-        # Relocatable: its scripts find the interpreter beside themselves, so the rename that publishes the release
-        # does not break them.
+        # Relocatable: scripts find the interpreter beside themselves, so they keep working after the rename that
+        # publishes the release.
         self._uv("venv", "--quiet", "--relocatable", "--no-project", "--python", python, os.fspath(self.venv))
-        identity = persist.find_identity(self.request.owner)
+        identity = persist.find_run_identity(self.request.owner)
         if identity:
             try:
                 self.runner.run([self._python, "-I", "-c", ""], identity=identity, cwd=Path("/"))
             except ReleaseError as exc:
                 raise ReleaseError(
-                    f"{self.request.owner} cannot run {python} from {self.request.base_dir}: a directory on the way to "
-                    "one of them is closed to that user. Use a Python that all may run, such as /usr/bin/python3.",
+                    f"{self.request.owner} cannot run {python} from {self.request.base_dir}: that user cannot enter a "
+                    "parent directory of one of them. Use a Python that all users can run, such as /usr/bin/python3.",
                     command=exc.command,
                     output=exc.output,
                 ) from exc
 
     def _runtime(self) -> None:
-        runtime, store = self.request.runtime, self.releaser.store
+        runtime, store = self.request.runtime, self.builder.store
         if not runtime:
             return
         self.wheel = store.wheel(runtime.digest)
         if self.wheel is None:
-            # Once for all releases that have it: making a wheel takes longer than all the rest of the warm build.
-            sources, made = self.scratch / "runtime", self.scratch / "wheel"
+            # Keep the wheel for later releases: building it takes longer than the rest of a build with a warm cache.
+            sources, wheels = self.scratch / "runtime", self.scratch / "wheel"
             runtime.unpack(sources, self.scratch, tree.DEFAULT_EXCLUDE)
             self._uv(
                 "build",
@@ -374,10 +379,10 @@ class _Build:
                 "--python",
                 self._python,
                 "--out-dir",
-                os.fspath(made),
+                os.fspath(wheels),
                 os.fspath(sources),
             )
-            self.wheel = store.keep_wheel(runtime.digest, next(made.glob("*.whl")))
+            self.wheel = store.keep_wheel(runtime.digest, next(wheels.glob("*.whl")))
 
     def _requirements(self) -> None:
         requirements = self._requirements_file()
@@ -387,7 +392,7 @@ class _Build:
             extra.append(f"{self.wheel}{f'[{extras}]' if extras else ''}")
         if not requirements and not extra:
             return
-        # In files, not in arguments: a URL among them may carry a password.
+        # Pass them in files, not in arguments: a URL may contain a password.
         arguments = []
         for option, name, lines in (
             ("-r", "packages.txt", extra),
@@ -399,7 +404,7 @@ class _Build:
                 arguments += [option, os.fspath(path)]
         if requirements:
             arguments += ["-r", os.fspath(requirements)]
-        # One resolution: the runtime's bounds and the app's pins meet once, and either fit or fail.
+        # Install everything in one resolution, so that conflicts between the runtime and the app are found.
         self._uv("pip", "install", "--compile-bytecode", "--python", self._python, *arguments)
         if requirements:
             self.overridden = packages.overridden(
@@ -414,12 +419,12 @@ class _Build:
         if path.is_file():
             return path
         if wanted:
-            raise ReleaseError(f"requirements: the source has no file {wanted}.")
+            raise ReleaseError(f"requirements: the source has no file {wanted}; correct the path.")
         return None
 
     def _compile(self) -> None:
-        # Nobody who runs the release may write into it, so bytecode is made now or never. A file that does not compile
-        # (a template, Python 2) is the app's business: status 1. The paths recorded are those of the published release.
+        # The app's user cannot write into the release, so Python could not cache bytecode later. Accept status 1: a
+        # file that does not compile (a template, Python 2) does not fail the build. Record the published paths.
         self.runner.run(
             [
                 self._python,
@@ -439,24 +444,24 @@ class _Build:
         )
 
     def _persist(self) -> None:
-        if self.releaser.paths:
+        if self.builder.paths:
             seed = self.partial / "seed"
-            persist.link(self.app, seed, self.releaser.shared_dir, self.releaser.paths)
-            self.releaser._seed(seed)
+            persist.link(self.app, seed, self.builder.shared_dir, self.builder.paths)
+            self.builder._seed(seed)
 
     def _publish(self) -> None:
-        self._settle()
+        self._rewrite_build_paths()
         remove_tree(self.scratch)
-        self._close()
-        manifest = self.releaser.describe(self.plan)
+        self._remove_write_permissions()
+        manifest = self.builder.describe(self.plan)
         created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
         write_manifest(self.partial, {**manifest, "created": created, "overridden": self.overridden})
-        self._sync()
+        self._sync_file_system()
         durable.sync(self.partial)
-        self.releaser.store.publish(self.plan.release_id or "")
+        self.builder.store.publish(self.plan.release_id or "")
 
-    def _settle(self) -> None:
-        """Tell the few files that hold the path of the build (an editable requirement's) the final one."""
+    def _rewrite_build_paths(self) -> None:
+        """Replace the build path by the final path in the files that contain it (those of editable requirements)."""
         here, final = os.fsencode(self.partial), os.fsencode(self._final)
         site = self.venv.glob("lib/python*/site-packages")
         texts = [
@@ -468,20 +473,20 @@ class _Build:
         for path in texts:
             content = path.read_bytes()
             if here in content:
-                # Written anew rather than in place: the file may be one with the cache's.
+                # Replace the file instead of writing into it: it may be a hard link to uv's cache.
                 path.unlink()
                 path.write_bytes(content.replace(here, final))
 
-    def _close(self) -> None:
-        """Take the right to write from all but the owner: archives may bring it, and uv's own lock file has it."""
-        for folder, _, names in os.walk(self.partial):
+    def _remove_write_permissions(self) -> None:
+        """Remove write permissions of group and others; they come from archives and from uv's lock file."""
+        for folder, _folders, names in os.walk(self.partial):
             for path in (Path(folder), *(Path(folder) / name for name in names)):
                 mode = path.lstat().st_mode
                 if mode & 0o022 and not stat.S_ISLNK(mode):
                     path.chmod(stat.S_IMODE(mode) & ~0o022)
 
-    def _sync(self) -> None:
-        """Put all of the build on the disk: one call for the file system instead of one for each of its files."""
+    def _sync_file_system(self) -> None:
+        """Flush the build to disk, with one call for the file system instead of one per file."""
         try:
             self.runner.run(["sync", "-f", os.fspath(self.partial)])
         except ReleaseError:
@@ -489,20 +494,20 @@ class _Build:
 
     @property
     def _final(self) -> Path:
-        return self.releaser.store.path(self.plan.release_id or "")
+        return self.builder.store.path(self.plan.release_id or "")
 
     @property
     def _python(self) -> str:
         return os.fspath(self.venv / "bin" / "python")
 
     def _uv(self, *arguments: str) -> list[str]:
-        # In the app's directory: relative paths in its requirements begin there.
+        # Relative paths in the app's requirements start in its directory.
         return self.runner.run([self.uv, *arguments], cwd=self.app)
 
 
 @contextlib.contextmanager
 def _step(name: str) -> Iterator[None]:
-    """Give every error the name of the step that it happened in."""
+    """Add the name of the step to every error."""
     try:
         yield
     except ReleaseError as exc:
@@ -513,19 +518,19 @@ def _step(name: str) -> Iterator[None]:
 
 
 def _environment(given: Mapping[str, str], base_dir: Path) -> dict[str, str]:
-    """Return the environment of the build's commands: this process's, what is given, and what a build needs."""
-    # What a shell or a virtualenv around this process says about Python and git is not about the release.
-    strangers = ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "UV_PYTHON")
-    result = {name: value for name, value in os.environ.items() if name not in strangers}
+    """Return the environment of the build's commands: that of this process, with ``given`` and the build's defaults."""
+    # Variables of a surrounding shell or virtualenv that would change which Python or git repository is used.
+    unrelated = ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "UV_PYTHON")
+    result = {name: value for name, value in os.environ.items() if name not in unrelated}
     result.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     result.update(
         {
-            # The host's certificates, as all other programs; older versions of uv know it by the second name.
+            # Use the host's CA certificates; older versions of uv use the second name.
             "UV_SYSTEM_CERTS": "1",
             "UV_NATIVE_TLS": "1",
             "UV_CACHE_DIR": os.fspath(base_dir / "cache" / "uv"),
             "UV_LINK_MODE": "hardlink",
-            # A Python of the host or none: it is the host's updates that keep it safe.
+            # Use only the host's Python, because the host's package updates keep it secure.
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
             "NO_COLOR": "1",

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Run the commands of a build, and mask credentials in their output."""
+
 from __future__ import annotations
 
 import os
@@ -21,31 +23,31 @@ from .errors import ReleaseError
 
 TAIL_LINES = 30
 MASK = "***"
-_SHORTEST_SECRET = 6
+_MIN_SECRET_LENGTH = 6
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>[^\s/@]+)@")
 _SECRET_NAME = re.compile(r"TOKEN|PASS|SECRET|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
 def split_credentials(url: str) -> tuple[str, str, str]:
-    """Separate a URL from the user name and password it carries (RFC 3986, section 3.2.1).
+    """Split the user name and password from a URL (RFC 3986, section 3.2.1).
 
-    :returns: the URL without them, the user, the password, both decoded. A user without a password stays in
-        an ``ssh://`` URL: there it is part of the address, and no secret.
+    :returns: the URL without them, the decoded user, the decoded password. A user without a password stays in an
+        ``ssh://`` URL, where it is part of the address and not secret.
     """
     match = _USERINFO.match(url)
     if not match or (match["scheme"].startswith("ssh") and ":" not in match["userinfo"]):
         return url, "", ""
-    user, _, password = match["userinfo"].partition(":")
+    user, _colon, password = match["userinfo"].partition(":")
     bare = match["scheme"] + url[match.end() :]
     return bare, urllib.parse.unquote(user), urllib.parse.unquote(password)
 
 
 def secrets_in(text: str) -> set[str]:
-    """Return the credentials that the URLs in a text carry, as written and decoded."""
+    """Return the credentials in the URLs of a text, as written and decoded."""
     found: set[str] = set()
     for match in _USERINFO.finditer(text):
         user, colon, password = match["userinfo"].partition(":")
-        # Without a colon the user may be an access token (https) or a mere account (ssh).
+        # Without a colon, the user may be an access token (https) or an account name (ssh).
         value = password if colon else user
         if not match["scheme"].startswith("ssh") or colon:
             found |= {value, urllib.parse.unquote(value)}
@@ -53,24 +55,24 @@ def secrets_in(text: str) -> set[str]:
 
 
 def secrets_of(environment: Mapping[str, str]) -> set[str]:
-    """Return the values of an environment that must never be seen.
+    """Return the secret values of an environment: credentials in URLs, and values whose names suggest a secret.
 
-    Those are the credentials in URLs and every value whose name says so. Values such as ``1`` are no secrets: masking
-    them would blot out digits all over a result.
+    Short values such as ``1`` are excluded, because masking them would mask unrelated text in the result.
     """
     found = set().union(*(secrets_in(value) for value in environment.values())) if environment else set()
     found |= {value for name, value in environment.items() if _SECRET_NAME.search(name)}
-    return {value for value in found if len(value) >= _SHORTEST_SECRET}
+    return {value for value in found if len(value) >= _MIN_SECRET_LENGTH}
 
 
 class Masker:
-    """Replaces credentials in a text: every URL's, and the secrets that it was told."""
+    """Masks credentials in a text: those of all URLs, and the given secrets."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # Longest first: a secret that is part of another one must not leave the rest of it standing.
-        self._secrets = sorted({value for value in secrets if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        # Longest first: a secret that is part of another must not leave the rest of that visible.
+        self._secrets = sorted({value for value in secrets if len(value) >= _MIN_SECRET_LENGTH}, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
+        """Return the text with masked credentials."""
         masked = _USERINFO.sub(self._userinfo, text)
         for secret in self._secrets:
             masked = masked.replace(secret, MASK)
@@ -84,14 +86,14 @@ class Masker:
 
 
 class Runner:
-    """Runs the commands of one build: own process group, time limit, masked log.
+    """Runs the commands of one build, each in its own process group, with a time limit and a masked log.
 
-    :param environment: the whole environment of the commands.
+    :param environment: the complete environment of the commands.
     :param timeout: seconds that one command may take.
-    :param mask: applied to all that leaves this class.
-    :param log: where all output goes; nowhere when None.
-    :param keep_open: descriptors that the commands inherit (the build lock: it stays held while any of them lives,
-        so that a build whose parent was killed cannot meddle with the next one).
+    :param mask: applied to the log and to errors.
+    :param log: receives all output; None discards it.
+    :param keep_open: descriptors that the commands inherit. The build lock is one: commands of a killed build keep it
+        held until they end, so they cannot interfere with the next build.
     """
 
     def __init__(
@@ -123,13 +125,13 @@ class Runner:
         identity: tuple[int, int, list[int]] | None = None,
         accept: Sequence[int] = (0,),
     ) -> list[str]:
-        """Run a command to its end.
+        """Run a command and wait for it.
 
-        :param extra: more environment, for this command only.
-        :param identity: user id, group id and supplementary groups to run as; needs root.
-        :param accept: exit statuses that are no failure.
-        :returns: the lines of its output, standard error included, as they came.
-        :raises ReleaseError: it cannot be started, fails, or takes longer than the limit; its output is masked.
+        :param extra: additional environment for this command.
+        :param identity: user ID, group ID and supplementary groups to run as; needs root.
+        :param accept: exit statuses that count as success.
+        :returns: the unmasked lines of its output, including standard error.
+        :raises ReleaseError: it cannot be started, fails, or exceeds the time limit; the output in the error is masked.
         """
         shown = self.mask(shlex.join(argv))
         self.note(f"$ {shown}")
@@ -150,7 +152,9 @@ class Runner:
             )
         except OSError as exc:
             raise ReleaseError(
-                f"{argv[0]} cannot be started: {exc.strerror or exc}.", command=shown, output=[str(exc)]
+                f"{argv[0]} cannot be started: {exc.strerror or exc}. Check that it is installed and executable.",
+                command=shown,
+                output=[str(exc)],
             ) from exc
         lines: list[str] = []
         reader = threading.Thread(target=self._read, args=(process.stdout, lines), daemon=True)
@@ -159,17 +163,19 @@ class Runner:
             code = process.wait(self.timeout)
         except subprocess.TimeoutExpired:
             raise ReleaseError(
-                f"{Path(argv[0]).name} was stopped after {self.timeout} s; raise `timeout` if it needs longer.",
+                f"{Path(argv[0]).name} was stopped after {self.timeout} s; raise `timeout` if it needs more time.",
                 command=shown,
                 output=self._tail(lines),
             ) from None
         finally:
             _kill_group(process)
-            # A grandchild that left the group may hold the pipe for ever; its output is not worth waiting for.
+            # A grandchild that left the group may keep the pipe open; do not wait for it.
             reader.join(5)
         if code not in accept:
             ended = f"exit status {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
-            raise ReleaseError(f"{Path(argv[0]).name} failed ({ended}).", command=shown, output=self._tail(lines))
+            raise ReleaseError(
+                f"{Path(argv[0]).name} failed ({ended}); see `output`.", command=shown, output=self._tail(lines)
+            )
         return lines
 
     def _read(self, stream: IO[bytes] | None, lines: list[str]) -> None:
@@ -186,10 +192,10 @@ class Runner:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of a command's process group, the command included."""
+    """Kill the remaining processes of a command's process group, including the command."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        # Gone; or all that is left runs as another user (`identity`), which only a non-root caller can meet.
+        # The group has ended, or its processes run as another user (`identity`) and the caller is not root.
         process.kill()
     process.wait()

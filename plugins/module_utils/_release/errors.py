@@ -4,16 +4,18 @@
 
 # Private to this collection: may change in any release.
 
+"""The error of the release code."""
+
 from __future__ import annotations
 
 
 class ReleaseError(Exception):
-    """Anything about a release that the operator can act on.
+    """A failure to build a release that the operator can fix.
 
-    :param message: what is wrong, where, and the cure; never a secret.
-    :param step: the step of the build that failed, empty when nothing had begun.
-    :param command: the command that failed, credentials masked.
-    :param output: the last lines that it printed, credentials masked.
+    :param message: what failed, why, and what to do; without secrets.
+    :param step: the build step that failed; empty before the first step.
+    :param command: the command that failed, with masked credentials.
+    :param output: the last lines of its output, with masked credentials.
     """
 
     def __init__(self, message: str, *, step: str = "", command: str = "", output: list[str] | None = None) -> None:

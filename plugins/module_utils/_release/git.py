@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Resolve and export commits of git repositories."""
+
 from __future__ import annotations
 
 import base64
@@ -19,18 +21,18 @@ from .errors import ReleaseError
 from .tree import relative_path
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_DEEPEST_SUBMODULE = 5
-# A repository is data, never instructions: no attribute of it may leave out, rewrite or filter what was committed.
+_MAX_SUBMODULE_DEPTH = 5
+# Attributes of an untrusted repository must not omit, rewrite or filter committed files.
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
 
 
 def _settings(url: str, given: int) -> tuple[str, dict[str, str]]:
-    """Return the URL to put on a command line and the environment that goes with it.
+    """Return the URL without credentials for the command line, and the environment that contains them.
 
-    Arguments can be read by every user of the host, the environment only by this one: credentials travel as a
-    header in git's configuration (``GIT_CONFIG_COUNT``, git 2.31), bound to the server that they belong to.
+    All users of the host can read arguments, but not the environment. Credentials are therefore passed as an HTTP
+    header in git's configuration (``GIT_CONFIG_COUNT``, git 2.31), limited to their server.
 
-    :param given: how many settings the environment holds already; they stay.
+    :param given: number of git settings that are already in the environment; they are kept.
     """
     bare, user, password = split_credentials(url)
     options = [
@@ -58,36 +60,37 @@ def _settings(url: str, given: int) -> tuple[str, dict[str, str]]:
 
 
 def _run(runner: Runner, url: str, *arguments: str) -> list[str]:
-    """Run git with the settings for a URL; ``{url}`` in an argument stands for the URL without credentials."""
+    """Run git with the settings for a URL; an argument ``{url}`` is replaced by the URL without credentials."""
     bare, environment = _settings(url, int(runner.environment.get("GIT_CONFIG_COUNT") or 0))
     if not shutil.which("git", path=runner.environment.get("PATH")):
-        raise ReleaseError("git is not installed on this host; a repository cannot be read without it.")
+        raise ReleaseError("The repository cannot be read: git is not installed on this host. Install git.")
     if "GIT_SSH_COMMAND" not in runner.environment:
         environment["GIT_SSH_COMMAND"] = "ssh -oBatchMode=yes"
     return runner.run(["git", *(bare if item == "{url}" else item for item in arguments)], extra=environment)
 
 
 def check(url: str, version: str) -> None:
-    """Refuse a URL or version that git would read as an option.
+    """Refuse a URL or version that git would parse as an option.
 
-    :raises ReleaseError: it begins with a dash, or holds a line break.
+    :raises ReleaseError: it begins with a dash, or contains a control character.
     """
     for name, value in (("source.location", url), ("source.version", version)):
         if value.startswith("-") or any(ord(character) < ord(" ") for character in value):
             shown = split_credentials(value)[0]
-            raise ReleaseError(f"{name}: {shown!r} is no {'URL of a repository' if value is url else 'version'}.")
+            kind = "repository URL" if value is url else "version"
+            raise ReleaseError(f"{name}: {shown!r} is not a valid {kind}; remove dashes at its start and line breaks.")
 
 
 def is_commit(version: str) -> bool:
-    """Tell whether this is a commit in full: 40 hexadecimal digits."""
+    """Return whether this is a full commit ID: 40 hexadecimal digits."""
     return bool(_COMMIT.fullmatch(version))
 
 
 def resolve(runner: Runner, url: str, version: str) -> str:
-    """Return the commit that a branch, a tag or ``HEAD`` stands for; tags win over branches, as in git itself.
+    """Return the commit of a branch, a tag or ``HEAD``; tags take precedence over branches, as in git.
 
-    :param version: empty for the default branch; a commit's 40 hexadecimal digits are returned as they are, unasked.
-    :raises ReleaseError: git is missing, the repository does not answer, or has no such branch or tag.
+    :param version: empty for the default branch; a full commit ID is returned without asking the repository.
+    :raises ReleaseError: git is missing, the repository cannot be read, or it has no such branch or tag.
     """
     check(url, version)
     if is_commit(version):
@@ -104,17 +107,17 @@ def resolve(runner: Runner, url: str, version: str) -> str:
             return names[name]
     raise ReleaseError(
         f"source.version: {wanted!r} is neither a branch nor a tag of {runner.mask(url)}; "
-        "a commit must be given in full, 40 hexadecimal digits."
+        "correct it. Give a commit in full, as 40 hexadecimal digits."
     )
 
 
 class Cache:
-    """A bare repository that commits are fetched into and written from.
+    """A bare repository that caches fetched commits and exports them.
 
-    There is no working copy: objects go from here through ``git archive`` and the same safe extraction as any other
-    archive. So neither hooks nor attributes nor paths of a repository are trusted.
+    There is no working copy: ``git archive`` and the safe extraction of :mod:`archive` write the files. So hooks,
+    attributes and paths of an untrusted repository have no effect.
 
-    :param path: made when missing; the caller must hold the build lock.
+    :param path: created if missing; the caller must hold the build lock.
     """
 
     def __init__(self, runner: Runner, path: Path) -> None:
@@ -122,7 +125,7 @@ class Cache:
         self._path = path
 
     def export(self, url: str, commit: str, destination: Path) -> None:
-        """Write the tree of a commit, submodules included, exactly as it was committed.
+        """Write the files of a commit, including submodules, exactly as committed.
 
         :param destination: a directory that does not exist yet.
         :raises ReleaseError: the commit cannot be fetched.
@@ -137,8 +140,7 @@ class Cache:
         if not (self._path / "HEAD").is_file():
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _run(self._runner, "", "init", "--quiet", "--bare", "--template=", os.fspath(self._path))
-        # A fetch that was killed leaves its lock, and every later one would refuse to begin. The caller holds the build
-        # lock, so nobody is at work.
+        # A killed fetch leaves a lock that blocks later ones. No other fetch runs: the caller holds the build lock.
         for stale in self._path.glob("**/*.lock"):
             stale.unlink(missing_ok=True)
         (self._path / "info").mkdir(exist_ok=True)
@@ -147,7 +149,7 @@ class Cache:
     def _fetch(self, url: str, commit: str) -> None:
         reference = f"refs/release/{commit}"
         try:
-            # A commit by its name, alone: the least that can be transferred. Old or strict servers refuse it.
+            # Fetch only this commit, which transfers least. Old or strictly configured servers refuse it.
             self._git(url, "fetch", "--quiet", "--no-tags", "--depth=1", "--", "{url}", f"+{commit}:{reference}")
         except ReleaseError:
             everything = ("+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
@@ -161,39 +163,43 @@ class Cache:
             self._git(url, "archive", "--format=tar", f"--output={packed}", commit)
             archive.extract(packed, destination)
         listing = self._git(url, "ls-tree", "-r", "-z", "--full-tree", commit)
-        # A gitlink, mode 160000, is where a submodule goes.
+        # An entry with mode 160000 (a gitlink) is a submodule.
         entries = [entry.partition("\t") for entry in "\n".join(listing).split("\0") if entry.startswith("160000 ")]
-        if entries and depth == _DEEPEST_SUBMODULE:
-            raise ReleaseError(f"{self._runner.mask(url)} nests submodules more than {_DEEPEST_SUBMODULE} deep.")
+        if entries and depth == _MAX_SUBMODULE_DEPTH:
+            raise ReleaseError(
+                f"{self._runner.mask(url)} nests submodules more than {_MAX_SUBMODULE_DEPTH} levels deep; "
+                "flatten them in the repository."
+            )
         urls = self._submodules(url, commit) if entries else {}
-        for description, _, path in entries:
+        for description, _tab, path in entries:
             if path not in urls:
                 raise ReleaseError(
-                    f"{self._runner.mask(url)} has a submodule at {path!r} that .gitmodules does not name."
+                    f"{self._runner.mask(url)} has a submodule at {path!r} that is missing from .gitmodules; "
+                    "add it there or remove it."
                 )
             target = destination / relative_path(path, "submodule")
             target.rmdir()
             self._export(submodule_url(url, urls[path]), description.split()[2], target, depth + 1)
 
     def _submodules(self, url: str, commit: str) -> dict[str, str]:
-        """Return the URL that .gitmodules gives for each path."""
+        """Return the URLs in .gitmodules by path."""
         found: dict[str, dict[str, str]] = {}
         for line in self._git(url, "config", "--blob", f"{commit}:.gitmodules", "--list"):
-            key, _, value = line.partition("=")
+            key, _equals, value = line.partition("=")
             if key.startswith("submodule.") and key.endswith((".path", ".url")):
-                name, _, field = key.partition(".")[2].rpartition(".")
+                name, _dot, field = key.partition(".")[2].rpartition(".")
                 found.setdefault(name, {})[field] = value
         return {item["path"]: item["url"] for item in found.values() if "path" in item and "url" in item}
 
 
 def submodule_url(parent: str, url: str) -> str:
-    """Return the URL of a submodule, relative ones taken from the parent's (gitmodules(5)).
+    """Return the absolute URL of a submodule; relative URLs start at the parent's (gitmodules(5)).
 
-    Credentials of the parent are kept for submodules on the same server only.
+    Credentials of the parent are kept only for submodules on the same server.
 
-    :raises ReleaseError: a repository from the network asks for a path of this host.
+    :raises ReleaseError: a remote repository refers to a path of this host.
     """
-    bare, _, _ = split_credentials(parent)
+    bare = split_credentials(parent)[0]
     prefix = parent[: len(parent) - len(bare.partition("://")[2])] if "://" in bare else ""
     if url.startswith(("./", "../")):
         base = bare.rstrip("/")
@@ -207,13 +213,16 @@ def submodule_url(parent: str, url: str) -> str:
         result = url
     check(result, "")
     if _is_local(result) and not _is_local(bare):
-        raise ReleaseError(f"{bare} has a submodule at {result}, which is a path of this host.")
+        raise ReleaseError(
+            f"{bare} has a submodule at {result}, a path of this host, which is refused for security. "
+            "Use a URL in .gitmodules."
+        )
     same_server = "://" in result and result.split("/", 3)[:3] == bare.split("/", 3)[:3]
     return prefix + result.partition("://")[2] if prefix and same_server else result
 
 
 def _is_local(url: str) -> bool:
-    """Tell whether git takes a URL for a path: no scheme but file, and no ``host:path``."""
+    """Return whether git treats a URL as a local path: ``file://``, or neither a scheme nor ``host:path``."""
     if "://" in url:
         return url.startswith("file://")
     return ":" not in url.split("/", 1)[0]

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Python interpreters, uv, and package requirements."""
+
 from __future__ import annotations
 
 import json
@@ -22,7 +24,7 @@ _PROBE = (
     "print(json.dumps({'version': '.'.join(map(str, sys.version_info[:3])), 'implementation': sys.implementation.name, "
     "'executable': os.path.realpath(getattr(sys, '_base_executable', sys.executable))}))"
 )
-_OLDEST_PYTHON = (3, 8)
+_MIN_PYTHON = (3, 8)
 # PEP 508: a name, extras, then versions up to a marker, a hash or a comment.
 _REQUIREMENT = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?P<versions>[^;#\s][^;#]*)?")
 _INCLUDE = re.compile(r"^(?:-r|--requirement)[\s=]*(?P<path>\S.*)$")
@@ -32,9 +34,9 @@ _PLAIN_VERSION = re.compile(r"\d+(?:\.\d+)*")
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python of this host.
+    """A Python interpreter of this host.
 
-    :param executable: the real one, not a virtualenv's or a version manager's stand-in.
+    :param executable: the resolved path, not that of a virtualenv or of a version manager's shim.
     """
 
     executable: str
@@ -43,65 +45,63 @@ class Interpreter:
 
     @property
     def key(self) -> str:
-        """Return what a virtualenv depends on: a patch release installed in place does not matter to it."""
+        """Return what a virtualenv depends on; a new patch version in the same place does not change it."""
         minor = ".".join(self.version.split(".")[:2])
         return f"{self.implementation}\0{minor}\0{self.executable}"
 
 
 def find_python(wanted: str, runner: Runner) -> Interpreter:
-    """Find an interpreter and ask it what it is.
+    """Find a Python interpreter and determine its version.
 
     :raises ReleaseError: it is missing, does not run, or is too old.
     """
     found = shutil.which(wanted, path=runner.environment.get("PATH"))
     if not found:
-        raise ReleaseError(f"python: there is no {wanted} on this host; install it or name another interpreter.")
+        raise ReleaseError(f"python: {wanted} does not exist on this host; install it or set another interpreter.")
     try:
         answer = json.loads(runner.run([found, "-I", "-c", _PROBE])[-1])
     except (ValueError, IndexError) as exc:
-        raise ReleaseError(f"python: {found} does not answer as a Python interpreter.") from exc
+        raise ReleaseError(f"python: {found} is not a Python interpreter; set another one.") from exc
     result = Interpreter(answer["executable"], answer["implementation"], answer["version"])
-    if tuple(int(part) for part in result.version.split(".")[:2]) < _OLDEST_PYTHON:
-        raise ReleaseError(f"python: {found} is Python {result.version}; 3.8 is the oldest that uv can work with.")
+    if tuple(int(part) for part in result.version.split(".")[:2]) < _MIN_PYTHON:
+        raise ReleaseError(f"python: {found} is Python {result.version}, but uv needs 3.8 or newer; set another one.")
     return result
 
 
 def find_uv(wanted: str, base_dir: Path, path: str | None) -> str:
-    """Find uv: as named, or in the tools of the base directory, or on the PATH.
+    """Return the path of uv: the given one, or that in the base directory's tools, or the first on the PATH.
 
-    :raises ReleaseError: there is none.
+    :raises ReleaseError: uv is missing.
     """
     own = base_dir / "tools" / "bin" / "uv"
     found = shutil.which(wanted or own, path=path) or (None if wanted else shutil.which("uv", path=path))
     if not found:
-        raise ReleaseError(
-            f"uv: there is none at {wanted or own}; install it there (`pip install uv`) or name its path."
-        )
+        raise ReleaseError(f"uv: {wanted or own} does not exist; install uv there (`pip install uv`) or set its path.")
     return os.fspath(found)
 
 
 def check_specifiers(values: Sequence[str], option: str) -> None:
-    """Refuse what is no requirement: it would be read as an option of the requirements file.
+    """Refuse invalid requirements, which uv would parse as options of the requirements file.
 
-    :raises ReleaseError: names the value.
+    :raises ReleaseError: a value is invalid.
     """
     for value in values:
-        # A relative or absolute path of a wheel is a requirement too.
+        # The path of a wheel, relative or absolute, is a valid requirement.
         if "\n" in value or "\r" in value or not re.match(r"[A-Za-z0-9./]", value):
-            raise ReleaseError(f"{option}: {value!r} is no requirement such as gunicorn==23.0.0.")
+            raise ReleaseError(f"{option}: {value!r} is not a requirement; write it like gunicorn==23.0.0.")
         if option == "overrides" and not _REQUIREMENT.match(value):
-            raise ReleaseError(f"{option}: {value!r} must begin with a package's name, such as gunicorn==23.0.0.")
+            raise ReleaseError(f"{option}: {value!r} must begin with a package name; write it like gunicorn==23.0.0.")
 
 
 def canonical(name: str) -> str:
-    """Return a package's name in the one form that compares (PEP 503)."""
+    """Return a package name in its normalized form (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def wanted_versions(requirements: Path) -> dict[str, str]:
-    """Return what a requirements file asks for: canonical names and version specifiers, included files as well.
+    """Return the version specifiers of a requirements file by canonical name, including those of included files.
 
-    Lines that are no named requirement (options, paths, URLs) are left out.
+    Skips lines without a named requirement (options, paths, URLs).
     """
     return dict(_wanted(requirements, set()))
 
@@ -130,10 +130,10 @@ def _wanted(path: Path, seen: set[Path]) -> Iterator[tuple[str, str]]:
 
 
 def installed_versions(venv: Path) -> dict[str, str]:
-    """Return the packages in a virtualenv: canonical names and versions."""
+    """Return the versions of the packages in a virtualenv by canonical name."""
     found = {}
     for info in venv.glob("lib/python*/site-packages/*.dist-info"):
-        name, _, version = info.name.removesuffix(".dist-info").partition("-")
+        name, _dash, version = info.name.removesuffix(".dist-info").partition("-")
         found[canonical(name)] = version
     return found
 
@@ -141,7 +141,7 @@ def installed_versions(venv: Path) -> dict[str, str]:
 def overridden(
     wanted: Mapping[str, str], installed: Mapping[str, str], overrides: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return the overrides that beat what the app asks for: those whose installed version it would have refused."""
+    """Return the overrides whose installed version does not satisfy the app's own requirement."""
     found = []
     for value in overrides:
         match = _REQUIREMENT.match(value)
@@ -152,10 +152,10 @@ def overridden(
 
 
 def satisfies(version: str, specifier: str) -> bool:
-    """Tell whether a version meets a specifier such as ``>=20,<23`` (PEP 440).
+    """Return whether a version satisfies a specifier such as ``>=20,<23`` (PEP 440).
 
-    Only plain versions (digits and dots) are understood; anything else counts as not met, unless it is equal to
-    the letter: a notice too many is better than one too few.
+    Supports plain versions (digits and dots). Others satisfy a specifier only if their texts are equal, because an
+    unnecessary warning is better than a missing one.
     """
     if not specifier:
         return True
@@ -179,7 +179,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _meets(have: tuple[int, ...], operator: str, text: str, is_prefix: bool) -> bool:
     want = _numbers(text)
     if is_prefix or operator == "~=":
-        # The parts as written, trailing zeros included: `==20.0.*` is narrower than `==20.*`.
+        # Keep trailing zeros: `==20.0.*` is narrower than `==20.*`.
         parts = tuple(int(part) for part in text.split("."))
         prefix = parts if is_prefix else parts[:-1]
         same = (have + (0,) * len(prefix))[: len(prefix)] == prefix

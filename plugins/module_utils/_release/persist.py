@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Link persistent paths of a release into the shared directory, and seed them."""
+
 from __future__ import annotations
 
 import grp
@@ -26,14 +28,14 @@ _SEEDING = ".seeding"
 
 @dataclass(frozen=True)
 class Owner:
-    """Who may write the shared paths; -1 leaves the caller's."""
+    """User and group of the shared paths; -1 keeps the caller's."""
 
     uid: int = -1
     gid: int = -1
 
 
 def find_owner(owner: str, group: str) -> Owner:
-    """Look up a user and a group, by name or number; the group defaults to the user's own.
+    """Look up a user and a group, by name or number; the group defaults to the user's primary group.
 
     :raises ReleaseError: there is no such user or group.
     """
@@ -45,17 +47,17 @@ def find_owner(owner: str, group: str) -> Owner:
         elif owner.isdigit():
             uid = int(owner)
         else:
-            raise ReleaseError(f"owner: there is no user {owner!r} on this host; create it first.")
+            raise ReleaseError(f"owner: user {owner!r} does not exist on this host; create it first.")
     if group:
         try:
             gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
         except KeyError:
-            raise ReleaseError(f"group: there is no group {group!r} on this host; create it first.") from None
+            raise ReleaseError(f"group: group {group!r} does not exist on this host; create it first.") from None
     return Owner(uid, gid)
 
 
-def find_identity(owner: str) -> tuple[int, int, list[int]] | None:
-    """Return the ids to run a command as a user, or None where that is impossible or means nothing."""
+def find_run_identity(owner: str) -> tuple[int, int, list[int]] | None:
+    """Return the IDs to run a command as a user; None if this process cannot change its user, or need not."""
     account = _account(owner) if owner else None
     if os.geteuid() != 0 or account is None or account.pw_uid == 0:
         return None
@@ -70,9 +72,9 @@ def _account(owner: str) -> pwd.struct_passwd | None:
 
 
 def check_paths(values: Sequence[str]) -> list[str]:
-    """Return persistent paths in their plain form; a slash at the end (a directory) stays.
+    """Return persistent paths in normalized form; a trailing slash (a directory) is kept.
 
-    :raises ReleaseError: one leaves the source, or lies inside of another one.
+    :raises ReleaseError: a path leaves the source, or lies inside another one.
     """
     plain: dict[str, str] = {}
     for value in values:
@@ -82,7 +84,7 @@ def check_paths(values: Sequence[str]) -> list[str]:
         outer = posixpath.dirname(path)
         while outer:
             if outer in plain:
-                raise ReleaseError(f"persistent_paths: {outer} covers {path} already; leave {path} out.")
+                raise ReleaseError(f"persistent_paths: {path} is already covered by {outer}; remove {path}.")
             outer = posixpath.dirname(outer)
     return list(plain.values())
 
@@ -93,49 +95,52 @@ def missing(shared_dir: Path, paths: Sequence[str]) -> list[str]:
 
 
 def link(app: Path, seed: Path, shared_dir: Path, paths: Sequence[str]) -> None:
-    """Replace persistent paths of a new release by links to the shared ones; what the release has goes to its seed.
+    """Replace persistent paths of a new release by links to the shared ones, and move their content to its seed.
 
-    :raises ReleaseError: the way to a path is a link or a file, or nobody can know what a missing path should be.
+    :raises ReleaseError: a parent of a path is a link or a file, or a missing path may be a file or a directory.
     """
     seed.mkdir(0o755)
     for value in paths:
         path = value.rstrip("/")
-        place, kept = app / path, seed / path
-        _real_parent(app, path)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if place.is_symlink():
-            raise ReleaseError(f"persistent_paths: {path} is a symbolic link in the source; name what it points at.")
-        if place.exists():
-            place.rename(kept)
+        original, seeded = app / path, seed / path
+        _check_parent(app, path)
+        seeded.parent.mkdir(parents=True, exist_ok=True)
+        if original.is_symlink():
+            raise ReleaseError(f"persistent_paths: {path} is a symbolic link in the source; use its target instead.")
+        if original.exists():
+            original.rename(seeded)
         elif not os.path.lexists(shared_dir / path):
-            # Guessing wrong would last: what is shared is never replaced.
+            # Refuse to guess: a shared path is never replaced, so a wrong guess would persist.
             if "." in posixpath.basename(path) and not value.endswith("/"):
                 raise ReleaseError(
                     f"persistent_paths: {path} is neither in the source nor in {shared_dir}. Write {path}/ for an "
-                    f"empty directory, or put a first version of the file at {shared_dir / path}."
+                    f"empty directory, or create the file {shared_dir / path}."
                 )
-            kept.mkdir()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(shared_dir / path)
+            seeded.mkdir()
+        original.parent.mkdir(parents=True, exist_ok=True)
+        original.symlink_to(shared_dir / path)
 
 
-def _real_parent(app: Path, path: str) -> None:
+def _check_parent(app: Path, path: str) -> None:
     parent = app
     for part in path.split("/")[:-1]:
         parent /= part
         if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-            raise ReleaseError(f"persistent_paths: {path} cannot be shared: {parent.relative_to(app)} is no directory.")
+            raise ReleaseError(
+                f"persistent_paths: {path} cannot be shared: {parent.relative_to(app)} is not a directory in the "
+                "source. Correct the path."
+            )
 
 
 def seed_shared(shared_dir: Path, seed: Path, paths: Sequence[str], owner: Owner, mode: int) -> None:
-    """Make the shared paths that are missing, with the content that the release came with.
+    """Create missing shared paths with the content of the release's seed.
 
-    What is there is never touched. Parts of the shared directory belong to the app, which may be hostile to root: every
-    directory on the way is opened without following links, and the copy is made where only the caller can enter, then
-    given away and renamed into place.
+    Existing paths stay unchanged. The app owns parts of the shared directory and may attack root. So parent
+    directories are opened without following links, and the copy is made in a directory that only the caller can
+    enter, then gets its owner, and is renamed into place.
 
-    :param mode: of directories; files get it without the execute bits.
-    :raises ReleaseError: the way to a path is no real directory, or cannot be written.
+    :param mode: mode of directories; files get it without the execute bits.
+    :raises ReleaseError: a parent of a path is not a real directory, or cannot be written.
     """
     shared_dir.mkdir(0o755, parents=True, exist_ok=True)
     for value in missing(shared_dir, paths):
@@ -160,7 +165,9 @@ def _open_parent(shared_dir: Path, path: str) -> int:
                 os.mkdir(part, 0o755, dir_fd=current)
                 following = os.open(part, flags | os.O_NOFOLLOW, dir_fd=current)
         except OSError as exc:
-            raise ReleaseError(f"{walked} must be a real directory, not a link or a file: {exc.strerror}.") from exc
+            raise ReleaseError(
+                f"{walked} cannot be opened as a directory: {exc.strerror}. Replace the link or file by a directory."
+            ) from exc
         finally:
             os.close(current)
         current = following
@@ -169,7 +176,7 @@ def _open_parent(shared_dir: Path, path: str) -> int:
 
 def _seed_one(parent: int, name: str, source: Path, owner: Owner, mode: int) -> None:
     temporary = f".{name}{_SEEDING}"
-    # The way through /proc is the directory that is open, wherever its name has been moved to meanwhile.
+    # The path through /proc refers to the open directory, even if it was renamed meanwhile.
     here = Path(f"/proc/self/fd/{parent}")
     remove_tree(here / temporary)
     if source.is_dir():
@@ -177,7 +184,9 @@ def _seed_one(parent: int, name: str, source: Path, owner: Owner, mode: int) -> 
         top = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             if os.fstat(top).st_uid != os.geteuid():
-                raise ReleaseError(f"{temporary} was replaced while it was being made; somebody interferes.")
+                raise ReleaseError(
+                    f"{temporary} was replaced by another user during its creation. Stop that process, then run again."
+                )
             _copy_below(source, Path(f"/proc/self/fd/{top}"), owner, mode)
             os.fchmod(top, mode)
             os.fchown(top, owner.uid, owner.gid)

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Sources of an app: git repositories, archives, and directories of the controller."""
+
 from __future__ import annotations
 
 import re
@@ -17,13 +19,13 @@ from .errors import ReleaseError
 
 TYPES = ("git", "path", "archive")
 _CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})")
-_REMOTE = ("http://", "https://")
+_HTTP_SCHEMES = ("http://", "https://")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where an app comes from, as asked for; see the module's O(source) for the fields."""
+    """The requested source of an app; the fields are the suboptions of ``source`` of the module ``release``."""
 
     type: str
     location: str
@@ -36,11 +38,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Tree:
-    """A directory of the controller, as the target sees it.
+    """A directory of the controller, as available on the target.
 
-    :param digest: what it holds (:func:`tree.digest`).
-    :param path: the directory itself, where it can be read on the target.
-    :param archive: the directory packed, where it was sent to the target.
+    :param digest: digest of its content (:func:`tree.digest`).
+    :param path: the directory itself, if the target can read it.
+    :param archive: the packed directory, if it was sent to the target.
     """
 
     digest: str
@@ -48,14 +50,14 @@ class Tree:
     archive: Path | None = None
 
     @property
-    def is_here(self) -> bool:
-        """Tell whether its content has reached the target."""
+    def is_available(self) -> bool:
+        """Return whether the target can read the content."""
         return bool(self.path or self.archive)
 
     def unpack(self, destination: Path, scratch: Path, exclude: Sequence[str] = ()) -> None:
         """Write the content to a directory that does not exist yet.
 
-        :raises ReleaseError: it is not what the digest promised.
+        :raises ReleaseError: the content does not match the digest.
         """
         if self.archive:
             unpacked = scratch / f"{destination.name}.unpacked"
@@ -64,18 +66,18 @@ class Tree:
         elif self.path:
             tree.transfer(self.path, destination, exclude)
         else:
-            raise ReleaseError(f"The content of {destination.name} was not sent to this host.")
+            raise ReleaseError(f"The content of {destination.name} was not sent to this host. Run again.")
         if tree.digest(destination) != self.digest:
-            raise ReleaseError(f"{destination.name} changed while it was being read. Run again once it rests.")
+            raise ReleaseError(f"{destination.name} changed while it was read. Run again when nothing writes to it.")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a source comes to: enough to know whether its release exists.
+    """The identity of a source's content, from which the release ID is computed.
 
-    :param key: says which content; equal keys, equal content.
-    :param label: what to call it, unless the user says otherwise.
-    :param commit: the commit, of a git source.
+    :param key: equal keys mean equal content.
+    :param label: default label of the release.
+    :param commit: commit of a git source.
     """
 
     key: str
@@ -84,9 +86,9 @@ class Identity:
 
 
 def classify(kind: str, location: str) -> str:
-    """Return the type of a source: as given, or by the look of its location when V(auto).
+    """Return the type of a source: the given one, or for ``auto`` the one derived from its location.
 
-    Archives are known by their suffix; git repositories by ``.git``, ``host:path`` or a URL; all else is a path.
+    Archives are recognized by their suffix, git repositories by ``.git``, ``host:path`` or a URL; others are paths.
     """
     if kind != "auto":
         return kind
@@ -98,13 +100,13 @@ def classify(kind: str, location: str) -> str:
 
 
 def check(source: Source) -> None:
-    """Refuse a source that cannot be meant.
+    """Check the fields of a source.
 
-    :raises ReleaseError: says which field, and the cure.
+    :raises ReleaseError: a field is invalid.
     """
     shown = split_credentials(source.location)[0]
     if not source.location.strip():
-        raise ReleaseError("source.location is empty; give a repository, a directory or an archive.")
+        raise ReleaseError("source.location is empty; set a repository, a directory or an archive.")
     if source.subdir:
         tree.relative_path(source.subdir, "source.subdir")
     if source.type == "git":
@@ -114,30 +116,32 @@ def check(source: Source) -> None:
         return
     if source.commit:
         raise ReleaseError(
-            f"source.commit: {source.commit!r} has no meaning for {shown}, taken for source.type: {source.type}."
+            f"source.commit: {source.commit!r} is only valid for git, but {shown} has source.type: {source.type}. "
+            "Remove it, or set source.type: git."
         )
     if source.version:
         raise ReleaseError(
-            f"source.version: {source.version!r} has no meaning for {shown}, taken for source.type: {source.type}."
+            f"source.version: {source.version!r} is only valid for git, but {shown} has source.type: {source.type}. "
+            "Remove it, or set source.type: git."
         )
     if source.type == "archive":
-        if "://" in shown and not shown.startswith((*_REMOTE, "file://")):
+        if "://" in shown and not shown.startswith((*_HTTP_SCHEMES, "file://")):
             raise ReleaseError(f"source.location: {shown} must be an https, http or file URL, or a path.")
         if source.checksum and not _CHECKSUM.fullmatch(source.checksum):
             raise ReleaseError(f"source.checksum: {source.checksum!r} must be sha256: and 64 hexadecimal digits.")
-        if shown.startswith(_REMOTE) and not source.checksum:
+        if shown.startswith(_HTTP_SCHEMES) and not source.checksum:
             raise ReleaseError(
-                f"source.checksum is required for {shown}: an archive from a network is installed as root, so it "
-                "must be the one that you looked at. Give sha256: and the 64 digits that sha256sum prints."
+                f"source.checksum is required for {shown}: a downloaded archive is installed as root, so it must be "
+                "the one that you checked. Set sha256: and the 64 digits that sha256sum prints."
             )
     elif source.checksum:
-        raise ReleaseError("source.checksum is for archives only; a directory is known by its content.")
+        raise ReleaseError("source.checksum is only valid for archives; remove it.")
 
 
 def identify(source: Source, content: Tree | None, runner: Runner) -> Identity:
-    """Find out which content a source stands for now, without fetching it.
+    """Return the identity of a source's current content, without fetching it.
 
-    :param content: the directory, of a source of type path.
+    :param content: the directory, for a source of type path.
     :raises ReleaseError: the repository or archive cannot be read.
     """
     detail = "\0".join((source.subdir, *source.exclude))
@@ -154,10 +158,10 @@ def identify(source: Source, content: Tree | None, runner: Runner) -> Identity:
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where and how a source is fetched.
+class FetchContext:
+    """Working directories for fetching a source.
 
-    :param scratch: a directory on the file system of the release, thrown away afterwards.
+    :param scratch: temporary directory on the file system of the release.
     :param git_cache: keeps git objects between builds.
     """
 
@@ -166,23 +170,23 @@ class Workshop:
     git_cache: Path
 
 
-def fetch(source: Source, content: Tree | None, identity: Identity, app: Path, workshop: Workshop) -> None:
-    """Write the source to a directory that does not exist yet.
+def fetch(source: Source, content: Tree | None, identity: Identity, app: Path, context: FetchContext) -> None:
+    """Fetch the source into a directory.
 
-    :param app: that directory.
-    :raises ReleaseError: it cannot be fetched, is not what it should be, or is hostile.
+    :param app: a directory that does not exist yet.
+    :raises ReleaseError: the source cannot be fetched, does not match its checksum, or is malicious.
     """
-    runner, scratch = workshop.runner, workshop.scratch
+    runner, scratch = context.runner, context.scratch
     if source.type == "path":
         here = content or Tree(identity.key.partition("\0")[2], Path(source.location) / source.subdir)
         here.unpack(app, scratch, (*tree.DEFAULT_EXCLUDE, *source.exclude))
         return
     unpacked = scratch / "source"
     if source.type == "git":
-        git.Cache(runner, workshop.git_cache).export(source.location, identity.commit, unpacked)
+        git.Cache(runner, context.git_cache).export(source.location, identity.commit, unpacked)
     else:
         packed = scratch / "archive"
-        if source.location.startswith(_REMOTE):
+        if source.location.startswith(_HTTP_SCHEMES):
             actual = archive.download(source.location, packed, runner.environment, runner.timeout)
         else:
             packed = _archive_path(source.location)
@@ -190,26 +194,26 @@ def fetch(source: Source, content: Tree | None, identity: Identity, app: Path, w
         wanted = identity.key.split("\0")[1]
         if actual != wanted:
             raise ReleaseError(
-                f"{split_credentials(source.location)[0]} has the checksum sha256:{actual}, but sha256:{wanted} is "
-                "asked for (source.checksum). It is not the file that the checksum was made of."
+                f"{split_credentials(source.location)[0]} has the checksum sha256:{actual}, but source.checksum is "
+                f"sha256:{wanted}. Check the file, then correct the location or the checksum."
             )
         archive.extract(packed, unpacked)
         unpacked = archive.strip_top(unpacked)
     root = unpacked / source.subdir
     if source.subdir and (root.is_symlink() or not root.is_dir()):
-        raise ReleaseError(f"source.subdir: the source has no directory {source.subdir}.")
+        raise ReleaseError(f"source.subdir: the source has no directory {source.subdir}; correct the path.")
     tree.transfer(root, app, source.exclude, move=True)
 
 
 def archive_name(location: str) -> str:
-    """Return the name of an archive without its suffix, as a label."""
+    """Return the label of an archive: its name without the suffix."""
     name = location.partition("?")[0].partition("#")[0].rpartition("/")[2]
     suffix = max((item for item in archive.SUFFIXES if name.lower().endswith(item)), key=len, default="")
     return label_from(name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name) or "archive"
 
 
 def label_of(root: Path) -> str:
-    """Return what a directory calls itself: the first line of its file VERSION, or ``local``."""
+    """Return the label of a directory: the first line of its file VERSION, or ``local``."""
     try:
         with (root / "VERSION").open(encoding="utf-8") as handle:
             return label_from(handle.readline(200).strip()) or "local"
@@ -218,18 +222,18 @@ def label_of(root: Path) -> str:
 
 
 def label_from(text: str) -> str:
-    """Turn a tag, branch or file name into a label; empty when nothing is left of it."""
+    """Convert a tag, branch or file name to a label; empty if it contains no valid character."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).lstrip("._+-")[:63]
 
 
 def check_label(label: str) -> None:
-    """Refuse a label that cannot be part of a directory's name.
+    """Refuse a label that cannot be part of a directory name.
 
-    :raises ReleaseError: says what a label is made of.
+    :raises ReleaseError: the label is invalid.
     """
     if label and not _LABEL.fullmatch(label):
         raise ReleaseError(
-            f"label: {label!r} must begin with a letter or digit, go on with those and . _ + -, and be at most 63 long."
+            f"label: {label!r} is invalid; use at most 63 letters, digits and . _ + -, with a letter or digit first."
         )
 
 

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""The releases of an app on disk, and the build lock."""
+
 from __future__ import annotations
 
 import contextlib
@@ -29,8 +31,8 @@ _POLL = 0.1
 class Store:
     """The releases of one app below its base directory.
 
-    A release is whole when its directory has its final name: it gets that by one rename, after all of it is on disk.
-    What is being built or removed has a name that begins with a dot.
+    A directory with a final name is a complete release: it is renamed to that after all of it is on disk. Names of
+    releases that are being built or removed begin with a dot.
     """
 
     def __init__(self, base_dir: Path) -> None:
@@ -41,19 +43,19 @@ class Store:
         self._lock_file = base_dir / ".build.lock"
 
     def path(self, release_id: str) -> Path:
-        """Return where a release stands."""
+        """Return the directory of a release."""
         return self.releases / release_id
 
     def partial(self, release_id: str) -> Path:
-        """Return where a release is built."""
+        """Return the directory in which a release is built."""
         return self.releases / f".{release_id}{_PARTIAL}"
 
     def log(self, release_id: str) -> Path:
-        """Return the log of a release's latest build."""
+        """Return the log file of a release's latest build."""
         return self.cache / f"build-{release_id}.log"
 
     def read(self, release_id: str) -> dict[str, Any] | None:
-        """Return what a release says of itself, or None when there is no whole release of that id."""
+        """Return the manifest of a complete release, or None if there is no such release."""
         try:
             content = json.loads((self.path(release_id) / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -61,18 +63,18 @@ class Store:
         return content if isinstance(content, dict) and content.get("id") == release_id else None
 
     def complete(self) -> list[str]:
-        """Return the ids of all whole releases, newest first."""
+        """Return the IDs of all complete releases, newest first."""
         found = []
         for path in _listing(self.releases):
             manifest = None if path.name.startswith(".") else self.read(path.name)
             if manifest:
                 found.append((str(manifest.get("created", "")), path.name))
-        return [name for _, name in sorted(found, reverse=True)]
+        return [name for _created, name in sorted(found, reverse=True)]
 
     def leftovers(self, *, locked: bool = False) -> list[str]:
-        """Return the names of what builds and removals that died have left; none while one is at work.
+        """Return the names of directories that interrupted builds and removals left; empty while a build runs.
 
-        :param locked: whether the caller holds the lock, and so knows that none is.
+        :param locked: whether the caller holds the lock, so that no other build runs.
         """
         if not locked and self._is_locked():
             return []
@@ -80,7 +82,10 @@ class Store:
         return sorted(name for name in names if name.startswith(".") and name.endswith((_PARTIAL, _REMOVED)))
 
     def in_slots(self) -> set[str]:
-        """Return the ids that the links of the slots lead to: each is one, or a folder with one named ``release``."""
+        """Return the IDs of releases that slots link to.
+
+        An entry of ``slots`` is a link to a release, or a folder that contains such a link named ``release``.
+        """
         found = set()
         root = os.path.realpath(self.releases)
         slots = _listing(self.base_dir / "slots")
@@ -91,7 +96,7 @@ class Store:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a release or a leftover. A release is renamed first: removed by half, it is none any more."""
+        """Remove a release or a leftover; renames a release first, so that a partly removed one is never used."""
         path = self.releases / name
         if not name.startswith("."):
             hidden = self.releases / f".{name}{_REMOVED}"
@@ -102,37 +107,38 @@ class Store:
         remove_tree(path)
 
     def publish(self, release_id: str) -> None:
-        """Give a finished build its final name, durably.
+        """Rename a finished build to its final name, and flush that to disk.
 
-        :raises ReleaseError: something that is no release stands there, and a slot uses it.
+        :raises ReleaseError: an incomplete release that a slot uses has that name.
         """
         final = self.path(release_id)
         if os.path.lexists(final):
             if release_id in self.in_slots():
                 raise ReleaseError(
-                    f"{final} is no whole release, but a slot uses it. Stop that slot and remove its link."
+                    f"{final} cannot be replaced: it is incomplete, but a slot uses it. Stop that slot and remove its "
+                    "link."
                 )
             self.remove(release_id)
         self.partial(release_id).rename(final)
         durable.sync(self.releases)
 
     def wheel(self, digest: str) -> Path | None:
-        """Return the runtime's wheel that was made of sources with this digest, if it was kept."""
+        """Return the cached wheel of the runtime whose sources have this digest, or None."""
         return next((path for path in _listing(self._wheels / digest) if path.suffix == ".whl"), None)
 
-    def keep_wheel(self, digest: str, made: Path) -> Path:
-        """Keep the runtime's wheel, durably, and none of other sources; returns where it is."""
+    def keep_wheel(self, digest: str, wheel: Path) -> Path:
+        """Move the runtime's wheel into the cache, replace older ones, and flush to disk; returns its path."""
         remove_tree(self._wheels)
-        kept = self._wheels / digest / made.name
+        kept = self._wheels / digest / wheel.name
         kept.parent.mkdir(parents=True)
-        with made.open("rb") as handle:
+        with wheel.open("rb") as handle:
             os.fsync(handle.fileno())
-        made.rename(kept)
+        wheel.rename(kept)
         durable.sync(kept.parent)
         return kept
 
     def remove_logs(self, keep: Collection[str]) -> None:
-        """Remove the logs of builds whose release is gone."""
+        """Remove the build logs of removed releases."""
         kept = {self.log(name) for name in keep}
         for path in _listing(self.cache):
             if path.name.startswith("build-") and path.suffix == ".log" and path not in kept:
@@ -140,10 +146,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, timeout: float) -> Iterator[int]:
-        """Hold the build lock; gives its descriptor, for commands to inherit.
+        """Hold the build lock; yields its descriptor, for commands to inherit.
 
         :param timeout: seconds to wait for another build.
-        :raises ReleaseError: another build has not ended by then; names its process.
+        :raises ReleaseError: another build still holds the lock; the message contains its process ID.
         """
         descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -152,8 +158,8 @@ class Store:
                 if time.monotonic() >= deadline:
                     raise ReleaseError(
                         f"Another build has held {self._lock_file} for more than {timeout:g} s: "
-                        f"{self._holders(descriptor)}. Wait for it or end it, then run again; "
-                        "`lock_timeout` says how long to wait."
+                        f"{self._holders(descriptor)}. Wait for it or stop it, then run again. "
+                        "Raise `lock_timeout` to wait longer."
                     )
                 time.sleep(_POLL)
             os.ftruncate(descriptor, 0)
@@ -173,7 +179,7 @@ class Store:
             os.close(descriptor)
 
     def _holders(self, descriptor: int) -> str:
-        """Name the processes that hold the lock: the builder, or, if it was killed, the commands that outlived it."""
+        """Return the IDs of the processes that hold the lock: the build, or commands that outlived it."""
         lock = os.fstat(descriptor)
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -187,21 +193,21 @@ class Store:
                         break
         if found:
             return f"pid {', '.join(sorted(found, key=int))}"
-        # Another user's process hides its descriptors; it left its pid in the file.
+        # The descriptors of another user's process are not visible, but it wrote its pid into the lock file.
         return f"pid {os.pread(descriptor, 32, 0).decode('ascii', 'replace').strip() or 'unknown'}"
 
 
-def to_prune(newest_first: Sequence[str], keep: int, protected: Collection[str]) -> list[str]:
-    """Return the releases to remove: all but the newest, and never a protected one.
+def releases_to_prune(newest_first: Sequence[str], keep: int, protected: Collection[str]) -> list[str]:
+    """Return the releases to remove: all except the newest and the protected ones.
 
-    :param keep: how many of the newest stay.
-    :param protected: stay too, however old; they do not count.
+    :param keep: number of the newest releases to keep.
+    :param protected: releases to keep in addition.
     """
     return [name for name in newest_first[max(keep, 0) :] if name not in protected]
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory, file or link, if it is there. Links are never followed."""
+    """Remove a directory, file or link, if it exists; never follows links."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
@@ -209,7 +215,7 @@ def remove_tree(path: Path) -> None:
 
 
 def write_manifest(directory: Path, content: dict[str, Any]) -> None:
-    """Write a release's description into it, durably."""
+    """Write the manifest of a release, and flush it to disk."""
     with (directory / MANIFEST).open("x", encoding="utf-8") as handle:
         json.dump(content, handle, indent=2, sort_keys=True)
         handle.write("\n")
@@ -218,7 +224,7 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
 
 
 def _listing(path: Path) -> list[Path]:
-    """Return what a directory holds; nothing when it cannot be read or is not there."""
+    """Return the sorted entries of a directory; empty if it is missing or unreadable."""
     try:
         return sorted(path.iterdir())
     except OSError:

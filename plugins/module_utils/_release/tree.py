@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Walk, digest, pack and copy directory trees."""
+
 from __future__ import annotations
 
 import fnmatch
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from .errors import ReleaseError
 
-# What a working copy holds beside its source: another machine's, or made anew by running it.
+# Files of a working copy that are not source: specific to a machine, or created again when the app runs.
 DEFAULT_EXCLUDE = (
     ".git",
     ".hg",
@@ -37,9 +39,11 @@ DEFAULT_EXCLUDE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing in a tree: its relative path and what it is.
+    """One entry of a tree.
 
+    :param path: relative path.
     :param kind: ``f`` file, ``x`` executable file, ``l`` symbolic link, ``d`` empty directory.
+    :param target: target of a symbolic link.
     """
 
     path: str
@@ -48,22 +52,21 @@ class Entry:
 
 
 def relative_path(value: str, option: str) -> str:
-    """Return a path below a tree in its plain form, without a slash at its end.
+    """Return a path below a tree in normalized form, without a trailing slash.
 
     :raises ReleaseError: it is empty, absolute, or leaves the tree.
     """
     parts = value.split("/")
     if not value.strip("/.") or value.startswith("/") or ".." in parts or "\0" in value:
-        raise ReleaseError(f"{option}: {value!r} must be a relative path that stays inside the source.")
+        raise ReleaseError(f"{option}: {value!r} must be a relative path inside the source.")
     return posixpath.normpath(value)
 
 
 def is_excluded(path: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a path is excluded.
+    """Return whether a path is excluded.
 
-    A pattern without a slash is compared with the name of the file or directory, at any depth; one with a slash with
-    the whole relative path. Shell wildcards (:mod:`fnmatch`) work in both; what is below an excluded directory is
-    excluded too.
+    A pattern without a slash matches the name of a file or directory at any depth; one with a slash matches the whole
+    relative path. Both can contain shell wildcards (:mod:`fnmatch`). An excluded directory excludes its content.
     """
     name = posixpath.basename(path)
     for pattern in patterns:
@@ -74,13 +77,12 @@ def is_excluded(path: str, patterns: Sequence[str]) -> bool:
 
 
 def entries(root: Path, exclude: Sequence[str] = ()) -> Iterator[Entry]:
-    """Walk a tree in an order that does not depend on the file system.
+    """Yield the entries of a tree, in an order that does not depend on the file system.
 
-    :raises ReleaseError: it holds something that cannot be released: a socket, a device, a link that leaves it, or
-        something unreadable.
+    :raises ReleaseError: an entry is a socket, a device, or a link that leaves the tree, or cannot be read.
     """
     if not root.is_dir():
-        raise ReleaseError(f"{root} is not a directory.")
+        raise ReleaseError(f"{root} is not a directory; correct the path.")
     yield from _walk(root, "", exclude, Path(os.path.realpath(root)))
 
 
@@ -89,7 +91,7 @@ def _walk(root: Path, below: str, exclude: Sequence[str], real_root: Path) -> It
         with os.scandir(root / below) as listing:
             found = sorted(listing, key=lambda item: os.fsencode(item.name))
     except OSError as exc:
-        raise ReleaseError(f"{exc.filename} cannot be read: {exc.strerror}.") from exc
+        raise ReleaseError(f"{exc.filename} cannot be read: {exc.strerror}. Fix it, or add it to `exclude`.") from exc
     kept = 0
     for item in found:
         path = f"{below}/{item.name}" if below else item.name
@@ -105,31 +107,33 @@ def _walk(root: Path, below: str, exclude: Sequence[str], real_root: Path) -> It
         elif item.is_file():
             yield Entry(path, "x" if item.stat(follow_symlinks=False).st_mode & stat.S_IXUSR else "f")
         else:
-            raise ReleaseError(f"{item.path} is a socket, a pipe or a device; add it to `exclude`.")
+            raise ReleaseError(
+                f"{item.path} cannot be released: it is a socket, a pipe or a device. Add it to `exclude`."
+            )
     if below and not kept:
         yield Entry(below, "d")
 
 
 def check_link(root: Path, path: str, target: str) -> None:
-    """Refuse a symbolic link that would lead out of its tree.
+    """Refuse a symbolic link that leaves its tree.
 
-    Resolved through the file system rather than by the names: ``a/link/../..`` is not where its text says it is.
+    Resolves the link in the file system, because the text of ``a/link/../..`` does not show its target.
 
-    :param root: the tree, itself free of symbolic links.
+    :param root: the resolved path of the tree.
     :raises ReleaseError: the link is absolute or leaves the tree.
     """
     final = Path(os.path.realpath((root / path).parent / target))
     if target.startswith("/") or not final.is_relative_to(root):
         raise ReleaseError(
-            f"{path} is a symbolic link to {target}, which leads out of the source; make it relative and inside, "
-            "or add it to `exclude`."
+            f"{path} is a symbolic link to {target}, which is outside of the source. Replace it by a relative link "
+            "inside the source, or add it to `exclude`."
         )
 
 
 def digest(root: Path, exclude: Sequence[str] = ()) -> str:
     """Return the SHA-256 of a tree, in hexadecimal: paths, executable bits, contents, links, empty directories.
 
-    Owners, times and all other mode bits are left out: they differ between two checkouts of the same source.
+    Excludes owners, times and other mode bits, which differ between checkouts of the same source.
 
     :raises ReleaseError: see :func:`entries`.
     """
@@ -154,18 +158,18 @@ def file_digest(path: Path) -> str:
             while chunk := handle.read(1 << 20):
                 total.update(chunk)
     except OSError as exc:
-        raise ReleaseError(f"{path} cannot be read: {exc.strerror}.") from exc
+        raise ReleaseError(f"{path} cannot be read: {exc.strerror}. Check the path and its permissions.") from exc
     return total.hexdigest()
 
 
 def pack(root: Path, destination: Path, exclude: Sequence[str] = ()) -> None:
-    """Write a tree to a gzipped tar archive: the same tree gives the same bytes.
+    """Write a tree to a gzipped tar archive; equal trees give equal archives.
 
     :raises ReleaseError: see :func:`entries`.
     """
     with (
         destination.open("wb") as raw,
-        # Level 1: the archive is transferred once and thrown away.
+        # Fast compression (level 1): the archive is transferred once, then removed.
         gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
@@ -184,20 +188,20 @@ def pack(root: Path, destination: Path, exclude: Sequence[str] = ()) -> None:
                         member.size = os.fstat(handle.fileno()).st_size
                         archive.addfile(member, handle)
                 except OSError as exc:
-                    raise ReleaseError(f"{root / entry.path} changed while it was being packed: {exc}.") from exc
+                    raise ReleaseError(f"{root / entry.path} changed while it was packed: {exc}. Run again.") from exc
 
 
 def transfer(root: Path, destination: Path, exclude: Sequence[str] = (), *, move: bool = False) -> None:
-    """Copy or move a tree, with plain modes (0755 and 0644).
+    """Copy or move a tree; modes become 0755 and 0644.
 
-    A copied file gets the time of the copy. That matters: servers make a static file's ETag of its time and size, so a
-    file whose time never changed would be served from caches after its content did.
+    A copied file gets the current time. Web servers compute a static file's ETag from its time and size, so with an
+    old time, caches would serve old content after a change.
 
-    :param move: take the files away from the root, which must be on the same file system.
+    :param move: move the files; ``root`` must be on the same file system.
     :raises ReleaseError: see :func:`entries`.
     """
     destination.mkdir(0o755)
-    # All of them before the first is moved: links are judged in the tree as it is.
+    # List all entries before moving the first: links are checked against the complete tree.
     for entry in list(entries(root, exclude)):
         path = destination / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""The errors of traffic operations."""
+
 from __future__ import annotations
 
 from .._host import exit_codes

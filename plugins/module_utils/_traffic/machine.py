@@ -40,16 +40,16 @@ class Machine(Protocol):
         """Seconds since boot, suspended time included; independent of the system clock."""
 
     def utc_timestamp(self) -> str:
-        """The current time in ISO 8601, UTC."""
+        """Return the current time in UTC, in ISO 8601."""
 
     def sleep(self, seconds: float) -> None:
         """Wait for some seconds."""
 
     def boot_id(self) -> str:
-        """An ID of this boot of the machine or container; random(4)."""
+        """Return an ID of this boot of the machine or container; random(4)."""
 
     def process(self) -> tuple[int, int]:
-        """The pid and the start time of this process."""
+        """Return the pid and the start time of this process."""
 
     def alive(self, pid: int, started: int) -> bool:
         """Whether this very process still runs, rather than another one with its pid."""
@@ -91,7 +91,7 @@ class Machine(Protocol):
         """Whether the slot's service failed or is in a crash loop."""
 
     def logs(self, slot: str) -> str:
-        """The end of the slot's log."""
+        """Return the end of the slot's log."""
 
     def watch(self, on: bool) -> None:
         """Start or stop the timer that settles an operation whose owner died."""
@@ -134,23 +134,29 @@ class Host:
         self.retire = self._services.retire
 
     def now(self) -> float:
+        """Return the seconds since boot, including suspend."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def utc_timestamp(self) -> str:
+        """Return the current time in UTC, in ISO 8601."""
         return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def sleep(self, seconds: float) -> None:
+        """Wait for some seconds."""
         time.sleep(seconds)
 
     def boot_id(self) -> str:
+        """Return an ID of this boot of the machine or container."""
         # The kernel's ID is not enough: a restarted container keeps the ID of its machine.
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{kernel}.{start_time(1)}"
 
     def process(self) -> tuple[int, int]:
+        """Return the ID and the start time of this process."""
         return os.getpid(), start_time(os.getpid()) or 0
 
     def alive(self, pid: int, started: int) -> bool:
+        """Return whether a process with this ID and start time exists."""
         return start_time(pid) == started
 
     def building(self) -> bool:
@@ -168,6 +174,7 @@ class Host:
         return False
 
     def backup(self, name: str) -> None:
+        """Create a backup before a migration."""
         program = self._settings.base_dir / "bin/panelctl"
         command = [str(program), "backup", "create", name, "--wait", str(_BACKUP_WAIT)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -176,23 +183,29 @@ class Host:
             raise UnhealthyError(f"the backup before the migration failed, so nothing is migrated:\n{output}")
 
     def uptime(self, slot: str) -> float | None:
+        """Return the seconds since the slot's process started; None if it does not run."""
         started = start_time(self._services.pid(slot))
         return None if started is None else self.now() - started / os.sysconf("SC_CLK_TCK")
 
     def ready(self, slot: str) -> Answer:
+        """Request the slot's readiness on its own socket."""
         return probe.get(self._connect(slot), self._settings.domain, probe.READY)
 
     def websocket(self, slot: str, path: str) -> Answer:
+        """Open a WebSocket on the slot's own socket."""
         return probe.websocket(self._connect(slot), self._settings.domain, path)
 
     def edge(self, path: str) -> Answer:
+        """Request a path through nginx."""
         settings = self._settings
         return probe.through_edge(settings.domain, settings.http_port, settings.https_port, path)
 
     def connections(self, slot: str) -> int:
+        """Return the number of open connections of the slot."""
         return count_connections(self._settings.slot_socket(slot))
 
     def notify(self, record: Mapping[str, Any]) -> None:
+        """Send a finished operation to the webhook, if one is set; ignores failures."""
         if not self._settings.webhook:
             return
         # Only a webhook needs it, and it is slow to import.

@@ -30,6 +30,7 @@ class Systemd:
         self._began: dict[str, float] = {}  # when this process started a slot, Unix time
 
     def start(self, slot: str) -> None:
+        """Restart the slot's unit, even after a crash loop."""
         self._began[slot] = time.time()
         # A unit that died too often does not start until its failures are reset.
         run(["systemctl", "reset-failed", _unit(slot)])
@@ -38,34 +39,43 @@ class Systemd:
             raise UnhealthyError(f"slot {slot} did not start. End of its log:\n{self.logs(slot)}")
 
     def start_in_background(self, slot: str) -> None:
+        """Start the slot's unit without waiting for it."""
         # Waiting would deadlock: the other units start after the unit that runs this.
         need(["systemctl", "--no-block", "start", _unit(slot)])
 
     def stop(self, slot: str) -> None:
+        """Stop the slot's unit."""
         need(["systemctl", "stop", _unit(slot)])
 
     def migrate(self, slot: str) -> None:
+        """Run the migrations of the slot's release in their unit."""
         unit = f"aapanel-migrate@{slot}.service"
         run(["systemctl", "reset-failed", unit])
         if run(["systemctl", "start", unit]).returncode:
             raise UnhealthyError(f"the migration failed. End of its log:\n{journal(unit)}")
 
     def running(self, slot: str) -> bool:
+        """Return whether the slot's unit is active or starting."""
         return self._show(slot, "ActiveState") in ("active", "activating", "reloading")
 
     def pid(self, slot: str) -> int:
+        """Return the slot's main process ID; 0 if there is none."""
         return int(self._show(slot, "MainPID") or 0)
 
     def crashed(self, slot: str) -> bool:
+        """Return whether the slot's unit has failed or is in a crash loop."""
         return self._show(slot, "ActiveState") == "failed" or int(self._show(slot, "NRestarts") or 0) >= _CRASHES
 
     def logs(self, slot: str) -> str:
+        """Return the last lines that the slot has logged."""
         return journal(_unit(slot), self._began.get(slot))
 
     def watch(self, on: bool) -> None:
+        """Start or stop the timer that checks pending operations."""
         need(["systemctl", "start" if on else "stop", "aapanel-settle.timer"])
 
     def retire(self, slot: str, on: bool) -> None:
+        """Start or stop the unit that retires the slot, without waiting for it."""
         # Without waiting: the unit runs for the whole safety period.
         need(["systemctl", "--no-block", "restart" if on else "stop", f"aapanel-retire@{slot}.service"])
 
@@ -82,6 +92,7 @@ class Supervisor:
         self._control = [str(settings.supervisor_bin_dir / "supervisorctl"), "-c", str(self._config)]
 
     def start(self, slot: str) -> None:
+        """Restart the slot's program, and supervisord if it does not run."""
         if run([*self._control, "pid"]).returncode:
             need([str(self._settings.supervisor_bin_dir / "supervisord"), "-c", str(self._config)])
             return
@@ -93,12 +104,15 @@ class Supervisor:
             raise UnhealthyError(f"slot {slot} did not start. End of its log:\n{self.logs(slot)}")
 
     def start_in_background(self, slot: str) -> None:
+        """Start the slot."""
         self.start(slot)
 
     def stop(self, slot: str) -> None:
+        """Stop the slot's program."""
         need([*self._control, "stop", f"aapanel-{slot}"])
 
     def migrate(self, slot: str) -> None:
+        """Run the migrations of the slot's release."""
         release = self._settings.slot_dir(slot) / "release"
         command = with_settings(
             [str(release / "venv/bin/python"), "-m", "aapanel_runtime", "migrate"], self._settings.slot_env(slot)
@@ -111,16 +125,20 @@ class Supervisor:
             raise UnhealthyError("the migration failed. End of its log:\n" + "\n".join(lines))
 
     def running(self, slot: str) -> bool:
+        """Return whether the slot's program runs or starts."""
         return any(word in self._status(slot) for word in ("RUNNING", "STARTING", "BACKOFF"))
 
     def pid(self, slot: str) -> int:
+        """Return the slot's process ID; 0 if there is none."""
         pid = run([*self._control, "pid", f"aapanel-{slot}"]).stdout.strip()
         return int(pid) if pid.isdigit() else 0
 
     def crashed(self, slot: str) -> bool:
+        """Return whether supervisord has given up on the slot's program."""
         return "FATAL" in self._status(slot)
 
     def logs(self, slot: str) -> str:
+        """Return the last lines that the slot has logged."""
         return tail(self._settings.data_dir / "log" / f"aapanel-{slot}.log")
 
     def watch(self, on: bool) -> None:

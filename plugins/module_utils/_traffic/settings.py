@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""The settings of a host's slots."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -102,11 +104,11 @@ class Settings:
         return self.base_dir / "slots" / slot
 
     def slot_env(self, slot: str) -> Path:
-        """The settings file of a slot."""
+        """Return the settings file of a slot."""
         return self.config_dir / f"{slot}.env"
 
     def slot_socket(self, slot: str) -> Path:
-        """The unix socket where a slot listens for nginx."""
+        """Return the unix socket where a slot listens for nginx."""
         return self.run_dir / f"{slot}.sock"
 
 

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Many small text files, and folders, brought to what they should be in one go."""
+"""Write many small text files and folders in one operation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_LARGEST = 1 << 20  # bytes; more is no small text file, and its diff nobody's to read
-_MADE_BY_PYTHON = "__pycache__"
+_MAX_BYTES = 1 << 20  # limits what is read for a comparison and its diff
+_BYTECODE_FOLDER = "__pycache__"
 
 
 class TreeError(Exception):
-    """Anything the operator can act on; the module turns it into fail_json."""
+    """A failure that the operator can fix; the module reports it with fail_json."""
 
 
 @dataclass(frozen=True)
 class File:
-    """What one file should be."""
+    """Desired content and mode of a file."""
 
     path: Path
     text: str
@@ -36,23 +36,23 @@ class File:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who should own files and folders; None leaves that as it is, and UNKNOWN is nobody's number yet."""
+    """Desired owner of files and folders; None keeps the current one, UNKNOWN is an account that does not exist yet."""
 
     uid: int | None = None
     gid: int | None = None
 
     def owns(self, status: os.stat_result) -> bool:
-        """Tell whether something is owned like this."""
+        """Return whether a file or folder has this owner."""
         return self.uid in (None, status.st_uid) and self.gid in (None, status.st_gid)
 
 
-# In check mode on an empty host, a task before would have made that user.
+# In check mode on an empty host, an earlier task would have created the account.
 UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What one folder should be; what it holds is left alone."""
+    """Desired mode and owner of a folder; its content is not changed."""
 
     path: Path
     mode: int
@@ -61,7 +61,10 @@ class Folder:
 
 @dataclass(frozen=True)
 class Change:
-    """One file or folder that is not what it should be. No *after* means that it goes."""
+    """A file or folder that differs from its desired state.
+
+    :param after: desired text; None if the file must be removed.
+    """
 
     path: Path
     before: str | None
@@ -71,71 +74,71 @@ class Change:
 
 
 def find_owner(user: str | None, group: str | None, *, tolerant: bool = False) -> Owner:
-    """Look a user and a group up by their names; None leaves that as it is.
+    """Look up a user and a group by name; None keeps the current owner.
 
-    :param tolerant: whether somebody who is not there will be (check mode).
-    :raises TreeError: there is no such user or group.
+    :param tolerant: accept missing accounts, which an earlier task would have created (check mode).
+    :raises TreeError: the user or the group does not exist.
     """
     try:
         uid = pwd.getpwnam(user).pw_uid if user else None
     except KeyError:
-        uid = _nobody(f"owner: there is no user {user}", tolerant)
+        uid = _unknown_account(f"owner: user {user} does not exist", tolerant)
     try:
         gid = grp.getgrnam(group).gr_gid if group else None
     except KeyError:
-        gid = _nobody(f"group: there is no group {group}", tolerant)
+        gid = _unknown_account(f"group: group {group} does not exist", tolerant)
     return Owner(uid, gid)
 
 
-def _nobody(problem: str, tolerant: bool) -> int:
+def _unknown_account(problem: str, tolerant: bool) -> int:
     if tolerant:
         return UNKNOWN
-    raise TreeError(f"{problem}; make it first, or name another.")
+    raise TreeError(f"{problem}; create it first, or use another.")
 
 
 def plan_folders(folders: Sequence[Folder]) -> list[Change]:
-    """Compare, without touching anything.
+    """Return the folders that must be changed, without changing them.
 
-    :raises TreeError: something that is no folder stands in the place of one.
+    :raises TreeError: a path is not a folder.
     """
     return [change for folder in folders if (change := _compare_folder(folder)) is not None]
 
 
-def make_folders(folders: Sequence[Folder], changes: Sequence[Change], on_the_way: tuple[Owner, int]) -> None:
-    """Make the changes, in the order of *folders*.
+def make_folders(folders: Sequence[Folder], changes: Sequence[Change], parents: tuple[Owner, int]) -> None:
+    """Apply the changes, in the order of ``folders``.
 
-    :param on_the_way: owner and mode of those that are made because others are in them.
-    :raises OSError: names the folder.
+    :param parents: owner and mode of missing parent folders.
+    :raises OSError: a folder cannot be written.
     """
     changed = {change.path for change in changes}
     for folder in folders:
         if folder.path in changed:
-            _make_folders(folder.path, *on_the_way)
-            with _opened(folder.path) as descriptor:
-                _give(descriptor, folder.owner)
+            _make_folders(folder.path, *parents)
+            with _open_folder(folder.path) as descriptor:
+                _set_owner(descriptor, folder.owner)
                 os.fchmod(descriptor, folder.mode)
 
 
 def plan(files: Sequence[File], exclusive: Sequence[Path], owner: Owner) -> list[Change]:
-    """Compare, without touching anything.
+    """Return the files that must be changed or removed, without changing them.
 
-    :param exclusive: folders that shall hold nothing but *files*; what Python compiled there does not count.
-    :raises TreeError: something that is no text file stands in the place of one.
+    :param exclusive: folders that must contain only ``files``; compiled Python files are ignored.
+    :raises TreeError: a path is not a regular file.
     """
     changes = [change for file in files if (change := _compare(file, owner)) is not None]
     wanted = {file.path for file in files}
     for folder in exclusive:
         present = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
-        surplus = (path for path in present if path not in wanted and _MADE_BY_PYTHON not in path.parts)
+        surplus = (path for path in present if path not in wanted and _BYTECODE_FOLDER not in path.parts)
         changes.extend(Change(path, _read(path), None, None, None) for path in surplus)
     return changes
 
 
-def carry_out(files: Sequence[File], changes: Sequence[Change], owner: Owner, folder_mode: int) -> None:
-    """Make the changes: each file appears by one rename, so that whoever reads it sees the old or the new one.
+def apply(files: Sequence[File], changes: Sequence[Change], owner: Owner, folder_mode: int) -> None:
+    """Apply the changes; each file is replaced by a rename, so readers see either the old or the new one.
 
-    :param folder_mode: of folders that are made on the way.
-    :raises OSError: names the file.
+    :param folder_mode: mode of missing parent folders.
+    :raises OSError: a file cannot be written.
     """
     texts: Mapping[Path, File] = {file.path: file for file in files}
     for change in changes:
@@ -148,15 +151,15 @@ def carry_out(files: Sequence[File], changes: Sequence[Change], owner: Owner, fo
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
             stream.write(file.text)
-            _give(stream.fileno(), owner)
+            _set_owner(stream.fileno(), owner)
             os.fchmod(stream.fileno(), file.mode)
         temporary.rename(change.path)
 
 
 def diff(changes: Sequence[Change], *, hidden: bool = False) -> list[dict[str, str]]:
-    """Say what changes as Ansible shows it, a file an entry.
+    """Return the changes as Ansible's diff, with one entry per file.
 
-    :param hidden: whether the text is nobody's to read.
+    :param hidden: whether to hide the text.
     """
     entries = []
     for change in changes:
@@ -177,7 +180,7 @@ def _compare(file: File, owner: Owner) -> Change | None:
     except (FileNotFoundError, NotADirectoryError):
         return Change(file.path, None, file.text, None, file.mode)
     if not stat.S_ISREG(status.st_mode):
-        raise TreeError(f"{file.path} is no file: move it away, then run again")
+        raise TreeError(f"{file.path} cannot be written: it is not a regular file. Move it away, then run again.")
     before, mode = _read(file.path), stat.S_IMODE(status.st_mode)
     if before == file.text and mode == file.mode and owner.owns(status):
         return None
@@ -191,40 +194,44 @@ def _compare_folder(folder: Folder) -> Change | None:
     except (FileNotFoundError, NotADirectoryError):
         return Change(folder.path, None, after, None, None)
     if stat.S_ISLNK(status.st_mode):
-        # An admin may have put it on another disk.
+        # Follow the link: an administrator may have moved the folder to another disk.
         status = folder.path.stat()
     if not stat.S_ISDIR(status.st_mode):
-        raise TreeError(f"{folder.path} is no folder: move it away, then run again")
+        raise TreeError(
+            f"{folder.path} cannot be created: it exists, but is not a folder. Move it away, then run again."
+        )
     if stat.S_IMODE(status.st_mode) == folder.mode and folder.owner.owns(status):
         return None
-    told = (None if folder.owner.uid is None else status.st_uid, None if folder.owner.gid is None else status.st_gid)
-    return Change(folder.path, _describe(stat.S_IMODE(status.st_mode), *told), after, None, None)
+    owner = (None if folder.owner.uid is None else status.st_uid, None if folder.owner.gid is None else status.st_gid)
+    return Change(folder.path, _describe(stat.S_IMODE(status.st_mode), *owner), after, None, None)
 
 
 def _describe(mode: int, uid: int | None, gid: int | None) -> str:
     owners = (("owner", uid), ("group", gid))
-    told = (
-        f", {what} {'yet to be made' if number == UNKNOWN else number}" for what, number in owners if number is not None
+    described = (
+        f", {what} {'not created yet' if number == UNKNOWN else number}"
+        for what, number in owners
+        if number is not None
     )
-    return f"folder, mode {mode:04o}{''.join(told)}\n"
+    return f"folder, mode {mode:04o}{''.join(described)}\n"
 
 
 def _read(path: Path) -> str:
     with path.open("rb") as stream:
-        return stream.read(_LARGEST).decode("utf-8", "replace")
+        return stream.read(_MAX_BYTES).decode("utf-8", "replace")
 
 
 def _make_folders(folder: Path, owner: Owner, mode: int) -> None:
     for part in (*reversed(folder.parents), folder):
         with contextlib.suppress(FileExistsError):
             part.mkdir(mode=0o700)
-            with _opened(part) as descriptor:
-                _give(descriptor, owner)
+            with _open_folder(part) as descriptor:
+                _set_owner(descriptor, owner)
                 os.fchmod(descriptor, mode)
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def _open_folder(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
@@ -232,6 +239,6 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _give(descriptor: int, owner: Owner) -> None:
+def _set_owner(descriptor: int, owner: Owner) -> None:
     if owner != Owner():
         os.fchown(descriptor, -1 if owner.uid is None else owner.uid, -1 if owner.gid is None else owner.gid)

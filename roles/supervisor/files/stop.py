@@ -2,10 +2,10 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stop a supervisord and the program that it ran, even where one outlived the other.
+"""Stop supervisord and its program, even if one of them has outlived the other.
 
-A supervisord that was killed leaves its program running: it holds the port, and nobody restarts it. The socket and the
-file with the pid are no help then, both are stale; so the processes of this user are looked at (proc_pid_cmdline(5)).
+A killed supervisord leaves its program running, which keeps the port and is not restarted when it fails. Its socket and
+pid file are stale then, so the processes are found by their command lines in /proc (proc_pid_cmdline(5)).
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _Wanted = Callable[[list[str]], bool]
 
 
 def find(wanted: _Wanted, proc: Path = PROC) -> list[int]:
-    """Pids of this user's processes whose command line is *wanted*; a zombie has none and is never found."""
+    """Return the pids of this user's processes whose command line is wanted; zombies have no command line.
+
+    :param wanted: whether a command line, as a list of words, is wanted.
+    """
     pids = []
     for folder in proc.iterdir():
         if not folder.name.isdecimal():
@@ -35,7 +38,7 @@ def find(wanted: _Wanted, proc: Path = PROC) -> list[int]:
             if folder.stat().st_uid != os.geteuid():
                 continue
             command = (folder / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
-        except OSError:  # it ended while we looked
+        except OSError:  # it ended meanwhile
             continue
         if wanted(command):
             pids.append(int(folder.name))
@@ -43,12 +46,15 @@ def find(wanted: _Wanted, proc: Path = PROC) -> list[int]:
 
 
 def stop(wanted: _Wanted, seconds: float) -> list[int]:
-    """Ask those processes to end, and end those that are still there after so many seconds; returns the pids asked."""
+    """Terminate the wanted processes, and kill those that are left after `seconds`.
+
+    :returns: the pids of all processes that were terminated.
+    """
     asked = find(wanted)
     _signal(asked, signal.SIGTERM)
     deadline = time.monotonic() + seconds
     while left := find(wanted):
-        late = [pid for pid in left if pid not in asked]  # a worker that was started in between
+        late = [pid for pid in left if pid not in asked]  # a worker that was started meanwhile
         _signal(late, signal.SIGTERM)
         asked += late
         if time.monotonic() > deadline:
@@ -59,21 +65,21 @@ def stop(wanted: _Wanted, seconds: float) -> list[int]:
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
-        with suppress(ProcessLookupError):  # it ended by itself
+        with suppress(ProcessLookupError):  # it has already ended
             os.kill(pid, number)
 
 
 def main(arguments: list[str]) -> int:
-    """Stop both, supervisord first because it would start the program again; says what was stopped."""
+    """Stop supervisord, then the program, which supervisord would restart; print what was stopped."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--config", required=True, help="path of the configuration that supervisord was started with")
-    parser.add_argument("--program", required=True, help="path of the executable that the program was started with")
-    parser.add_argument("--seconds", type=float, default=60, help="how long each may take until it is killed (60)")
+    parser.add_argument("--config", required=True, help="configuration file that supervisord was started with")
+    parser.add_argument("--program", required=True, help="executable that the program was started with")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds until a process is killed (default 60)")
     options = parser.parse_args(arguments)
     config, executable = str(options.config), str(options.program)
 
     def supervisord(command: list[str]) -> bool:
-        # The interpreter comes first where it is a script.
+        # If supervisord is a script, the first word is the interpreter.
         return config in command and any(Path(word).name == "supervisord" for word in command[:2])
 
     def program(command: list[str]) -> bool:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible callback that loads once what each task would load for itself."""
+"""Ansible callback that preloads plugins, so that tasks need not load them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ name: preload
 type: aggregate
 short_description: Load connection plugins once
 description:
-  - Ansible forks a process for each task on each host, and each loads the plugins that reach the host.
-  - Where ansible-playbook itself has loaded them, it does not. That is a sixth of what a task costs the controller.
+  - Ansible forks a process for each task on each host, and each process loads the plugins for the connection.
+  - Plugins that ansible-playbook itself has loaded are not loaded again. This saves a sixth of a task's time on the
+    controller.
 requirements: []
 """
 
 
 class CallbackModule(CallbackBase):
-    """Loads plugins when a playbook starts."""
+    """Loads the plugins when a playbook starts."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible callback that records how long each task took, for `scripts/stages`."""
+"""Ansible callback that records the duration of each task, for `scripts/stages`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible.plugins.callback import CallbackBase
 DOCUMENTATION = """
 name: timings
 type: aggregate
-short_description: Record how long each task took
+short_description: Record the duration of each task
 description:
   - Appends one JSON line for each task of each playbook to the file in the environment variable E(AAPANEL_TIMINGS).
   - Without that variable it does nothing.
@@ -44,7 +44,7 @@ class CallbackModule(CallbackBase):
         self._begin("startup", "")
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        # A task that is tried until a condition holds waits for it.
+        # A task with `until` counts as a wait.
         self._begin(task.get_name().strip(), "wait" if task.until else task.resolved_action or task.action)
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
@@ -60,7 +60,7 @@ class CallbackModule(CallbackBase):
     def _end(self) -> None:
         if self._task:
             line = json.dumps({**self._task, "seconds": round(time.time() - self._task["start"], 3)})
-            # One write a line: playbooks that run at the same time append to the same file.
+            # Write each line at once: parallel playbooks append to the same file.
             with Path(self._file).open("a", encoding="utf-8") as output:
                 output.write(line + "\n")
             self._task = {}

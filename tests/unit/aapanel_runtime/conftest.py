@@ -16,10 +16,10 @@ from runtime_server import Server
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that the tests of a module share."""
+    """Return a server that the tests of a module share."""
     folder = tmp_path_factory.mktemp("gunicorn")
     (folder / "metrics").mkdir()
-    (folder / "metrics" / "counter_w9.db").write_bytes(b"left behind by a killed process")
+    (folder / "metrics" / "counter_w9.db").write_bytes(b"leftover of a killed process")
     running = Server(folder, HOME=str(folder), XDG_RUNTIME_DIR=str(folder))
     try:
         yield running.wait_until_up()
@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server of one's own, with settings as keywords."""
+    """Return a function that starts a server with the given settings."""
     started = []
 
     def run(**variables: str) -> Server:
@@ -43,13 +43,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that accepts connections and never says a word: a server that hangs."""
+    """Return a port that accepts connections but sends nothing, like a server that hangs."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=32)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port without a listener."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         return listener.getsockname()[1]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real gunicorn processes for the tests of the runtime."""
+"""Runs real gunicorn processes for the tests of the runtime."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ PROJECT = Path(__file__).parents[3] / "roles/app/files/aapanel_runtime"
 Result = TypeVar("Result")
 
 
-def eventually(ask: Callable[[], Result], seconds: float = 20) -> Result:
-    """Return the first true answer; fail when the deadline passes without one."""
+def eventually(condition: Callable[[], Result], seconds: float = 20) -> Result:
+    """Call *condition* until its result is true, and return it; fail after the deadline."""
     deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"nothing after {seconds} s"
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"still false after {seconds} s"
         time.sleep(0.05)
-    return answer
+    return result
 
 
 def clean_environ() -> dict[str, str]:
-    """Return an environment with nothing of ours, so that the developer's own settings change no result."""
+    """Return an environment without the developer's own settings."""
     return {
         "PATH": os.defpath,
         "PYTHONPATH": f"{PROJECT / 'src'}",
@@ -44,7 +44,7 @@ def clean_environ() -> dict[str, str]:
 
 
 class Server:
-    """A gunicorn with the runtime's configuration around an application of ``apps/``."""
+    """A gunicorn that serves an application of ``apps/`` with the configuration of the runtime."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         with closing(socket.socket()) as finder:
@@ -76,7 +76,7 @@ class Server:
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        # Both workers: the first to boot would answer all requests until the second is there.
+        # Wait for both workers, because the first one answers all requests until the second has started.
         return (
             self.metrics_folder.is_dir()
             and len(list(self.metrics_folder.glob("gauge_livesum_w*.db"))) >= int(self.environ["AAPANEL_WORKERS"])
@@ -90,7 +90,7 @@ class Server:
             return None
 
     def metric(self, name: str) -> float:
-        """Return a sample by its full name with labels, 0 if there is none."""
+        """Return the value of a sample by its full name with labels, 0 if it is missing."""
         text = requests.get(f"{self.url}/health/metrics", timeout=10).text
         found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0

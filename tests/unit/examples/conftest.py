@@ -17,7 +17,7 @@ BROWSER = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a database that Alembic made."""
+    """Return a home with a database that Alembic created."""
     home = tmp_path_factory.mktemp("migrated")
     alembic(home, "upgrade head")
     return home
@@ -25,7 +25,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own for each test, with an empty database, known to the panel's modules."""
+    """Return a new home with an empty database, and set it in the panel's modules."""
     place = tmp_path / "home"
     shutil.copytree(migrated, place)
     for name in ("SECRET_KEY", "DATABASE_URL", "DB_ENGINE", "REDIS_URL", "ENVIRONMENT", "PANEL_ADMIN_PASSWORD"):
@@ -41,7 +41,7 @@ def home(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def panel(home: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The panel's modules; they need a home to be imported. A hash is cheap here: a real one takes half a second."""
+    """Return the panel's modules, which need a home. Password hashes are cheap here; a real one takes half a second."""
     modules = {name: importlib.import_module(f"BTPanel.{name}") for name in ("application", "auth", "faults", "jobs")}
     monkeypatch.setattr(modules["auth"], "HASH", "pbkdf2:sha256:1000")
     return SimpleNamespace(**modules)
@@ -54,7 +54,7 @@ def app(panel: SimpleNamespace):
 
 @pytest.fixture
 def client(app):
-    """A browser: it has a name and an address."""
+    """Return a client that looks like a browser with an address."""
     browser = app.test_client()
     browser.environ_base.update(HTTP_USER_AGENT=BROWSER, REMOTE_ADDR="192.0.2.7")
     return browser
@@ -62,7 +62,7 @@ def client(app):
 
 @pytest.fixture
 def script(app):
-    """A script with the API token."""
+    """Return a client that looks like a script, with the API token."""
     caller = app.test_client()
     caller.environ_base.update(HTTP_AUTHORIZATION=f"Bearer {TOKEN}", HTTP_USER_AGENT="curl/8")
     return caller
@@ -70,7 +70,7 @@ def script(app):
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, migrated: Path):
-    """One real gunicorn for all tests that only ask."""
+    """Return a real gunicorn, for all tests that only read."""
     run = tmp_path_factory.mktemp("served")
     shutil.copytree(migrated, run / "home")
     server = start(run / "home", run)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the example panel the way a deployment does."""
+"""Run the example panel as a deploy does."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TOKEN = "token-of-the-tests"
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """An environment without settings of the developer's own shell."""
+    """Return an environment without the settings of the developer's shell."""
     kept = {key: value for key, value in os.environ.items() if key in {"PATH", "LANG", "TMPDIR"}}
     return {**kept, "AAPANEL_HOME": str(home), "PANEL_API_TOKEN": TOKEN, "PYTHONUNBUFFERED": "1", **more}
 
 
 def alembic(home: Path, *commands: str, **more: str) -> str:
-    """Run Alembic's commands one after the other, in one process, and return what they printed."""
+    """Run Alembic commands in order in one process, and return their output."""
     program = "import sys, alembic.config\nfor line in sys.argv[1:]: alembic.config.main(line.split())"
     done = subprocess.run(
         [sys.executable, "-c", program, *commands],
@@ -53,7 +53,7 @@ class Server:
 
 
 def start(home: Path, run: Path, release: Path = PANEL) -> Server:
-    """Start gunicorn on a port that the kernel chooses and on a unix socket, and wait until it answers."""
+    """Start gunicorn on a free port and on a Unix socket, and wait until it answers."""
     log, socket = run / "gunicorn.log", run / "panel.sock"
     command = [sys.executable, "-m", "gunicorn", "BTPanel:app", "-k", "gevent", "-w", "1", "--no-control-socket"]
     with log.open("w") as target:
@@ -87,7 +87,7 @@ def _answers(port: int) -> bool:
 
 
 def stop(server: Server) -> int:
-    """Stop gunicorn gently, and return its exit status."""
+    """Stop gunicorn gracefully, and return its exit status."""
     server.process.terminate()
     try:
         return server.process.wait(15)

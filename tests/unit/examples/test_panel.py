@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The example panel, asked as a visitor, a script and an attacker would ask it."""
+"""Tests for the example panel, with requests of visitors, scripts and attackers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sign_in(client, name="admin", password=None, path="/login", **more):
 # Pages
 
 
-def test_front_page_shows_what_was_written(client, script):
+def test_front_page_shows_items_escaped(client, script):
     script.post("/api/items", json={"title": "<script>alert(1)</script>"})
     page = client.get("/")
     assert page.status_code == 200
@@ -39,14 +39,14 @@ def test_front_page_shows_what_was_written(client, script):
     assert "not counted (no Redis)" in page.text
 
 
-def test_front_page_stands_while_the_database_is_gone(client):
+def test_front_page_works_without_the_database(client):
     (paths.DATA / "default.db").unlink()
     page = client.get("/")
     assert page.status_code == 200
     assert "The database does not answer." in page.text
 
 
-def test_redis_that_does_not_answer_costs_the_counter_only(panel, monkeypatch):
+def test_without_redis_only_the_counter_is_missing(panel, monkeypatch):
     monkeypatch.setenv("REDIS_URL", "redis://:hidden-password@127.0.0.1:1/0")
     page = panel.application.create_app().test_client().get("/")
     assert page.status_code == 200
@@ -54,15 +54,15 @@ def test_redis_that_does_not_answer_costs_the_counter_only(panel, monkeypatch):
     assert "hidden-password" not in (paths.LOGS / "panel.log").read_text()
 
 
-def test_version_tells_release_and_slot(client, monkeypatch):
+def test_version_names_release_and_slot(client, monkeypatch):
     monkeypatch.setenv("AAPANEL_RELEASE", "1.0-ab12")
     monkeypatch.setenv("AAPANEL_SLOT", "green")
-    told = client.get("/version").json
-    assert (told["release"], told["slot"]) == ("1.0-ab12", "green")
-    assert told["version"] == (paths.RELEASE / "VERSION").read_text().strip()
+    version = client.get("/version").json
+    assert (version["release"], version["slot"]) == ("1.0-ab12", "green")
+    assert version["version"] == (paths.RELEASE / "VERSION").read_text().strip()
 
 
-def test_every_file_that_pages_name_exists_and_is_named_by_its_content(client):
+def test_every_linked_static_file_exists_and_has_a_content_hash(client):
     sign_in(client)
     for page in ("/", "/panel", "/login"):
         found = re.findall(r'(?:href|src)="(/static/[^"]+)"', client.get(page).text)
@@ -82,7 +82,7 @@ def test_no_page_needs_another_host_or_an_inline_script(client):
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/nowhere", "text/html"), ("/api/nowhere", "application/json")])
-def test_an_error_speaks_the_language_of_who_asked(client, path, kind):
+def test_an_error_is_html_for_pages_and_json_for_the_api(client, path, kind):
     answer = client.get(path)
     assert (answer.status_code, answer.mimetype) == (404, kind)
 
@@ -101,7 +101,7 @@ def test_an_error_speaks_the_language_of_who_asked(client, path, kind):
         ("", "192.0.2.7", None, 404),
     ],
 )
-def test_login_page_is_for_browsers_with_an_address(client, agent, peer, real_ip, status):
+def test_login_page_needs_a_browser_with_an_address(client, agent, peer, real_ip, status):
     headers = {"User-Agent": agent} | ({"X-Real-IP": real_ip} if real_ip else {})
     assert client.get("/login", headers=headers, environ_overrides={"REMOTE_ADDR": peer}).status_code == status
 
@@ -117,12 +117,12 @@ def test_login_page_is_for_browsers_with_an_address(client, agent, peer, real_ip
         ("127.0.0.1", "<script>", "127.0.0.1"),
     ],
 )
-def test_only_the_proxy_of_this_host_may_name_the_client(client, peer, real_ip, ip):
-    told = client.get("/api/whoami", headers={"X-Real-IP": real_ip}, environ_overrides={"REMOTE_ADDR": peer})
-    assert told.json["ip"] == ip
+def test_only_a_local_proxy_may_name_the_client(client, peer, real_ip, ip):
+    answer = client.get("/api/whoami", headers={"X-Real-IP": real_ip}, environ_overrides={"REMOTE_ADDR": peer})
+    assert answer.json["ip"] == ip
 
 
-def test_login_page_moves_with_its_file(client):
+def test_login_path_follows_its_file(client):
     assert client.get("/login").status_code == 200
     (paths.DATA / "admin_path.pl").write_text("/s3cret\n")
     assert client.get("/login").status_code == 404
@@ -136,14 +136,14 @@ def test_sign_in_and_out(client):
     assert (answer.status_code, answer.location) == (302, "/panel")
     page = client.get("/panel")
     assert page.status_code == 200
-    assert csrf(page) != before, "what was known before the login must be worth nothing after it"
+    assert csrf(page) != before, "the token from before the login must be invalid after it"
     assert client.post("/logout").status_code == 400
     assert client.post("/logout", data={"csrf_token": csrf(page)}).status_code == 302
     assert client.get("/panel").status_code == 404
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
-def test_session_cookie_is_out_of_reach(client, scheme, secure):
+def test_session_cookie_is_protected(client, scheme, secure):
     cookie = client.get("/login", base_url=f"{scheme}://panel.test").headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
@@ -151,7 +151,7 @@ def test_session_cookie_is_out_of_reach(client, scheme, secure):
 
 
 @pytest.mark.parametrize("name", ["admin", "nobody\n2026 login of 'admin' from 192.0.2.1"])
-def test_failed_login_is_one_line_with_the_address_to_ban(client, name):
+def test_failed_login_is_one_log_line_that_ends_with_the_address(client, name):
     sign_in(client)
     before = (paths.LOGS / "panel.log").read_text().count("\n")
     client.delete_cookie("panel_session")
@@ -164,7 +164,7 @@ def test_failed_login_is_one_line_with_the_address_to_ban(client, name):
     assert "login failed for" in lines[0]
 
 
-def test_login_without_the_form_is_refused(client):
+def test_login_without_the_csrf_token_is_refused(client):
     sign_in(client)
     password = (paths.DATA / "default.pl").read_text().strip()
     client.delete_cookie("panel_session")
@@ -172,7 +172,7 @@ def test_login_without_the_form_is_refused(client):
     assert client.post("/login", data={"name": "admin", "password": password, "csrf_token": ""}).status_code == 400
 
 
-def test_first_user_is_made_once_with_a_password_of_its_own(app):
+def test_first_user_is_created_once_with_a_random_password(app):
     run = app.test_cli_runner().invoke
     assert "Created admin" in run(args=["create-admin"]).output
     secret = paths.DATA / "default.pl"
@@ -186,7 +186,7 @@ def test_first_user_is_made_once_with_a_password_of_its_own(app):
     assert secret.read_text().strip() not in rows[0][1]
 
 
-def test_given_password_is_used_and_not_written_down(client, monkeypatch):
+def test_given_password_is_used_and_not_stored_in_plain_text(client, monkeypatch):
     monkeypatch.setenv("PANEL_ADMIN_PASSWORD", "given by the vault")
     assert sign_in(client, password="given by the vault").status_code == 302
     assert not (paths.DATA / "default.pl").exists()
@@ -207,7 +207,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Bearer \xff", "Basic token-of-the-tests"])
-def test_nobody_writes_without_the_token(client, header):
+def test_writes_need_the_token(client, header):
     headers = {"Authorization": header} if header else {}
     answers = {
         (method, path): client.open(path, method=method, json={"title": "x"}, headers=headers).status_code
@@ -216,7 +216,7 @@ def test_nobody_writes_without_the_token(client, header):
     assert answers == dict.fromkeys(WRITES, 401)
 
 
-def test_that_list_of_writes_is_complete(app):
+def test_the_list_of_writes_is_complete(app):
     writing = {"POST", "PUT", "PATCH", "DELETE"}
     rules = {
         (method, re.sub(r"<[^>]+>", "1", rule.rule))
@@ -226,7 +226,7 @@ def test_that_list_of_writes_is_complete(app):
     assert rules - {("POST", "/logout"), ("POST", "/1")} == set(WRITES)
 
 
-def test_a_session_writes_with_its_csrf_token_only(client):
+def test_a_session_needs_its_csrf_token_to_write(client):
     sign_in(client)
     token = re.search(r'name="csrf-token" content="([^"]+)"', client.get("/panel").text)[1]
     assert client.post("/api/items", json={"title": "forged"}).status_code == 400
@@ -234,7 +234,7 @@ def test_a_session_writes_with_its_csrf_token_only(client):
     assert client.post("/api/items", json={"title": "mine"}, headers={"X-CSRF-Token": token}).status_code == 201
 
 
-def test_generated_token_is_kept_secret_and_works(client, monkeypatch):
+def test_generated_token_is_private_and_works(client, monkeypatch):
     monkeypatch.delenv("PANEL_API_TOKEN")
     assert client.post("/api/items", json={"title": "x"}, headers={"Authorization": "Bearer x"}).status_code == 401
     file = paths.DATA / "api_token.pl"
@@ -243,7 +243,7 @@ def test_generated_token_is_kept_secret_and_works(client, monkeypatch):
     assert client.post("/api/items", json={"title": "x"}, headers=headers).status_code == 201
 
 
-def test_items_from_birth_to_death(client, script):
+def test_items_are_created_changed_and_deleted(client, script):
     made = script.post("/api/items", json={"title": " Grüße 🚀 ", "note": "n"})
     assert made.status_code == 201
     assert made.json["title"] == "Grüße 🚀"
@@ -272,14 +272,14 @@ def test_items_from_birth_to_death(client, script):
         None,
     ],
 )
-def test_items_that_make_no_sense_are_refused(script, body):
+def test_invalid_items_are_refused(script, body):
     answer = script.post("/api/items", json=body)
     assert answer.status_code == 400
     assert answer.json["message"]
     assert script.get("/api/items").json == []
 
 
-def test_language_is_set_through_a_deployments_symlink(client, script, tmp_path):
+def test_language_is_set_through_a_symlink_of_a_release(client, script, tmp_path):
     shared = tmp_path / "shared.json"
     shared.write_text('{"default": "en"}')
     paths.LANGUAGE.parent.mkdir(parents=True)
@@ -293,7 +293,7 @@ def test_language_is_set_through_a_deployments_symlink(client, script, tmp_path)
     assert '<html lang="en">' in client.get("/").text
 
 
-def test_languages_have_the_same_words():
+def test_languages_have_the_same_keys():
     words = [json.loads(file.read_text()) for file in (paths.RELEASE / "BTPanel/languages").glob("??.json")]
     assert len(words) > 1
     assert all(set(other) == set(words[0]) for other in words)
@@ -306,7 +306,7 @@ def upload(caller, name, content=b"content"):
     return caller.post("/api/upload", data={"file": (io.BytesIO(content), name)})
 
 
-def test_upload_comes_back_unchanged(client, script):
+def test_upload_is_served_unchanged(client, script):
     content = bytes(range(256)) * 1000
     answer = upload(script, "../../etc/cron.d/evil.bin", content)
     assert answer.status_code == 201
@@ -316,7 +316,7 @@ def test_upload_comes_back_unchanged(client, script):
 
 
 @pytest.mark.parametrize("name", ["x.html", "x.svg", "x.py", "x", ".txt", "x.txt.php"])
-def test_upload_of_what_a_browser_or_server_might_run_is_refused(script, name):
+def test_upload_of_executable_content_is_refused(script, name):
     assert upload(script, name).status_code == 400
     assert list(paths.UPLOADS.iterdir()) == []
 
@@ -327,7 +327,7 @@ def test_upload_too_large_is_refused(script):
 
 
 @pytest.mark.parametrize("path", ["../../data/default.db", "..%2f..%2fdata%2fdefault.db", ".half.bin"])
-def test_uploads_folder_shows_uploads_only(client, path):
+def test_uploads_folder_serves_finished_uploads_only(client, path):
     (paths.UPLOADS / ".half.bin").write_bytes(b"unfinished")
     assert client.get(f"/static/upload/{path}").status_code == 404
 
@@ -336,7 +336,7 @@ def test_uploads_folder_shows_uploads_only(client, path):
 
 
 @pytest.mark.parametrize("query", ["seconds=-1", "seconds=nan", "seconds=1e9", "seconds=x", "chunk=1e12"])
-def test_nobody_holds_a_worker_for_ever(client, query):
+def test_stream_limits_its_duration_and_size(client, query):
     assert client.get(f"/stream?{query}").status_code == 400
 
 
@@ -346,9 +346,9 @@ def test_stream_ends_with_its_last_line(client):
     assert lines[-1] == "end"
 
 
-@pytest.mark.parametrize(("asked", "status"), [(500, 500), (503, 503), (404, 404), (200, 400), (999, 400)])
-def test_fail_fails_as_asked(client, asked, status):
-    assert client.get(f"/api/fail?status={asked}").status_code == status
+@pytest.mark.parametrize(("requested", "status"), [(500, 500), (503, 503), (404, 404), (200, 400), (999, 400)])
+def test_fail_answers_with_the_requested_status(client, requested, status):
+    assert client.get(f"/api/fail?status={requested}").status_code == status
 
 
 # Background
@@ -373,12 +373,12 @@ def test_background_job_writes_after_its_answer(client, script):
 
 
 @pytest.mark.parametrize("seconds", [-1, 61, "1", None])
-def test_background_job_needs_a_time_in_reach(script, seconds):
+def test_background_job_needs_a_valid_time(script, seconds):
     assert script.post("/api/background", json={"seconds": seconds}).status_code == 400
 
 
 class FakeRedis:
-    """The three commands that jobs use; ZREM is true once for each member, as in Redis."""
+    """The three commands that jobs use. As in Redis, ZREM returns 1 once for each member."""
 
     def __init__(self):
         self.members = {}
@@ -393,7 +393,7 @@ class FakeRedis:
         return int(self.members.pop(name, None) is not None)
 
 
-def test_job_that_a_dead_worker_left_is_done_by_the_next_and_once(panel, app, client, script, monkeypatch):
+def test_job_of_a_dead_worker_is_done_once_by_the_next(panel, app, client, script, monkeypatch):
     app.extensions["redis"] = FakeRedis()
     with monkeypatch.context() as dead:
         dead.setattr(panel.jobs, "_work", lambda *_: None)

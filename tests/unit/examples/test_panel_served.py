@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The example panel behind a real gunicorn, asked by the probe that the container tests use."""
+"""Tests for the example panel in a real gunicorn, with the probe of the container tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBE = ROOT / "molecule" / "shared" / "files" / "probe.py"
 
 
 def probe(server, *arguments):
-    """Run the probe as a container would; returns its exit status and its results by name."""
+    """Run the probe as a container does; return its exit status and its results by name."""
     done = subprocess.run(
         [sys.executable, PROBE, "--url", server.url, "--json", "--timeout", "5", *arguments],
         env={"PROBE_TOKEN": TOKEN},
@@ -34,7 +34,7 @@ def probe(server, *arguments):
     return done.returncode, {result["check"]: result for result in json.loads(done.stdout)}
 
 
-def test_probe_is_content_with_all_that_the_app_itself_does(served):
+def test_checks_of_the_app_pass_without_nginx(served):
     checks = ["pages", "websocket", "upload", "errors", "stream", "item", "background"]
     status, results = probe(served, *checks)
     assert status == 0, results
@@ -46,15 +46,15 @@ def test_probe_is_content_with_all_that_the_app_itself_does(served):
     assert probe(served, "--expect", paths[0], "--expect", paths[1], "kept")[0] == 0
 
 
-def test_probe_misses_what_only_the_edge_can_do(served):
-    """The same checks against the bare app: a probe that is content here would prove nothing about nginx."""
+def test_checks_of_nginx_fail_without_nginx(served):
+    """A check that passed here would prove nothing about nginx."""
     checks = ["health", "static", "gzip", "unknown-host", "headers", "unavailable", "http2"]
     status, results = probe(served, *checks)
     assert status == 1
     assert {name: result["ok"] for name, result in results.items()} == dict.fromkeys(checks, False)
-    assert "expected 200, came 404" in results["health"]["detail"]
-    assert "max-age=31536000, came" in results["static"]["detail"]
-    assert "came '203.0.113.9'" in results["headers"]["detail"]
+    assert "expected 200, got 404" in results["health"]["detail"]
+    assert "max-age=31536000, got" in results["static"]["detail"]
+    assert "got '203.0.113.9'" in results["headers"]["detail"]
 
 
 @pytest.mark.parametrize(("real_ip", "status"), [("192.0.2.7", 200), (None, 404)])
@@ -69,7 +69,7 @@ def test_behind_a_unix_socket_the_login_page_needs_a_real_ip(served, real_ip, st
         assert client.getresponse().status == status
 
 
-def test_a_worker_that_is_stopped_finishes_what_it_has_accepted(migrated, tmp_path):
+def test_a_stopped_worker_finishes_accepted_jobs(migrated, tmp_path):
     shutil.copytree(migrated, tmp_path / "home")
     server = start(tmp_path / "home", tmp_path)
     try:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How the example panel starts, what it asks of its home, and what its migrations do to data."""
+"""Tests for the start of the example panel, its home folder, its faults and its migrations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 # Home and settings
 
 
-def test_home_that_is_missing_is_an_error_and_not_created(panel, tmp_path, monkeypatch):
+def test_a_missing_home_is_an_error_and_is_not_created(panel, tmp_path, monkeypatch):
     missing = tmp_path / "www" / "server" / "panel"
     monkeypatch.setattr(paths, "HOME", missing)
     with pytest.raises(RuntimeError, match=f"{missing}: the panel's home does not exist"):
@@ -86,7 +86,7 @@ def test_database_address(monkeypatch, environment, expected):
     assert database.url() == make_url(expected)
 
 
-def test_database_that_nobody_can_drive_is_named(monkeypatch):
+def test_an_unknown_database_engine_is_an_error(monkeypatch):
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.setenv("DB_ENGINE", "oracle")
     with pytest.raises(ValueError, match="DB_ENGINE=oracle: expected one of sqlite, postgresql"):
@@ -98,7 +98,7 @@ def test_database_that_nobody_can_drive_is_named(monkeypatch):
 
 @pytest.fixture
 def broken(panel, tmp_path, monkeypatch):
-    """A function that writes the FAULTS of the release in hand."""
+    """Return a function that writes the FAULTS of a release."""
     release = tmp_path / "release"
     release.mkdir()
     for name in ("VERSION", "static"):
@@ -126,14 +126,14 @@ def test_a_release_can_crash_at_import_and_still_migrate(tmp_path):
     assert "RuntimeError: no module named tomorrow" in done.stderr
 
 
-def test_a_misspelt_fault_is_not_ignored(panel, broken):
+def test_a_misspelt_fault_is_an_error(panel, broken):
     broken(boot_second=3)
     with pytest.raises(ValueError, match="FAULTS: boot_second: unknown; expected boot_seconds"):
         panel.faults.at_import()
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(60, 200), (-1, 500)])
-def test_a_release_can_turn_bad(panel, broken, seconds, status):
+def test_a_release_can_break_after_some_time(panel, broken, seconds, status):
     broken(healthy_seconds=seconds)
     page = panel.application.create_app().test_client().get("/")
     assert page.status_code == status
@@ -152,7 +152,7 @@ def schema(home):
         return set(store.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall())
 
 
-def test_migrations_up_down_and_up_again_end_where_they_began(migrated, tmp_path):
+def test_migrating_down_and_up_again_restores_the_schema(migrated, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(migrated, home)
     alembic(home, "downgrade base")
@@ -161,7 +161,7 @@ def test_migrations_up_down_and_up_again_end_where_they_began(migrated, tmp_path
     assert schema(home) == schema(migrated)
 
 
-def test_migrating_down_and_up_keeps_rows_and_what_points_at_them(migrated, tmp_path):
+def test_migrating_down_and_up_keeps_rows_and_references(migrated, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(migrated, home)
     with sqlite3.connect(home / "data" / "default.db") as store:
@@ -175,8 +175,8 @@ def test_migrating_down_and_up_keeps_rows_and_what_points_at_them(migrated, tmp_
         assert store.execute("SELECT item_id FROM jobs").fetchall() == [(7,)]
 
 
-def test_the_previous_release_goes_on_writing_after_the_newest_migration(migrated, tmp_path):
-    """Two colours share the table during a deployment: the old one does not know the new column."""
+def test_the_previous_release_can_write_after_the_newest_migration(migrated, tmp_path):
+    """Both slots share the table during a deploy, and the previous release does not know the new column."""
     home = tmp_path / "home"
     shutil.copytree(migrated, home)
     with sqlite3.connect(home / "data" / "default.db") as store:
@@ -184,7 +184,7 @@ def test_the_previous_release_goes_on_writing_after_the_newest_migration(migrate
         assert store.execute("SELECT done FROM items").fetchone() == (0,)
 
 
-def test_migrations_can_be_read_before_they_are_run(tmp_path):
+def test_migrations_can_be_printed_as_sql(tmp_path):
     printed = alembic(tmp_path, "upgrade head --sql", DB_ENGINE="mysql", DB_NAME="x")
     assert printed.count("CREATE TABLE") == 4
     assert "ADD COLUMN done" in printed

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What roles/backups has the host do by itself: each run of a backup is followed by a push, however it ends."""
+"""Tests of the schedule of roles/backups: each backup, successful or failed, is followed by a push."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import yaml
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/backups"
 UNIT = "etc/systemd/system/aapanel-backup@.service.j2"
-# One that says what it was asked, and at whose backups everything goes wrong that can.
+# A panelctl that records its commands, and whose backups exit with the given status.
 PANELCTL = '#!/bin/sh\necho "$2" >>"$0.asked"\ntest "$2" = push || exit {status}\n'
 
 
 @pytest.fixture
 def render():
-    """Render a text as Ansible does, on a host with a remote or without one."""
+    """Render a template as Ansible does, for a host with or without a remote."""
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))
     environment = jinja2.Environment(trim_blocks=True)
     environment.filters |= {"quote": shlex.quote, "unique": dict.fromkeys}
@@ -36,17 +36,17 @@ def render():
     return rendered
 
 
-def test_the_unit_leads_to_a_push_by_either_end(render):
+def test_the_unit_starts_a_push_on_success_and_failure(render):
     unit = (ROLE / "templates" / UNIT).read_text(encoding="utf-8")
-    leads = {
+    pushes = {
         line for line in render(unit, {"remote": "a:b"}).splitlines() if line.endswith("=aapanel-backup-push.service")
     }
-    assert leads == {"OnSuccess=aapanel-backup-push.service", "OnFailure=aapanel-backup-push.service"}
+    assert pushes == {"OnSuccess=aapanel-backup-push.service", "OnFailure=aapanel-backup-push.service"}
     assert "push" not in render(unit, {})
 
 
 @pytest.mark.parametrize("status", [0, 1, 3, 4])
-def test_cron_does_so_too(status, render, tmp_path):
+def test_the_cron_job_pushes_after_any_status(status, render, tmp_path):
     program = tmp_path / "panelctl"
     program.write_text(PANELCTL.format(status=status))
     program.chmod(0o755)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""roles/supervisor/files/stop.py with real processes: it ends what it should, and nothing else."""
+"""Tests of roles/supervisor/files/stop.py with real processes: it stops the right ones, and no others."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def start() -> Iterator[Start]:
     running = []
 
     def run(*command: str) -> subprocess.Popen:
-        """Start Python under any command line; returns when it has got to its work."""
-        # A Python that was moved after it was built finds its library by the command line, which lies here.
+        """Start Python under the given command line, and wait until it is ready."""
+        # A relocated Python finds its library by its command line, which is a false one here.
         env = {**os.environ, "PYTHONHOME": sys.base_prefix}
         process = subprocess.Popen(list(map(str, command)), executable=sys.executable, stdout=subprocess.PIPE, env=env)
         running.append(process)
@@ -61,24 +61,24 @@ def stop(place, seconds=20) -> str:
     return done.stdout
 
 
-def test_where_nothing_runs_it_says_so(place):
+def test_it_reports_that_nothing_runs(place):
     assert stop(place) == "Nothing runs.\n"
 
 
-def test_a_program_that_outlived_its_supervisord_is_stopped(place, start):
+def test_a_program_that_outlived_supervisord_is_stopped(place, start):
     orphan = start(place["program"], "-c", SLEEP)
     assert stop(place) == f"Stopped the program (pid {orphan.pid}).\n"
     assert orphan.wait(10) == -signal.SIGTERM
 
 
-def test_supervisord_is_stopped_before_the_program_that_it_would_start_again(place, start):
+def test_supervisord_is_stopped_before_the_program(place, start):
     daemon = start("python3", place["supervisord"], "-c", place["config"])
     orphan = start(place["program"], "-c", SLEEP)
     said = stop(place).splitlines()
     assert said == [f"Stopped supervisord (pid {daemon.pid}).", f"Stopped the program (pid {orphan.pid})."]
 
 
-def test_what_does_not_listen_is_killed_in_the_end(place, start):
+def test_a_process_that_ignores_sigterm_is_killed(place, start):
     deaf = start(place["program"], "-c", DEAF)
     began = time.monotonic()
     stop(place, seconds=1)
@@ -86,12 +86,12 @@ def test_what_does_not_listen_is_killed_in_the_end(place, start):
     assert time.monotonic() - began >= 1
 
 
-def test_others_are_left_alone(place, start):
+def test_other_processes_are_not_stopped(place, start):
     others = [
-        start("vim", "-c", SLEEP, place["config"]),  # somebody reads the configuration
+        start("vim", "-c", SLEEP, place["config"]),  # an editor with the configuration open
         start("supervisorctl", "-c", SLEEP, place["config"]),
         start("python3", place["supervisord"], "-c", "/another/supervisord.conf"),
-        start(f"{place['program']}3", "-c", SLEEP),  # another path that begins alike
+        start(f"{place['program']}3", "-c", SLEEP),  # another path with the same beginning
         start("grep", "-c", SLEEP, place["program"]),
     ]
     assert stop(place) == "Nothing runs.\n"
@@ -99,7 +99,7 @@ def test_others_are_left_alone(place, start):
 
 
 def test_a_zombie_is_not_waited_for(place, start):
-    # A container whose first process reaps nobody keeps them for ever.
+    # In a container whose init does not reap, zombies stay.
     zombie = start(place["program"], "-c", SLEEP)
     zombie.kill()
     deadline = time.monotonic() + 10

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Background jobs."""
+"""Add the table jobs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the table of jobs."""
     op.create_table(
         "jobs",
         sa.Column("id", sa.Integer, nullable=False),
@@ -28,4 +29,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Remove the table of jobs."""
     op.drop_table("jobs")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Items can be ticked off. Only adds: the release before this one goes on working with the new table."""
+"""Add the column items.done. An expand migration: the previous release keeps working."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add the column `done` and an index to items."""
     with op.batch_alter_table("items") as batch:
         batch.add_column(
             sa.Column("done", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false())
@@ -23,6 +24,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Remove the column `done` and the index from items."""
     with op.batch_alter_table("items") as batch:
         batch.drop_index("ix_items_created_at")
         batch.drop_column("done")

@@ -30,7 +30,8 @@ from . import sqlite
 class Warn(Protocol):
     """As `Writer.warn`."""
 
-    def __call__(self, text: str, *, partial: bool = False) -> None: ...
+    def __call__(self, text: str, *, partial: bool = False) -> None:
+        """Report a warning; ``partial`` means that the backup is incomplete."""
 
 
 def ignore(text: str, *, partial: bool = False) -> None:

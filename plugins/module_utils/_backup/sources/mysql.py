@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Back up and restore MySQL and MariaDB databases."""
+
 from __future__ import annotations
 
 import os

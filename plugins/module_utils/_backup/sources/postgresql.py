@@ -4,6 +4,8 @@
 
 # Private to this collection: may change in any release.
 
+"""Back up and restore PostgreSQL databases."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An application with everything that a layer around it could break."""
+"""An application with the features that a WSGI layer could break."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def echo(connection):
 
 @sock.route("/deaf")
 def deaf(connection):
-    """Never reads: busy with something else, like a terminal that only prints."""
+    """Send without reading, like a terminal that only prints."""
     while True:
         connection.send("tick")
         time.sleep(0.1)

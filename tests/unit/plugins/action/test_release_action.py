@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# The plugin against a real ansible-playbook; the target is this machine, as if it were another one.
+# Tests of the plugin with a real ansible-playbook; the target is this machine, like a remote one.
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ pytestmark = pytest.mark.skipif(
     not (BIN / "ansible-playbook").exists() or not (BIN / "uv").exists(), reason="ansible or uv is not installed"
 )
 
-# A connection that is local and does not say so: the plugin has to send its files.
+# A local connection with another name, so that the plugin must send files.
 REMOTE = """
 from ansible.plugins.connection.local import Connection as Local
 DOCUMENTATION = '''
-name: elsewhere
-short_description: this machine, as if it were another one
+name: other_host
+short_description: the local machine as a remote target
 description: For tests.
 extends_documentation_fragment: [connection_pipelining]
 '''
 class Connection(Local):
-    transport = "elsewhere"
+    transport = "other_host"
     def put_file(self, source, destination):
         with open(PUTS, "a") as handle:
             handle.write(destination + "\\n")
@@ -43,14 +43,14 @@ class Connection(Local):
 
 @pytest.fixture
 def play(tmp_path):
-    """Run a task for each set of arguments; gives their results, and the files that were sent to the target."""
+    """Return a function that runs a task for each set of arguments, and returns the results and the sent files."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "app.py").write_text("value = 1\n")
     (tmp_path / "app" / "VERSION").write_text("3.1\n")
     puts = tmp_path / "puts"
     plugins = tmp_path / "connection_plugins"
     plugins.mkdir()
-    (plugins / "elsewhere.py").write_text(REMOTE.replace("PUTS", repr(str(puts))))
+    (plugins / "other_host.py").write_text(REMOTE.replace("PUTS", repr(str(puts))))
     remote_tmp, report = tmp_path / "remote-tmp", tmp_path / "report.json"
 
     def run(connection, *changes, options=()):
@@ -87,7 +87,7 @@ def play(tmp_path):
             check=False,
         )
         assert report.exists(), done.stdout + done.stderr
-        # Nothing of the tasks stays on the target.
+        # The tasks leave no files on the target.
         assert not remote_tmp.exists() or list(remote_tmp.iterdir()) == []
         sent = [Path(line).name for line in puts.read_text().splitlines() if line.endswith(".tar.gz")]
         return json.loads(report.read_text()), sent
@@ -95,21 +95,21 @@ def play(tmp_path):
     return run
 
 
-def test_it_sends_only_what_is_needed_and_only_once(play, tmp_path):
-    (foretold,), sent = play("elsewhere", {}, options=["--check", "--diff"])
-    assert foretold["changed"]
+def test_content_is_sent_once_and_only_if_needed(play, tmp_path):
+    (predicted,), sent = play("other_host", {}, options=["--check", "--diff"])
+    assert predicted["changed"]
     assert sent == []
     assert not (tmp_path / "base").exists()
-    (built, rest), sent = play("elsewhere", {}, {})
+    (built, rest), sent = play("other_host", {}, {})
     assert sent == ["source.tar.gz"]
     assert built["built"]
-    assert built["release"]["id"] == foretold["release"]["id"]
+    assert built["release"]["id"] == predicted["release"]["id"]
     assert built["release"]["id"].startswith("3.1-")
-    assert built["diff"] == foretold["diff"]
+    assert built["diff"] == predicted["diff"]
     assert "needs" not in built
     assert (Path(built["release"]["app"]) / "app.py").read_text() == "value = 1\n"
     assert not rest["changed"]
-    # On the controller itself there is nothing to send, and the release is the same.
+    # A local target needs no transfer, and gets the same release.
     (rest, other), sent = play("local", {}, {"base_dir": str(tmp_path / "other")})
     assert not rest["changed"]
     assert other["built"]
@@ -117,15 +117,15 @@ def test_it_sends_only_what_is_needed_and_only_once(play, tmp_path):
     assert sent == []
 
 
-def test_what_is_wrong_is_said_and_leaves_nothing(play, tmp_path):
+def test_invalid_arguments_fail_without_changes(play, tmp_path):
     wrong = [
-        ({"source": {"location": "./none"}}, "none is not a directory of the controller; correct the path"),
+        ({"source": {"location": "./none"}}, "none is not a directory on the controller; correct the path"),
         ({"source": {"location": "./app", "subdir": "../other"}}, "must be a relative path"),
-        ({"source": {"location": "./app", "version": "v1"}}, "has no meaning"),
+        ({"source": {"location": "./app", "version": "v1"}}, "is only valid for git"),
         ({"runtime": "./none"}, "runtime: "),
         ({"source": "./app"}, "source: './app' must be a dictionary"),
     ]
-    results, sent = play("elsewhere", *(change for change, _ in wrong))
+    results, sent = play("other_host", *(change for change, _ in wrong))
     for result, (_, message) in zip(results, wrong, strict=True):
         assert result["failed"]
         assert message in result["msg"]
@@ -135,7 +135,7 @@ def test_what_is_wrong_is_said_and_leaves_nothing(play, tmp_path):
 
 def test_a_failed_build_leaves_nothing_on_the_target(play, tmp_path):
     (tmp_path / "app" / "requirements.txt").write_text("nowhere-to-be-found==1\n")
-    (failed,), sent = play("elsewhere", {})
+    (failed,), sent = play("other_host", {})
     assert failed["failed"]
     assert failed["step"] == "requirements"
     assert sent == ["source.tar.gz"]

@@ -12,13 +12,13 @@ from ansible_collections.aapanel.pipeline.plugins.filter.env_file import env_fil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-# What an environment variable can hold on one line.
+# Values of an environment variable without line breaks and NUL.
 values = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=60)
 
 
-@settings(max_examples=40, deadline=None)  # a shell each
+@settings(max_examples=40, deadline=None)  # each example starts a shell
 @given(values)
-def test_a_shell_reads_back_what_was_meant(value: str) -> None:
+def test_a_shell_reads_back_the_value(value: str) -> None:
     script = env_file({"VALUE": value}) + '\nprintf %s "$VALUE"'
     result = subprocess.run(["/bin/sh", "-c", script], capture_output=True, check=True, env={})
     assert result.stdout.decode() == value
@@ -29,13 +29,13 @@ def test_kinds_of_values() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A\n"])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(AnsibleFilterError, match="not the name"):
+def test_an_invalid_name_is_refused(name: str) -> None:
+    with pytest.raises(AnsibleFilterError, match="not a valid environment variable name"):
         env_file({name: "x"})
 
 
 @pytest.mark.parametrize("value", ["a\nB=1", "a\r", "a\0"])
-def test_a_value_that_would_start_a_line_of_its_own_is_refused_untold(value: str) -> None:
+def test_a_multiline_value_is_refused_without_printing_it(value: str) -> None:
     with pytest.raises(AnsibleFilterError, match="SECRET") as refusal:
         env_file({"SECRET": value})
     assert value not in str(refusal.value)

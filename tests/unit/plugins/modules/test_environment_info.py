@@ -36,7 +36,7 @@ def hetzner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_result_has_what_is_documented(hetzner: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_matches_the_documentation(hetzner: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(capsys, root=str(hetzner))
     documented = set(yaml.safe_load(environment_info.RETURN))
     assert documented == set(result) - {"changed", "invocation", "warnings", "deprecations"}
@@ -45,7 +45,7 @@ def test_result_has_what_is_documented(hetzner: Path, capsys: pytest.CaptureFixt
     assert result["features"]["nginx"] == {"enabled": True, "reason": ""}
 
 
-def test_statements_and_wishes(hetzner: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_and_choices(hetzner: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(
         capsys,
         root=str(hetzner),
@@ -69,17 +69,17 @@ def test_statements_and_wishes(hetzner: Path, capsys: pytest.CaptureFixture[str]
     ("arguments", "message"),
     [
         ({"kind": "server"}, "value of kind must be one of"),
-        ({"provider": "Big Cloud"}, "argument provider is 'Big Cloud'"),
+        ({"provider": "Big Cloud"}, "argument provider: invalid name 'Big Cloud'"),
         ({"capabilities": {"sudo": True}}, "Unsupported parameters"),
     ],
 )
-def test_refusals(arguments: dict, message: str, hetzner: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments(arguments: dict, message: str, hetzner: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in run(capsys, root=str(hetzner), **arguments)["msg"]
 
 
-def test_bad_variable_on_the_target(
+def test_invalid_variable_on_the_target(
     hetzner: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AAPANEL_ENVIRONMENT_KIND", "server")
     message = run(capsys, root=str(hetzner))["msg"]
-    assert message.startswith("environment AAPANEL_ENVIRONMENT_KIND is 'server'; it has to be one of replit, ci,")
+    assert message.startswith("environment AAPANEL_ENVIRONMENT_KIND: unknown kind 'server'; valid kinds: replit, ci,")

@@ -23,7 +23,7 @@ def run(capsys: pytest.CaptureFixture[str], **arguments: object) -> dict:
 
 @pytest.fixture(autouse=True)
 def on_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module is a process of its own on a host; other tests of this one have imported Ansible's controller."""
+    """Make Ansible believe that this process is a target: other tests have imported its controller code."""
     monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
     monkeypatch.setattr("ansible.module_utils.common.warnings._global_warnings", {})
 
@@ -35,7 +35,7 @@ def debian(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_fit_host(debian: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_suitable_host(debian: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(capsys, root=debian, supported=[{"id": "debian", "versions": [12, 13]}])
     assert (result["changed"], result["problems"]) == (False, [])
     assert result["os"] == {"id": "debian", "name": "Debian GNU/Linux 13 (trixie)", "version": "13"}
@@ -64,12 +64,12 @@ def test_one_message_with_all_problems(check_mode: bool, debian: str, capsys: py
     assert not result.get("changed")
 
 
-def test_demand_that_makes_no_sense(debian: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_requirement(debian: str, capsys: pytest.CaptureFixture[str]) -> None:
     message = run(capsys, root=debian, ports=[{"port": 80, "address": "panel", "used_for": "nginx"}])["msg"]
-    assert message.startswith("ports: address 'panel' of port 80 is no IP address; leave it out")
+    assert message.startswith("ports: invalid address 'panel' for port 80; use an IP address")
 
 
-def test_documented_options_are_those_of_the_module(debian: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_options_match_the_module(debian: str, capsys: pytest.CaptureFixture[str]) -> None:
     documented = yaml.safe_load(preflight.DOCUMENTATION)["options"]
     result = run(capsys, root=debian, nonsense=1)
     assert "Unsupported parameters" in result["msg"]

@@ -30,7 +30,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def call(tmp_path, source):
-    """Run the module as a host runs it: a process, JSON in, JSON out."""
+    """Return a function that runs the module as a process with JSON input and output, as on a host."""
     if not UV.exists():
         pytest.skip("uv is not installed beside this Python")
 
@@ -59,22 +59,22 @@ def call(tmp_path, source):
     return run
 
 
-def test_check_build_and_rest(call, tmp_path):
-    foretold = call(check=True)
-    assert foretold["changed"]
+def test_check_mode_build_and_unchanged(call, tmp_path):
+    predicted = call(check=True)
+    assert predicted["changed"]
     assert not (tmp_path / "base").exists()
     built = call()
     assert built["built"]
-    # A "1" in the environment is no secret: it must not be blotted out of ids and times.
-    assert built["release"]["id"] == foretold["release"]["id"]
+    # A "1" in the environment is not secret: it must not be masked in IDs and times.
+    assert built["release"]["id"] == predicted["release"]["id"]
     assert "*" not in json.dumps(built["release"]) + json.dumps(built["steps"])
-    assert built["diff"] == foretold["diff"]
+    assert built["diff"] == predicted["diff"]
     again = call()
     assert not again["changed"]
     assert again["release"] == built["release"]
 
 
-def test_secrets_stay_secret(call, source):
+def test_secrets_are_masked(call, source):
     (source / "requirements.txt").write_text(f"x @ https://me:{TOKEN}@files.invalid/x-1.0-py3-none-any.whl\n")
     failed = call(packages=[f"y @ https://{TOKEN}@files.invalid/y-1.0-py3-none-any.whl"], timeout=60)
     assert failed["failed"]
@@ -84,18 +84,18 @@ def test_secrets_stay_secret(call, source):
     assert TOKEN not in Path(failed["log"]).read_text()
 
 
-def test_a_failure_before_the_build_names_its_step(call):
+def test_a_failure_before_the_build_reports_its_step(call):
     failed = call(python="python9.9")
     assert failed["failed"]
-    assert failed["msg"].startswith("The release failed in step virtualenv: python: there is no python9.9")
+    assert failed["msg"].startswith("The release failed in step virtualenv: python: python9.9 does not exist")
     assert failed["log"] == ""
 
 
-def test_an_impossible_mode_is_named(call):
+def test_an_invalid_mode_is_reported(call):
     assert "shared_mode: 'rwx' must be octal" in call(shared_mode="rwx")["msg"]
 
 
-def test_content_that_is_not_here_is_asked_for(call, tmp_path):
+def test_missing_content_is_requested(call, tmp_path):
     trees = {"source": {"digest": "0" * 64}, "runtime": {"digest": "1" * 64}}
     asked = call(controller_trees=trees)
     assert asked["needs"] == ["source", "runtime"]
@@ -104,7 +104,7 @@ def test_content_that_is_not_here_is_asked_for(call, tmp_path):
     assert call(check=True, controller_trees=trees)["built"]
 
 
-def test_the_type_is_told_by_the_location():
+def test_the_type_follows_from_the_location():
     params = {name: spec.get("default") for name, spec in release.ARGUMENT_SPEC.items()}
     empty = {"type": "auto", "version": None, "checksum": None, "commit": None, "subdir": None, "exclude": []}
     expected = {
@@ -125,7 +125,7 @@ def test_the_type_is_told_by_the_location():
         assert release.to_request(given).source.type == kind, location
 
 
-def test_a_bad_runtime_is_named():
+def test_an_invalid_runtime_is_reported():
     params = {name: spec.get("default") for name, spec in release.ARGUMENT_SPEC.items()}
     given = {
         "type": "path",
@@ -140,7 +140,7 @@ def test_a_bad_runtime_is_named():
         release.to_request({**params, "base_dir": "/x", "source": given, "runtime": "/nowhere"})
 
 
-def test_the_documentation_says_what_the_module_takes():
+def test_the_documentation_matches_the_argument_spec():
     def compare(options, spec):
         public = {name for name in spec if not name.startswith("_")}
         assert set(options) == public

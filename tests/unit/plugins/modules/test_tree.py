@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# The module as a real ansible-playbook runs it, its action plugin included.
+# Tests of the module and its action plugin with a real ansible-playbook.
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture
 def play(tmp_path):
-    """Run the module with each set of arguments in one playbook; gives their results."""
+    """Return a function that runs the module with each set of arguments in one playbook, and returns the results."""
 
     def run(*arguments, options=()):
         report = tmp_path / "report.json"
@@ -56,7 +56,7 @@ def play(tmp_path):
     return run
 
 
-def test_files_and_folders_become_what_they_should_be_and_stay(tmp_path, play):
+def test_files_and_folders_are_written_once(tmp_path, play):
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "deeper").mkdir(parents=True)
     (source / "a.txt").write_text("a\n")
@@ -82,7 +82,7 @@ def test_files_and_folders_become_what_they_should_be_and_stay(tmp_path, play):
     assert (target / "etc").stat().st_mode & 0o777 == 0o755
 
 
-def test_check_mode_touches_nothing_and_tells_all(tmp_path, play):
+def test_check_mode_reports_changes_without_making_them(tmp_path, play):
     target = tmp_path / "target"
     target.mkdir()
     (target / "a").write_text("before\n")
@@ -95,7 +95,7 @@ def test_check_mode_touches_nothing_and_tells_all(tmp_path, play):
     assert not (target / "new").exists()
 
 
-def test_a_hidden_text_is_in_no_output(tmp_path, play):
+def test_hidden_text_is_never_printed(tmp_path, play):
     file = tmp_path / "secret"
     file.write_text("0ld-secret\n")
     arguments = {"files": {str(file): "n3w-secret\n"}, "hidden": True}
@@ -106,7 +106,7 @@ def test_a_hidden_text_is_in_no_output(tmp_path, play):
     assert "n3w-secret" not in shown
 
 
-def test_what_cannot_be_is_refused_before_anything_is_touched(tmp_path, play):
+def test_invalid_arguments_are_refused_before_any_change(tmp_path, play):
     good = str(tmp_path / "good")
     (tmp_path / "folder").mkdir()
     results, _ = play(
@@ -121,13 +121,13 @@ def test_what_cannot_be_is_refused_before_anything_is_touched(tmp_path, play):
         {"files": {good: "x"}, "directories": {str(tmp_path): {"mood": "0755"}}},
     )
     words = [
-        "is no file",
+        "is not a regular file",
         "must be an absolute path",
         "dictionary with text and mode",
         "octal",
         "owner",
         "not a folder",
-        "is no folder",
+        "is not a folder",
         "must be an absolute path",
         "dictionary with mode",
     ]
@@ -137,7 +137,7 @@ def test_what_cannot_be_is_refused_before_anything_is_touched(tmp_path, play):
     assert not Path(good).exists()
 
 
-def test_directories_are_made_as_asked_for_and_what_they_hold_is_left(tmp_path, play):
+def test_directories_are_created_and_their_content_is_kept(tmp_path, play):
     old, new = tmp_path / "old", tmp_path / "way" / "new"
     old.mkdir(mode=0o700)
     (old / "kept").write_text("")
@@ -148,8 +148,8 @@ def test_directories_are_made_as_asked_for_and_what_they_hold_is_left(tmp_path, 
         "directories": {str(old): {"mode": "0711"}, str(new): {"mode": "0750", **me}, str(linked): {"mode": "0711"}},
         "files": {str(new / "file"): "x\n"},
     }
-    (foreseen,), shown = play(arguments, options=["--check", "--diff"])
-    assert foreseen["changed_files"] == [str(old), str(new), str(linked), str(new / "file")]
+    (predicted,), shown = play(arguments, options=["--check", "--diff"])
+    assert predicted["changed_files"] == [str(old), str(new), str(linked), str(new / "file")]
     assert "-folder, mode 0700\n+folder, mode 0711" in shown
     assert f"+folder, mode 0750, owner {os.getuid()}, group {os.getgid()}" in shown
     assert not new.exists()
@@ -162,14 +162,14 @@ def test_directories_are_made_as_asked_for_and_what_they_hold_is_left(tmp_path, 
     assert linked.is_symlink()
 
 
-def test_an_owner_who_is_yet_to_be_made_is_no_problem_of_check_mode(tmp_path, play):
+def test_check_mode_accepts_an_owner_that_does_not_exist_yet(tmp_path, play):
     new = str(tmp_path / "new")
     arguments = {"directories": {new: {"owner": "no-such-user-here"}}}
     (result,), shown = play(arguments, options=["--check", "--diff"])
     assert result["changed"]
-    assert "owner yet to be made" in shown
+    assert "owner not created yet" in shown
     (result,), _ = play(arguments)
-    assert "there is no user no-such-user-here" in result["msg"]
+    assert "user no-such-user-here does not exist" in result["msg"]
     assert not Path(new).exists()
 
 
@@ -178,7 +178,7 @@ def test_a_reader_sees_the_old_or_the_new_text(tmp_path):
     file.write_text("old\n")
     with file.open() as reader:
         wanted = [tree.File(file, "new\n", 0o644)]
-        tree.carry_out(wanted, tree.plan(wanted, [], tree.Owner()), tree.Owner(), 0o755)
+        tree.apply(wanted, tree.plan(wanted, [], tree.Owner()), tree.Owner(), 0o755)
         assert reader.read() == "old\n"
     assert file.read_text() == "new\n"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

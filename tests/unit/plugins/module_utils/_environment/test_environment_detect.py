@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Detection against file-system trees: ``recorded/<name>.json`` holds a machine and what has to be said about it."""
+"""Detection on recorded file trees: ``recorded/<name>.json`` contains a machine and its expected results."""
 
 from __future__ import annotations
 
@@ -61,22 +61,22 @@ def test_recorded_machine(path: Path, tmp_path: Path) -> None:
         assert evidence in result["evidence"]
     assert result["overridden"] is False
     assert result["problems"] == []
-    # Every verdict has its evidence, and for exactly one value.
+    # Every verdict has evidence for exactly one value.
     verdicts = dict(entry["verdict"].split("=", 1) for entry in result["evidence"])
     assert verdicts["kind"] == result["kind"]
     assert verdicts.get("provider") == result["provider"]
     assert {name: verdicts[name] == "true" for name in CAPABILITIES} == result["capabilities"]
 
 
-def test_every_promised_machine_is_recorded() -> None:
-    promised = {
+def test_every_supported_machine_is_recorded() -> None:
+    supported = {
         "replit_workspace", "replit_deployment", "digitalocean", "hetzner", "ovh", "linode", "vultr", "ec2_nitro",
         "ec2_xen", "gce", "azure", "docker", "podman", "lxc", "wsl", "github_actions", "bare_metal", "docker_systemd",
     }  # fmt: skip
-    assert promised <= {path.stem for path in RECORDED}
+    assert supported <= {path.stem for path in RECORDED}
 
 
-def test_evidence_names_nobody(tmp_path: Path) -> None:
+def test_evidence_contains_no_private_values(tmp_path: Path) -> None:
     record = load("replit_workspace")
     record["env"].update(REPL_OWNER="ada-lovelace", REPL_ID="1234-5678", DATABASE_URL="postgresql://u:hunter2@db/x")
     record["files"]["/etc/hostname"] = "secret-name\n"
@@ -86,18 +86,18 @@ def test_evidence_names_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kind_can_be_stated(kind: str, tmp_path: Path) -> None:
+def test_kind_can_be_overridden(kind: str, tmp_path: Path) -> None:
     found = detect(build(tmp_path, load("hetzner")), Overrides(kind=kind))
     assert (found.kind, found.overridden) == (kind, True)
     assert found.evidence[1].source == "argument kind"
 
 
-def test_stated_kind_drops_the_flavor_of_another(tmp_path: Path) -> None:
+def test_overridden_kind_has_no_flavor_of_another_kind(tmp_path: Path) -> None:
     found = detect(build(tmp_path, load("docker")), Overrides(kind="vps"))
     assert (found.kind, found.flavor) == ("vps", None)
 
 
-def test_variable_on_the_target_states_the_kind_and_the_argument_wins(tmp_path: Path) -> None:
+def test_variable_on_the_target_overrides_the_kind_and_the_argument_wins(tmp_path: Path) -> None:
     record = load("docker")
     record["env"]["AAPANEL_ENVIRONMENT_KIND"] = "vps"
     host = build(tmp_path, record)
@@ -115,20 +115,20 @@ def test_empty_variable_is_no_override(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "env", "message"),
     [
-        (Overrides(kind="VPS"), {}, r"argument kind is 'VPS'; .*replit.*local"),
-        (Overrides(), {"AAPANEL_ENVIRONMENT_KIND": "server"}, r"AAPANEL_ENVIRONMENT_KIND is 'server'"),
-        (Overrides(provider="Big Cloud"), {}, r"argument provider is 'Big Cloud'"),
-        (Overrides(capabilities={"rooot": True}), {}, r"capabilities\.rooot: unknown capability; known are root"),
+        (Overrides(kind="VPS"), {}, r"argument kind: unknown kind 'VPS'; .*replit.*local"),
+        (Overrides(), {"AAPANEL_ENVIRONMENT_KIND": "server"}, r"AAPANEL_ENVIRONMENT_KIND: unknown kind 'server'"),
+        (Overrides(provider="Big Cloud"), {}, r"argument provider: invalid name 'Big Cloud'"),
+        (Overrides(capabilities={"rooot": True}), {}, r"capabilities\.rooot: unknown capability; valid names: root"),
     ],
 )
-def test_override_that_does_not_exist(overrides: Overrides, env: dict, message: str, tmp_path: Path) -> None:
+def test_invalid_override(overrides: Overrides, env: dict, message: str, tmp_path: Path) -> None:
     record = load("hetzner")
     record["env"].update(env)
     with pytest.raises(DetectionError, match=message):
         detect(build(tmp_path, record), overrides)
 
 
-def test_provider_and_capabilities_can_be_stated(tmp_path: Path) -> None:
+def test_provider_and_capabilities_can_be_overridden(tmp_path: Path) -> None:
     found = detect(
         build(tmp_path, load("hetzner")),
         Overrides(provider="scaleway", capabilities={"netfilter": False, "docker": True}),
@@ -139,8 +139,8 @@ def test_provider_and_capabilities_can_be_stated(tmp_path: Path) -> None:
         True,
         True,
     )
-    stated = {e.verdict: e.source for e in found.evidence if e.source.startswith("argument")}
-    assert stated == {
+    overridden = {e.verdict: e.source for e in found.evidence if e.source.startswith("argument")}
+    assert overridden == {
         "provider=scaleway": "argument provider",
         "netfilter=false": "argument capabilities",
         "docker=true": "argument capabilities",
@@ -148,7 +148,7 @@ def test_provider_and_capabilities_can_be_stated(tmp_path: Path) -> None:
     assert "netfilter=true" not in {e.verdict for e in found.evidence}
 
 
-def test_replit_deployment_keeps_nothing_even_on_a_disk(tmp_path: Path) -> None:
+def test_replit_deployment_is_not_persistent(tmp_path: Path) -> None:
     record = load("replit_workspace")
     record["env"]["REPLIT_DEPLOYMENT"] = "1"
     assert detect(build(tmp_path, record)).capabilities["persistent_home"] is False
@@ -158,7 +158,7 @@ def test_replit_deployment_keeps_nothing_even_on_a_disk(tmp_path: Path) -> None:
     ("path", "has"),
     [("", True), ("/bin:/usr/bin", True), ("/nix/bin:.:usr/bin", False), ("usr/bin", True), ("/usr/bin", True)],
 )
-def test_crontab_is_looked_for_where_programs_are(path: str, has: bool, tmp_path: Path) -> None:
+def test_crontab_is_searched_on_the_path(path: str, has: bool, tmp_path: Path) -> None:
     record = load("bare_metal")
     assert "/usr/bin/crontab" in record["files"]
     record["env"]["PATH"] = path
@@ -175,7 +175,7 @@ def test_crontab_is_looked_for_where_programs_are(path: str, has: bool, tmp_path
         ({"/proc/1/comm": ""}, False),
     ],
 )
-def test_a_crontab_that_nobody_reads_is_no_cron(files: dict[str, str], has: bool, tmp_path: Path) -> None:
+def test_cron_needs_a_running_daemon(files: dict[str, str], has: bool, tmp_path: Path) -> None:
     record = load("bare_metal")
     del record["files"]["/proc/612/comm"]
     record["files"] |= files
@@ -192,7 +192,7 @@ def test_a_crontab_that_nobody_reads_is_no_cron(files: dict[str, str], has: bool
         ("rubbish\n\n - \n1 0 8:1 / / rw - ext4 /dev/sda1 rw\n", True),
     ],
 )
-def test_home_lasts_by_the_mount_that_holds_it(mounts: str, kept: bool, tmp_path: Path) -> None:
+def test_home_is_persistent_if_its_file_system_is(mounts: str, kept: bool, tmp_path: Path) -> None:
     record = load("bare_metal")
     record["files"]["/proc/self/mountinfo"] = mounts
     assert detect(build(tmp_path, record)).capabilities["persistent_home"] is kept
@@ -203,11 +203,11 @@ def test_home_lasts_by_the_mount_that_holds_it(mounts: str, kept: bool, tmp_path
     [
         ({"/proc/1/cgroup": "0::/\n", V2 + "cpu.max": "max 100000\n", V2 + "memory.max": "max\n"}, 2, 3920),
         ({"/proc/1/cgroup": "0::/a/b\n", V2 + "a/memory.max": "104857600\n"}, 2, 100),
-        # A limit on the asking session is not one on the service.
+        # A limit of the current session does not apply to services.
         ({"/proc/self/cgroup": "0::/user.slice\n", V2 + "user.slice/memory.max": "104857600\n"}, 2, 3920),
         ({"/proc/1/cgroup": "0::/../../x\n", V2 + "cpu.max": "150000 100000\n"}, 1, 3920),
         ({"/proc/1/cgroup": "0::/\n", V2 + "cpu.max": "20000 100000\n"}, 1, 3920),
-        # cgroup v1 says "no limit" with a number beyond any machine.
+        # In cgroup v1, a huge number means "no limit".
         ({"/proc/1/cgroup": "4:memory:/\n", V2 + "memory/memory.limit_in_bytes": "9223372036854771712\n"}, 2, 3920),
         ({"/proc/1/cgroup": "1:cpu,cpuacct:/\n", **v1_cpu("-1")}, 2, 3920),
         ({"/proc/1/cgroup": "1:cpu,cpuacct:/\n", **v1_cpu("100000")}, 1, 3920),
@@ -222,7 +222,7 @@ def test_limits_of_the_machine(files: dict, cpus: int, memory_mb: int | None, tm
     assert (found.cpus, found.memory_mb) == (cpus, memory_mb)
 
 
-def test_detection_survives_binary_rubbish_everywhere(tmp_path: Path) -> None:
+def test_detection_survives_binary_content(tmp_path: Path) -> None:
     record = load("docker")
     record["files"].update(load("ec2_xen")["files"])
     host = build(tmp_path, record)
@@ -266,27 +266,27 @@ def serve_once(path: Path, answer: bytes) -> threading.Thread:
     ("answer", "answers"),
     [(b"HTTP/1.0 200 OK\r\n\r\nOK", True), (b"HTTP/1.0 403 Forbidden\r\n\r\n", False), (b"", False)],
 )
-def test_engine_has_to_answer(answer: bytes, answers: bool, tmp_path: Path) -> None:
+def test_engine_must_answer(answer: bytes, answers: bool, tmp_path: Path) -> None:
     path = tmp_path / "s"
     thread = serve_once(path, answer)
     assert docker_engine_answers(str(path)) is answers
     thread.join(timeout=5)
 
 
-def test_engine_that_hangs_does_not_hang_us(tmp_path: Path) -> None:
+def test_engine_that_hangs_times_out(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen(1)
         assert docker_engine_answers(str(tmp_path / "s")) is False
 
 
-def test_engine_socket_left_behind_and_overlong_path(tmp_path: Path) -> None:
+def test_stale_engine_socket_and_overlong_path(tmp_path: Path) -> None:
     (tmp_path / "s").touch()
     assert docker_engine_answers(str(tmp_path / "s")) is False
     assert docker_engine_answers("/" + "x" * 300) is False
 
 
-def test_docker_host_names_the_socket(tmp_path: Path) -> None:
+def test_docker_host_sets_the_socket(tmp_path: Path) -> None:
     record = load("hetzner")
     record["env"]["DOCKER_HOST"] = "unix:///run/user/1000/engine.sock"
     record["files"]["/run/user/1000/engine.sock"] = ""
@@ -297,7 +297,7 @@ def test_docker_host_names_the_socket(tmp_path: Path) -> None:
     assert asked == [str(tmp_path / "run/user/1000/engine.sock")]
 
 
-def test_this_very_machine_gets_an_answer() -> None:
+def test_this_machine_is_detected() -> None:
     result = describe(Host(), Overrides(), {})
     assert result["kind"] in KINDS
     assert result["capabilities"]["root"] is (os.geteuid() == 0)

@@ -14,14 +14,14 @@ EVERYTHING = dict.fromkeys(CAPABILITIES, True)
 NOTHING = dict.fromkeys(CAPABILITIES, False)
 
 
-def test_server_has_everything() -> None:
+def test_server_has_all_features() -> None:
     decisions, problems = decide(EVERYTHING)
     assert problems == []
     assert all(decision.enabled and decision.reason == "" for decision in decisions.values())
     assert decisions["service"].value == "systemd"
 
 
-def test_machine_without_root_is_served_by_supervisor_and_told_why() -> None:
+def test_machine_without_root_uses_supervisor_with_a_reason() -> None:
     decisions, problems = decide(NOTHING)
     assert problems == []
     on = {name for name, decision in decisions.items() if decision.enabled}
@@ -32,7 +32,7 @@ def test_machine_without_root_is_served_by_supervisor_and_told_why() -> None:
     assert all(decision.reason for decision in decisions.values())
 
 
-def test_root_in_a_container_without_systemd_installs_but_does_not_serve() -> None:
+def test_root_without_systemd_can_install_but_not_run_nginx() -> None:
     decisions, _ = decide({**EVERYTHING, "systemd": False})
     assert decisions["system_packages"].enabled
     assert decisions["system_user"].enabled
@@ -41,7 +41,7 @@ def test_root_in_a_container_without_systemd_installs_but_does_not_serve() -> No
     assert decisions["service"].value == "supervisor"
 
 
-def test_two_colours_go_with_nginx() -> None:
+def test_two_colours_need_nginx() -> None:
     decisions, problems = decide(EVERYTHING, {"nginx": False})
     assert problems == []
     assert decisions["nginx"].reason == "switched off by request"
@@ -49,25 +49,25 @@ def test_two_colours_go_with_nginx() -> None:
     assert decisions["two_colours"].reason == "needs nginx (off) to switch between them"
 
 
-@pytest.mark.parametrize("wish", [True, "true", "yes", "True", "on"])
-def test_demand_that_cannot_be_met_is_a_problem(wish: object) -> None:
-    decisions, problems = decide(NOTHING, {"nginx": wish})
+@pytest.mark.parametrize("choice", [True, "true", "yes", "True", "on"])
+def test_impossible_choice_is_a_problem(choice: object) -> None:
+    decisions, problems = decide(NOTHING, {"nginx": choice})
     assert not decisions["nginx"].enabled
     assert len(problems) == 1
-    assert problems[0].startswith("features.nginx is true, but this host cannot have it: needs root (become)")
+    assert problems[0].startswith("features.nginx is true, which is impossible on this host: needs root (become)")
     assert "set it to auto" in problems[0]
 
 
-def test_demand_against_another_wish_is_a_problem() -> None:
+def test_contradictory_choices_are_a_problem() -> None:
     _, problems = decide(EVERYTHING, {"two_colours": True, "nginx": False})
     (problem,) = problems
     assert problem == (
-        "features.two_colours is true, but this host cannot have it: needs nginx (off) to switch between them; "
+        "features.two_colours is true, which is impossible on this host: needs nginx (off) to switch between them; "
         "set it to auto, or provide what is missing"
     )
 
 
-def test_demand_that_can_be_met_is_none() -> None:
+def test_possible_choices_are_no_problem() -> None:
     assert decide(EVERYTHING, {row.name: True for row in FEATURES if row.values is None})[1] == []
 
 
@@ -76,10 +76,10 @@ def test_service_can_be_chosen() -> None:
     assert (decisions["service"].value, problems) == ("supervisor", [])
     decisions, problems = decide(NOTHING, {"service": "systemd"})
     assert decisions["service"].value == "supervisor"
-    assert problems[0].startswith("features.service is systemd, but this host cannot have it")
+    assert problems[0].startswith("features.service is systemd, which is impossible on this host")
 
 
-def test_schedule_is_cron_s_without_systemd_and_nobody_s_without_both() -> None:
+def test_schedule_uses_cron_without_systemd_and_is_off_without_both() -> None:
     decisions, problems = decide({**NOTHING, "cron": True})
     assert (decisions["schedule"].value, problems) == ("cron", [])
     assert decisions["schedule"].reason.startswith("not systemd: needs root (become) to write its timers")
@@ -87,41 +87,41 @@ def test_schedule_is_cron_s_without_systemd_and_nobody_s_without_both() -> None:
     assert (decisions["schedule"].enabled, decisions["schedule"].value, problems) == (False, None, [])
     assert decisions["schedule"].reason == (
         "needs root (become) to write its timers and systemd as pid 1 to keep the time, "
-        "or else a cron that runs to keep the time"
+        "or else a running cron daemon to keep the time"
     )
 
 
-def test_schedule_can_be_chosen_where_it_can_be() -> None:
+def test_schedule_can_be_chosen_if_possible() -> None:
     decisions, problems = decide(EVERYTHING, {"schedule": "cron"})
     assert (decisions["schedule"].value, decisions["schedule"].reason, problems) == ("cron", "chosen by request", [])
     decisions, problems = decide({**EVERYTHING, "cron": False}, {"schedule": "cron"})
     assert not decisions["schedule"].enabled
     assert problems[0].startswith(
-        "features.schedule is cron, but this host cannot have it: needs a cron that runs to keep"
+        "features.schedule is cron, which is impossible on this host: needs a running cron daemon to keep"
     )
     decisions, problems = decide({**NOTHING, "cron": True}, {"schedule": "systemd"})
     assert decisions["schedule"].value == "cron"
-    assert problems[0].startswith("features.schedule is systemd, but this host cannot have it: needs root (become)")
+    assert problems[0].startswith("features.schedule is systemd, which is impossible on this host: needs root (become)")
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("requested", "message"),
     [
         ({"ngnix": True}, "features.ngnix: unknown feature; did you mean nginx?"),
-        ({"zzz": True}, "features.zzz: unknown feature; known are service, "),
-        ({"redis": "maybe"}, "features.redis is 'maybe'; it has to be auto, true or false"),
-        ({"service": True}, "features.service is True; it has to be auto, systemd or supervisor"),
+        ({"zzz": True}, "features.zzz: unknown feature; valid names: service, "),
+        ({"redis": "maybe"}, "features.redis: invalid value 'maybe'; valid values: auto, true, false"),
+        ({"service": True}, "features.service: invalid value True; valid values: auto, systemd, supervisor"),
     ],
 )
-def test_wish_that_makes_no_sense(wishes: dict, message: str) -> None:
-    decisions, problems = decide(EVERYTHING, wishes)
+def test_invalid_choice(requested: dict, message: str) -> None:
+    decisions, problems = decide(EVERYTHING, requested)
     assert len(problems) == 1
     assert problems[0].startswith(message)
-    # and it is treated as no wish at all
+    # An invalid choice is ignored.
     assert decisions == decide(EVERYTHING)[0]
 
 
-def test_table_only_leans_on_rows_above_and_on_known_capabilities() -> None:
+def test_table_refers_only_to_rows_above_and_known_capabilities() -> None:
     seen: set[str] = set()
     for row in FEATURES:
         assert set(row.features) <= seen
@@ -138,20 +138,20 @@ def test_a_new_feature_is_one_row() -> None:
 
 @given(
     capabilities=st.dictionaries(st.sampled_from(CAPABILITIES), st.booleans()),
-    wishes=st.dictionaries(
+    requested=st.dictionaries(
         st.sampled_from([row.name for row in FEATURES]) | st.text(), st.none() | st.booleans() | st.text()
     ),
 )
-def test_no_input_breaks_it_and_what_is_off_says_why(capabilities: dict, wishes: dict) -> None:
-    decisions, problems = decide(capabilities, wishes)
+def test_any_input_gets_decisions_with_reasons(capabilities: dict, requested: dict) -> None:
+    decisions, problems = decide(capabilities, requested)
     assert set(decisions) == {row.name for row in FEATURES}
     for row in FEATURES:
         decision = decisions[row.name]
         assert decision.enabled or decision.reason
-        # Nothing is on without what it needs.
+        # An enabled feature has everything that it needs.
         if decision.enabled and row.values is None:
             assert all(capabilities.get(name) for name in row.capabilities)
             assert all(decisions[name].enabled for name in row.features)
-        # Whoever demands gets it or hears of it.
-        if wishes.get(row.name) is True and row.values is None:
+        # A required feature is enabled or reported.
+        if requested.get(row.name) is True and row.values is None:
             assert decision.enabled or any(row.name in problem for problem in problems)

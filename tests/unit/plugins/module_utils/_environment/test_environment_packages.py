@@ -49,12 +49,12 @@ def write(tree: Path, path: str, content: str = "", age: float = 0) -> Path:
     return file
 
 
-def test_only_what_is_whole_is_installed(tmp_path: Path) -> None:
+def test_only_fully_installed_packages_count(tmp_path: Path) -> None:
     write(tmp_path, "var/lib/dpkg/status", STATUS)
     assert installed_packages(Host(tmp_path)) == ["libc6", "nginx-light"]
 
 
-def test_a_status_longer_than_other_files_is_read_to_its_end(tmp_path: Path) -> None:
+def test_a_large_status_file_is_read_completely(tmp_path: Path) -> None:
     filler = "Package: filler\nStatus: install ok installed\nDescription: " + "x" * (2 << 20) + "\n\n"
     write(tmp_path, "var/lib/dpkg/status", filler + STATUS)
     assert installed_packages(Host(tmp_path)) == ["filler", "libc6", "nginx-light"]
@@ -65,7 +65,7 @@ def test_without_dpkg_nothing_is_installed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="asks this machine's dpkg")
-def test_dpkg_says_the_same() -> None:
+def test_packages_match_dpkg_query() -> None:
     shown = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
         check=True,

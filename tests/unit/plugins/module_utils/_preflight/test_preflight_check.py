@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._environment.host import Host
 from ansible_collections.aapanel.pipeline.plugins.module_utils._preflight.check import (
-    Demands,
-    DiskDemand,
+    DiskRequirement,
     FileSystem,
-    PortDemand,
+    HostRequirements,
+    PortRequirement,
     PreflightError,
+    PreflightResult,
     Supported,
-    Verdict,
     check,
     file_system,
 )
@@ -38,7 +38,7 @@ def listen(address: str, port: int, inode: int = 4711, uid: int = 0, state: str 
 
 
 class Machine:
-    """A made-up machine below *tree*."""
+    """A fake machine with its files below ``tree``."""
 
     def __init__(self, tree: Path) -> None:
         self.tree = tree
@@ -63,8 +63,8 @@ class Machine:
             (folder / str(number)).symlink_to(f"socket:[{inode}]")
         return self
 
-    def ports(self, *demands: PortDemand) -> list[str]:
-        return check(self.host, Demands(ports=demands)).problems
+    def ports(self, *requirements: PortRequirement) -> list[str]:
+        return check(self.host, HostRequirements(ports=requirements)).problems
 
 
 @pytest.fixture
@@ -75,48 +75,48 @@ def machine(tmp_path: Path) -> Machine:
 # --- ports ------------------------------------------------------------------------------------------------------------
 
 
-def test_holder_is_named_with_the_cure(machine: Machine) -> None:
+def test_holder_is_reported_with_the_remedy(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).process(123, "apache2", 4711).process(124, "apache2", 4711)
-    assert machine.ports(PortDemand(80, "nginx", allowed=("nginx",), variable="nginx_http_port")) == [
+    assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",), variable="nginx_http_port")) == [
         "port 80 (for nginx) is held by apache2 (pid 123); stop it or set nginx_http_port"
     ]
 
 
-def test_our_own_process_may_hold_it(machine: Machine) -> None:
+def test_an_allowed_process_may_hold_the_port(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).sockets(listen(ANY6, 80, 4712), version="6")
     machine.process(77, "nginx", 4711, 4712).process(78, "nginx", 4711, 4712)
-    assert machine.ports(PortDemand(80, "nginx", allowed=("nginx",))) == []
+    assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",))) == []
 
 
-def test_a_python_program_of_ours_is_known_by_a_word_of_its_command_line(machine: Machine) -> None:
-    demand = PortDemand(5001, "the blue slot", allowed=("our.app:application",), variable="panel_blue_port")
+def test_an_allowed_python_program_is_recognized_by_its_command_line(machine: Machine) -> None:
+    requirement = PortRequirement(5001, "the blue slot", allowed=("our.app:application",), variable="panel_blue_port")
     machine.sockets(listen(LOOP4, 5001)).process(7, "python3", 4711, command=("python3", "-m", "http.server"))
-    assert "held by python3 (pid 7)" in machine.ports(demand)[0]
+    assert "held by python3 (pid 7)" in machine.ports(requirement)[0]
     machine.file("/proc/7/cmdline", "python3\0-m\0gunicorn\0our.app:application\0")
-    assert machine.ports(demand) == []
+    assert machine.ports(requirement) == []
 
 
-def test_ours_on_one_address_does_not_excuse_another_on_the_next(machine: Machine) -> None:
+def test_an_allowed_holder_does_not_hide_another_on_a_second_address(machine: Machine) -> None:
     machine.sockets(listen(LOOP4, 80, 1), listen(LAN4, 80, 2)).process(77, "nginx", 1).process(90, "caddy", 2)
-    assert machine.ports(PortDemand(80, "nginx", allowed=("nginx",))) == [
+    assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",))) == [
         "port 80 (for nginx) is held by caddy (pid 90); stop it or choose another port"
     ]
 
 
-def test_socket_activation_by_pid_1_is_ours_when_the_server_has_it_too(machine: Machine) -> None:
+def test_socket_activation_by_pid_1_is_allowed_if_the_server_has_the_socket(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).process(1, "systemd", 4711).process(77, "nginx", 4711)
-    assert machine.ports(PortDemand(80, "nginx", allowed=("nginx",))) == []
+    assert machine.ports(PortRequirement(80, "nginx", allowed=("nginx",))) == []
 
 
-def test_long_names_are_cut_by_the_kernel(machine: Machine) -> None:
+def test_long_names_are_truncated_by_the_kernel(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 80)).process(5, "a-very-long-nam", 4711)
-    assert machine.ports(PortDemand(80, "x", allowed=("a-very-long-name-indeed",))) == []
+    assert machine.ports(PortRequirement(80, "x", allowed=("a-very-long-name-indeed",))) == []
 
 
-def test_holder_of_another_user_is_told_by_its_uid(machine: Machine) -> None:
+def test_holder_of_another_user_is_reported_by_uid(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 8080, uid=33))
-    (problem,) = machine.ports(PortDemand(8080, "the panel", allowed=("supervisord",), variable="panel_port"))
-    assert "a process of uid 33 that cannot be looked into" in problem
+    (problem,) = machine.ports(PortRequirement(8080, "the panel", allowed=("supervisord",), variable="panel_port"))
+    assert "a process of uid 33, whose name is only visible to root" in problem
     assert problem.endswith("stop it or set panel_port")
 
 
@@ -139,40 +139,40 @@ def test_holder_of_another_user_is_told_by_its_uid(machine: Machine) -> None:
         ("::1", ANY4, "", False),
     ],
 )
-def test_addresses_that_exclude_each_other(
-    wanted: str, listening: str, version: str, taken: bool, machine: Machine
-) -> None:
+def test_overlapping_addresses(wanted: str, listening: str, version: str, taken: bool, machine: Machine) -> None:
     machine.sockets(listen(listening, 5001), version=version)
-    assert bool(machine.ports(PortDemand(5001, "the blue slot", wanted))) is taken
+    assert bool(machine.ports(PortRequirement(5001, "the blue slot", wanted))) is taken
 
 
 @pytest.mark.parametrize("state", ["01", "06", "08"])
-def test_connections_are_no_listeners(state: str, machine: Machine) -> None:
-    assert machine.sockets(listen(ANY4, 80, state=state)).ports(PortDemand(80, "nginx")) == []
+def test_connections_are_not_listeners(state: str, machine: Machine) -> None:
+    assert machine.sockets(listen(ANY4, 80, state=state)).ports(PortRequirement(80, "nginx")) == []
 
 
-def test_other_ports_and_broken_lines_do_not_matter(machine: Machine) -> None:
+def test_other_ports_and_invalid_lines_are_ignored(machine: Machine) -> None:
     machine.sockets(listen(ANY4, 8080), "rubbish\n", listen("XYZ", 80), listen("0000", 80))
-    assert machine.ports(PortDemand(80, "nginx")) == []
+    assert machine.ports(PortRequirement(80, "nginx")) == []
 
 
-def test_no_proc_at_all(machine: Machine) -> None:
-    assert machine.ports(PortDemand(80, "nginx")) == []
+def test_missing_proc(machine: Machine) -> None:
+    assert machine.ports(PortRequirement(80, "nginx")) == []
 
 
-def test_two_of_our_own_on_one_port(machine: Machine) -> None:
-    demands = (
-        PortDemand(8080, "nginx", variable="nginx_http_port"),
-        PortDemand(8080, "the panel", "127.0.0.1", variable="panel_port"),
-        PortDemand(8080, "the panel", "127.0.0.1", variable="panel_port"),
+def test_two_requirements_for_one_port(machine: Machine) -> None:
+    requirements = (
+        PortRequirement(8080, "nginx", variable="nginx_http_port"),
+        PortRequirement(8080, "the panel", "127.0.0.1", variable="panel_port"),
+        PortRequirement(8080, "the panel", "127.0.0.1", variable="panel_port"),
     )
-    assert machine.ports(*demands) == ["port 8080 is wanted for both nginx and the panel; set panel_port"]
+    assert machine.ports(*requirements) == ["port 8080 is needed for both nginx and the panel; set panel_port"]
 
 
-@pytest.mark.parametrize("demand", [PortDemand(0, "x"), PortDemand(65536, "x"), PortDemand(80, "x", "panel.example")])
-def test_port_or_address_that_is_none(demand: PortDemand, machine: Machine) -> None:
+@pytest.mark.parametrize(
+    "requirement", [PortRequirement(0, "x"), PortRequirement(65536, "x"), PortRequirement(80, "x", "panel.example")]
+)
+def test_invalid_port_or_address(requirement: PortRequirement, machine: Machine) -> None:
     with pytest.raises(PreflightError, match=r"ports: .*(0|65536|'panel\.example')"):
-        machine.ports(demand)
+        machine.ports(requirement)
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
@@ -186,11 +186,13 @@ def test_a_real_listener_is_found_with_its_process(address: str) -> None:
             pytest.skip(f"{address} is not there")
         server.listen()
         port = server.getsockname()[1]
-        (problem,) = check(Host(), Demands(ports=(PortDemand(port, "a test", address),))).problems
+        (problem,) = check(Host(), HostRequirements(ports=(PortRequirement(port, "a test", address),))).problems
         comm = Path("/proc/self/comm").read_text().strip()
         assert f"{comm} (pid {os.getpid()})" in problem
-        assert check(Host(), Demands(ports=(PortDemand(port, "a test", address, (comm,)),))).problems == []
-    assert check(Host(), Demands(ports=(PortDemand(port, "a test", address),))).problems == []
+        assert (
+            check(Host(), HostRequirements(ports=(PortRequirement(port, "a test", address, (comm,)),))).problems == []
+        )
+    assert check(Host(), HostRequirements(ports=(PortRequirement(port, "a test", address),))).problems == []
 
 
 # --- system -----------------------------------------------------------------------------------------------------------
@@ -204,11 +206,11 @@ def test_a_real_listener_is_found_with_its_process(address: str) -> None:
         (
             "# a comment\n\nID=ubuntu\nVERSION_ID=24.04\nNAME=Ubuntu\n",
             "",
-            "Ubuntu should work, but is not tested; tested are debian 12/13",
+            "Ubuntu should work, but is not tested; tested systems: debian 12/13",
         ),
         (
             'ID=debian\nVERSION_ID="11"\nPRETTY_NAME="Debian GNU/Linux 11 (bullseye)"\n',
-            "Debian GNU/Linux 11 (bullseye) is not supported; supported are debian 12/13, ubuntu 22.04/24.04",
+            "Debian GNU/Linux 11 (bullseye) is not supported; supported systems: debian 12/13, ubuntu 22.04/24.04",
             "",
         ),
         # testing and unstable have no VERSION_ID
@@ -218,61 +220,61 @@ def test_a_real_listener_is_found_with_its_process(address: str) -> None:
     ],
 )
 def test_system(text: str, problem: str, warning: str, machine: Machine) -> None:
-    verdict = check(machine.file("/etc/os-release", text).host, Demands(supported=SUPPORTED))
-    assert len(verdict.problems) == bool(problem)
-    assert "".join(verdict.problems).startswith(problem)
-    assert verdict.warnings == ([warning] if warning else [])
+    result = check(machine.file("/etc/os-release", text).host, HostRequirements(supported=SUPPORTED))
+    assert len(result.problems) == bool(problem)
+    assert "".join(result.problems).startswith(problem)
+    assert result.warnings == ([warning] if warning else [])
 
 
 def test_system_from_the_vendor_file_and_any_version(machine: Machine) -> None:
     machine.file("/usr/lib/os-release", "ID=nixos\nVERSION_ID=24.11\n")
-    verdict = check(machine.host, Demands(supported=(Supported("nixos"),)))
-    assert verdict.problems == []
-    assert verdict.os == {"id": "nixos", "name": "", "version": "24.11"}
+    result = check(machine.host, HostRequirements(supported=(Supported("nixos"),)))
+    assert result.problems == []
+    assert result.os == {"id": "nixos", "name": "", "version": "24.11"}
 
 
-def test_no_demand_on_the_system(machine: Machine) -> None:
-    assert check(machine.host, Demands()).problems == []
+def test_no_requirements(machine: Machine) -> None:
+    assert check(machine.host, HostRequirements()).problems == []
 
 
 # --- disk and memory --------------------------------------------------------------------------------------------------
 
 
-def test_two_folders_on_one_disk_need_room_for_both(machine: Machine) -> None:
+def test_requirements_on_one_disk_are_added(machine: Machine) -> None:
     disk = (
-        DiskDemand("/opt/aapanel", 700, "releases", "panel_base_dir"),
-        DiskDemand("/var/lib/aapanel", 500, "data", "panel_data_dir"),
+        DiskRequirement("/opt/aapanel", 700, "releases", "panel_base_dir"),
+        DiskRequirement("/var/lib/aapanel", 500, "data", "panel_data_dir"),
     )
-    verdict = check(machine.host, Demands(disk=disk), lambda path: FileSystem(1, 1000))
-    (problem,) = verdict.problems
+    result = check(machine.host, HostRequirements(disk=disk), lambda path: FileSystem(1, 1000))
+    (problem,) = result.problems
     assert problem == (
         "too little disk space: /opt/aapanel (700 MB for releases) and /var/lib/aapanel (500 MB for data) "
-        "need 1200 MB, but only 1000 MB are free there; free some, or set panel_base_dir or panel_data_dir"
+        "need 1200 MB, but only 1000 MB are free there; free some space, or set panel_base_dir or panel_data_dir"
     )
-    assert check(machine.host, Demands(disk=disk), lambda path: FileSystem(1, 1200)).problems == []
+    assert check(machine.host, HostRequirements(disk=disk), lambda path: FileSystem(1, 1200)).problems == []
 
 
-def test_each_disk_for_itself(machine: Machine) -> None:
+def test_disks_are_checked_separately(machine: Machine) -> None:
     (machine.tree / "opt").mkdir()
     (machine.tree / "var").mkdir()
     sizes = {"opt": FileSystem(1, 700), "var": FileSystem(2, 400)}
-    disk = (DiskDemand("/opt/a/b", 700, "releases"), DiskDemand("/var/c", 500, "data"))
-    (problem,) = check(machine.host, Demands(disk=disk), lambda path: sizes[path.name]).problems
+    disk = (DiskRequirement("/opt/a/b", 700, "releases"), DiskRequirement("/var/c", 500, "data"))
+    (problem,) = check(machine.host, HostRequirements(disk=disk), lambda path: sizes[path.name]).problems
     assert "/var/c (500 MB for data) need 500 MB, but only 400 MB" in problem
     assert problem.endswith("choose another path")
 
 
-def test_disk_that_cannot_be_asked(machine: Machine) -> None:
+def test_disk_that_cannot_be_measured(machine: Machine) -> None:
     def broken(path: Path) -> FileSystem:
         raise OSError(5, "Input/output error")
 
-    (problem,) = check(machine.host, Demands(disk=(DiskDemand("/srv", 1, "data"),)), broken).problems
-    assert problem == "the free space for /srv cannot be found out: Input/output error"
+    (problem,) = check(machine.host, HostRequirements(disk=(DiskRequirement("/srv", 1, "data"),)), broken).problems
+    assert problem == "cannot determine the free space for /srv: Input/output error; check that the path can be reached"
 
 
 def test_relative_path_is_refused(machine: Machine) -> None:
-    with pytest.raises(PreflightError, match=r"disk: path 'srv' \(for data\) has to be absolute"):
-        check(machine.host, Demands(disk=(DiskDemand("srv", 1, "data"),)))
+    with pytest.raises(PreflightError, match=r"disk: path 'srv' \(for data\) must be absolute"):
+        check(machine.host, HostRequirements(disk=(DiskRequirement("srv", 1, "data"),)))
 
 
 def test_real_disk(tmp_path: Path) -> None:
@@ -285,43 +287,43 @@ def test_real_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("minimum", "problems"), [(0, 0), (953, 0), (954, 1)])
 def test_memory(minimum: int, problems: int, machine: Machine) -> None:
     machine.file("/proc/meminfo", "MemTotal:         976400 kB\n")
-    found = check(machine.host, Demands(memory_mb=minimum)).problems
+    found = check(machine.host, HostRequirements(memory_mb=minimum)).problems
     assert len(found) == problems
     if found:
-        assert found == ["too little memory: 953 MB, and at least 954 MB are needed; resize the machine"]
+        assert found == ["too little memory: 953 MB, but at least 954 MB are needed; resize the machine"]
 
 
 def test_unknown_memory_is_no_problem(machine: Machine) -> None:
-    assert check(machine.host, Demands(memory_mb=512)).problems == []
+    assert check(machine.host, HostRequirements(memory_mb=512)).problems == []
 
 
 # --- all in one -------------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_told_at_once(machine: Machine) -> None:
+def test_all_problems_are_reported_together(machine: Machine) -> None:
     machine.file("/etc/os-release", "ID=alpine\n").file("/proc/meminfo", "MemTotal: 102400 kB\n")
     machine.sockets(listen(ANY4, 80)).process(9, "apache2", 4711)
-    demands = Demands(
+    requirements = HostRequirements(
         problems=("panel_domian: unknown variable; did you mean panel_domain?", " ", "a problem\nin two lines"),
         supported=SUPPORTED,
-        ports=(PortDemand(80, "nginx"), PortDemand(80, "nginx")),
-        disk=(DiskDemand("/opt", 10, "releases"),),
+        ports=(PortRequirement(80, "nginx"), PortRequirement(80, "nginx")),
+        disk=(DiskRequirement("/opt", 10, "releases"),),
         memory_mb=400,
     )
-    verdict = check(machine.host, demands, lambda path: FileSystem(1, 5))
-    lines = verdict.message().splitlines()
+    result = check(machine.host, requirements, lambda path: FileSystem(1, 5))
+    lines = result.message().splitlines()
     assert lines[0] == "6 problems; nothing was changed:"
     assert [line[:5] for line in lines[1:]] == ["  1. ", "  2. ", "     ", "  3. ", "  4. ", "  5. ", "  6. "]
 
 
-def test_one_problem_is_no_plural() -> None:
-    assert Verdict(["x"]).message() == "1 problem; nothing was changed:\n  1. x"
+def test_one_problem_is_singular() -> None:
+    assert PreflightResult(["x"]).message() == "1 problem; nothing was changed:\n  1. x"
 
 
 @given(text=st.text(), table=st.text())
-def test_no_file_content_breaks_it(text: str, table: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_file_content_is_accepted(text: str, table: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     machine = Machine(tmp_path_factory.mktemp("m"))
     safe = text.encode("utf-8", "replace").decode()
     machine.file("/etc/os-release", safe).file("/proc/net/tcp", HEADER + table.encode("utf-8", "replace").decode())
     machine.file("/proc/meminfo", safe)
-    check(machine.host, Demands(supported=SUPPORTED, ports=(PortDemand(80, "x"),), memory_mb=1))
+    check(machine.host, HostRequirements(supported=SUPPORTED, ports=(PortRequirement(80, "x"),), memory_mb=1))

@@ -32,23 +32,23 @@ def uv():
 
 @pytest.fixture
 def wheels(tmp_path):
-    """A package index in a directory: alpha 1.0 and 2.0, each with a console script."""
-    house = tmp_path / "wheels"
-    house.mkdir()
+    """Create a package index in a directory: alpha 1.0 and 2.0, each with a console script."""
+    index = tmp_path / "wheels"
+    index.mkdir()
     for version in ("1.0", "2.0"):
         info = f"alpha-{version}.dist-info"
-        with zipfile.ZipFile(house / f"alpha-{version}-py3-none-any.whl", "w") as wheel:
+        with zipfile.ZipFile(index / f"alpha-{version}-py3-none-any.whl", "w") as wheel:
             wheel.writestr("alpha/__init__.py", f"import sys\ndef main(): print('{version}', sys.prefix)\n")
             wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: alpha\nVersion: {version}\n")
             wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\nalpha=alpha:main\n")
             wheel.writestr(f"{info}/RECORD", "")
-    return house
+    return index
 
 
 @pytest.fixture
 def app(tmp_path):
-    """A small app, with something of everything."""
+    """Create a small app with each kind of file."""
     root = tmp_path / "source"
     (root / "data").mkdir(parents=True)
     (root / "app.py").write_text("value = 1\n")
@@ -63,7 +63,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def request_for(tmp_path, uv, wheels):
-    """Make a request; keywords replace its fields."""
+    """Return a function that creates a request; keywords replace its fields."""
 
     def make(root, **changes):
         request = build.Request(
@@ -84,11 +84,11 @@ def request_for(tmp_path, uv, wheels):
 
 @pytest.fixture
 def deploy():
-    """Carry a request out, and return what the module would."""
+    """Return a function that carries out a request and returns the module's results."""
 
     def run(request):
-        releaser = build.Releaser(request)
-        plan = releaser.decide()
-        return releaser.report(releaser.carry_out(plan), done=True)
+        builder = build.ReleaseBuilder(request)
+        plan = builder.make_plan()
+        return builder.report(builder.apply(plan), done=True)
 
     return run

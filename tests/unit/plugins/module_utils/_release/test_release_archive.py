@@ -20,7 +20,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._release.errors i
 
 
 def names(path):
-    """What a directory holds."""
+    """Return the sorted names in a directory."""
     return sorted(item.name for item in Path(path).iterdir())
 
 
@@ -61,7 +61,7 @@ FILE, LINK, HARD, FOLDER = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, ta
         [("a", FILE, "x"), ("a/b", FILE, "x")],
     ],
 )
-def test_hostile_tar(tmp_path, members):
+def test_malicious_tar(tmp_path, members):
     (tmp_path / "evil").mkdir()
     packed = tar(tmp_path / "evil" / "a.tar.gz", *members)
     before = names(tmp_path)
@@ -71,8 +71,8 @@ def test_hostile_tar(tmp_path, members):
     assert names(tmp_path / "evil") == ["a.tar.gz", "out"]
 
 
-def test_nothing_is_written_through_a_link(tmp_path):
-    """The classic: a link out of the tree, then a file below it."""
+def test_no_file_is_written_through_a_link(tmp_path):
+    """A link out of the tree, then a file below that link."""
     (tmp_path / "victim").mkdir()
     packed = tar(tmp_path / "a.tar.gz", ("way", LINK, "../victim"), ("way/file", FILE, "owned"))
     with contextlib.suppress(ReleaseError):
@@ -80,11 +80,11 @@ def test_nothing_is_written_through_a_link(tmp_path):
     assert list((tmp_path / "victim").iterdir()) == []
 
 
-def test_links_that_lead_out_together_are_refused(tmp_path):
-    """Each of the two stays inside by its text alone."""
+def test_links_that_leave_the_tree_in_combination_are_refused(tmp_path):
+    """The text of each link stays inside the tree."""
     packed = tar(tmp_path / "a.tar.gz", ("a/b/here", LINK, "."), ("a/out", LINK, "b/here/../../../victim"))
     archive.extract(packed, tmp_path / "out")
-    with pytest.raises(ReleaseError, match="leads out"):
+    with pytest.raises(ReleaseError, match="outside of the source"):
         tree.digest(tmp_path / "out")
 
 
@@ -105,9 +105,9 @@ def test_modes_and_repeated_members(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
-def test_no_archive(tmp_path, content):
+def test_an_invalid_archive(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(ReleaseError, match=r"a\.zip is damaged or no tar or zip archive"):
+    with pytest.raises(ReleaseError, match=r"a\.zip is damaged, or not a tar or zip archive"):
         archive.extract(tmp_path / "a.zip", tmp_path / "out")
 
 
@@ -120,17 +120,17 @@ def test_truncated_archive(tmp_path):
 
 def test_an_archive_larger_than_the_disk(tmp_path, monkeypatch):
     packed = tar(tmp_path / "a.tar.gz", ("big", FILE, "x" * 5000))
-    usage = type("Usage", (), {"free": archive.RESERVE + 4999})()
+    usage = type("Usage", (), {"free": archive.MIN_FREE_BYTES + 4999})()
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ReleaseError, match=r"big unpacks to .* free"):
+    with pytest.raises(ReleaseError, match=r"big needs .* free"):
         archive.extract(packed, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil"])
-def test_hostile_zip(tmp_path, name):
+def test_malicious_zip(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
         target.writestr(name, "x")
-    with pytest.raises(ReleaseError, match="leads out"):
+    with pytest.raises(ReleaseError, match="a path outside of it"):
         archive.extract(tmp_path / "a.zip", tmp_path / "out")
     assert not (tmp_path / "evil").exists()
 
@@ -160,7 +160,7 @@ def test_only_a_single_directory_is_stripped(tmp_path):
 
 @contextlib.contextmanager
 def server(answer):
-    """An HTTP server that records the requests it gets; gives its address and those."""
+    """Run an HTTP server; yields its address and the list of its requests."""
     seen = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -189,12 +189,12 @@ def serve(content):
     return answer
 
 
-def test_download_authenticates_and_keeps_it_to_one_server(tmp_path):
+def test_download_sends_credentials_to_one_server_only(tmp_path):
     with server(serve(b"content")) as (second, seen_second):
 
         def redirect(handler):
             handler.send_response(302)
-            # Another name of the same machine is another server.
+            # A different name counts as a different server, even for the same machine.
             handler.send_header("Location", f"http://{second.replace('127.0.0.1', 'localhost')}/there")
             handler.end_headers()
 
@@ -205,24 +205,24 @@ def test_download_authenticates_and_keeps_it_to_one_server(tmp_path):
     assert seen_second == [("/there", None)]
 
 
-def test_download_uses_the_proxy_that_is_given(tmp_path):
+def test_download_uses_the_given_proxy(tmp_path):
     with server(serve(b"by proxy")) as (proxy, seen):
         environment = {"http_proxy": f"http://{proxy}", "no_proxy": "inside.invalid"}
         archive.download("http://outside.invalid/a.zip", tmp_path / "a", environment, 10)
         assert seen == [("http://outside.invalid/a.zip", None)]
-        with pytest.raises(ReleaseError, match=r"http://inside\.invalid/a\.zip cannot be fetched"):
+        with pytest.raises(ReleaseError, match=r"http://inside\.invalid/a\.zip cannot be downloaded"):
             archive.download("http://inside.invalid/a.zip", tmp_path / "b", environment, 10)
         assert len(seen) == 1
 
 
-def test_download_says_what_is_wrong_without_the_password(tmp_path):
+def test_download_error_omits_the_password(tmp_path):
     with server(lambda handler: handler.send_error(403)) as (address, _), pytest.raises(ReleaseError) as error:
         archive.download(f"http://me:hunter22@{address}/a.zip", tmp_path / "a", {}, 10)
     assert "HTTP 403" in error.value.message
     assert "hunter22" not in error.value.message
 
 
-def test_download_does_not_wait_for_ever(tmp_path):
+def test_download_times_out(tmp_path):
     released = threading.Event()
 
     def stall(handler):
@@ -232,7 +232,7 @@ def test_download_does_not_wait_for_ever(tmp_path):
 
     with server(stall) as (address, _):
         try:
-            with pytest.raises(ReleaseError, match="cannot be fetched"):
+            with pytest.raises(ReleaseError, match="cannot be downloaded"):
                 archive.download(f"http://{address}/a.zip", tmp_path / "a", {}, 1)
         finally:
             released.set()

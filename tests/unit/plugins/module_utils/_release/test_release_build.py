@@ -25,12 +25,12 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 def names(path):
-    """What a directory holds."""
+    """Return the sorted names in a directory."""
     return sorted(item.name for item in Path(path).iterdir())
 
 
 def snapshot(*roots):
-    """Everything below some directories: names, and contents of files."""
+    """Return all paths below some directories, with the contents of files."""
     found = {}
     for root in roots:
         for path in [root, *sorted(root.rglob("*"))] if root.exists() else []:
@@ -38,7 +38,7 @@ def snapshot(*roots):
     return found
 
 
-def test_a_release_from_nothing(app, request_for, deploy, tmp_path):
+def test_first_release(app, request_for, deploy, tmp_path):
     request = request_for(app, persistent_paths=PERSISTENT, label="v1")
     result = deploy(request)
     path = Path(result["release"]["path"])
@@ -58,7 +58,7 @@ def test_a_release_from_nothing(app, request_for, deploy, tmp_path):
     assert names(path) == ["app", "release.json", "seed", "venv"]
     assert names(path.parent) == [path.name]
     assert (path / "app" / "data" / "admin.pl").read_text() == "first\n"
-    # Bytecode is there, since who runs the release cannot write it; a file that is no Python 3 did no harm.
+    # Bytecode was compiled, because the app's user cannot write it. A file for Python 2 does not fail the build.
     assert [file.name.split(".")[0] for file in (path / "app" / "__pycache__").iterdir()] == ["app"]
     assert list((path / "venv").glob("lib/python*/site-packages/alpha/__pycache__/*.pyc"))
     manifest = json.loads((path / "release.json").read_text())
@@ -69,7 +69,7 @@ def test_a_release_from_nothing(app, request_for, deploy, tmp_path):
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_virtualenv_works_where_it_was_published_and_behind_a_slot(app, request_for, deploy, tmp_path):
+def test_the_virtualenv_works_after_publishing_and_through_a_slot(app, request_for, deploy, tmp_path):
     result = deploy(request_for(app))
     slot = tmp_path / "slot"
     slot.symlink_to(result["release"]["path"])
@@ -84,14 +84,14 @@ def test_the_virtualenv_works_where_it_was_published_and_behind_a_slot(app, requ
     assert ".partial" not in (slot / "venv" / "bin" / "alpha").read_text()
 
 
-def test_an_editable_requirement_survives_publishing(quick, deploy):
-    """What setuptools leaves for `-e .`: a .pth file with the path of the build, here from a stand-in for uv."""
+def test_an_editable_requirement_works_after_publishing(quick, deploy):
+    """Setuptools writes a .pth file with the build path for `-e .`; here a fake uv writes it."""
     result = deploy(quick())
     (pth,) = Path(result["release"]["venv"]).glob("lib/python*/site-packages/editable.pth")
     assert pth.read_text() == f"{result['release']['app']}\n"
 
 
-def test_the_same_input_is_the_same_release(app, request_for, deploy, tmp_path):
+def test_equal_inputs_are_the_same_release(app, request_for, deploy, tmp_path):
     request = request_for(app, persistent_paths=PERSISTENT)
     first = deploy(request)
     before = snapshot(tmp_path / "base", tmp_path / "shared")
@@ -118,48 +118,48 @@ def test_the_same_input_is_the_same_release(app, request_for, deploy, tmp_path):
         {"label": "other"},
     ],
 )
-def test_other_input_is_another_release(app, request_for, change):
+def test_different_inputs_are_another_release(app, request_for, change):
     request = request_for(app)
     changed = dataclasses.replace(request, **change)
-    ids = {build.Releaser(item).decide().release_id for item in (request, changed)}
+    ids = {build.ReleaseBuilder(item).make_plan().release_id for item in (request, changed)}
     assert len(ids) == 2
 
 
 @pytest.mark.parametrize("change", [{"keep": 9}, {"timeout": 9}, {"owner": "root"}, {"environment": {"NO": "matter"}}])
-def test_how_it_is_built_does_not_matter(app, request_for, change):
+def test_build_options_do_not_change_the_id(app, request_for, change):
     request = request_for(app)
     changed = dataclasses.replace(request, **change)
-    assert build.Releaser(request).decide().release_id == build.Releaser(changed).decide().release_id
+    assert build.ReleaseBuilder(request).make_plan().release_id == build.ReleaseBuilder(changed).make_plan().release_id
 
 
-def test_check_mode_knows_and_touches_nothing(app, request_for, deploy, tmp_path):
+def test_check_mode_predicts_the_release_without_changes(app, request_for, deploy, tmp_path):
     request = request_for(app, persistent_paths=PERSISTENT, uv="/nowhere/uv")
     before = snapshot(tmp_path)
-    releaser = build.Releaser(request)
-    foretold = releaser.report(releaser.decide(tolerant=True), done=False)
+    builder = build.ReleaseBuilder(request)
+    predicted = builder.report(builder.make_plan(tolerant=True), done=False)
     assert snapshot(tmp_path) == before
-    assert foretold["seeded"] == ["data", "logs"]
+    assert predicted["seeded"] == ["data", "logs"]
     done = deploy(request_for(app, persistent_paths=PERSISTENT))
-    assert foretold["release"]["id"] == done["release"]["id"]
-    assert foretold["diff"] == done["diff"]
-    assert foretold["changed"]
-    assert foretold["built"]
+    assert predicted["release"]["id"] == done["release"]["id"]
+    assert predicted["diff"] == done["diff"]
+    assert predicted["changed"]
+    assert predicted["built"]
 
 
-def test_check_mode_on_a_host_that_cannot_know(request_for, app, tmp_path):
+def test_check_mode_without_git_has_an_unknown_id(request_for, app, tmp_path):
     request = request_for(
         app, source=source.Source("git", str(tmp_path / "none.git")), content=None, environment={"PATH": "/nowhere"}
     )
-    releaser = build.Releaser(request)
-    foretold = releaser.report(releaser.decide(tolerant=True), done=False)
-    assert foretold["release"]["id"] == "unknown until built"
-    assert foretold["changed"]
+    builder = build.ReleaseBuilder(request)
+    predicted = builder.report(builder.make_plan(tolerant=True), done=False)
+    assert predicted["release"]["id"] == "unknown until built"
+    assert predicted["changed"]
     assert not (tmp_path / "base").exists()
     with pytest.raises(ReleaseError, match="git is not installed on this host"):
-        releaser.decide()
+        builder.make_plan()
 
 
-def test_an_override_beats_a_pin_and_is_reported(app, request_for, deploy):
+def test_an_override_replaces_a_pin_and_is_reported(app, request_for, deploy):
     checksum = "0" * 64
     (app / "requirements.txt").write_text(f"alpha==1.0 --hash=sha256:{checksum}\n")
     request = request_for(app, overrides=("alpha==2.0",))
@@ -180,7 +180,7 @@ def test_hashes_are_verified(app, request_for, deploy, wheels):
     assert any("hash" in line.lower() for line in error.value.output)
 
 
-def test_a_failed_build_leaves_all_else_and_says_why(app, request_for, deploy, tmp_path):
+def test_a_failed_build_changes_nothing_and_reports_why(app, request_for, deploy, tmp_path):
     deploy(request_for(app, persistent_paths=("data",)))
     before = snapshot(tmp_path / "base" / "releases", tmp_path / "shared")
     (app / "requirements.txt").write_text("nowhere-to-be-found==1.0\n")
@@ -197,28 +197,30 @@ def test_a_failed_build_leaves_all_else_and_says_why(app, request_for, deploy, t
     assert error.value.output
     log = Path(error.value.log)
     assert log.stat().st_mode & 0o777 == 0o600
-    everything = log.read_text() + str(vars(error.value)) + json.dumps(build.Releaser(request).describe(plan(request)))
+    everything = (
+        log.read_text() + str(vars(error.value)) + json.dumps(build.ReleaseBuilder(request).describe(plan(request)))
+    )
     assert "hunter22" not in everything
     assert "https://***@files.invalid" in everything
 
 
 def plan(request):
-    return build.Releaser(request).decide()
+    return build.ReleaseBuilder(request).make_plan()
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"uv": "/nowhere/uv"}, ("virtualenv", "there is none at /nowhere/uv")),
-        ({"python": "python9.9"}, ("virtualenv", "there is no python9.9")),
+        ({"uv": "/nowhere/uv"}, ("virtualenv", "uv: /nowhere/uv does not exist")),
+        ({"python": "python9.9"}, ("virtualenv", "python9.9 does not exist")),
         ({"requirements": "none.txt"}, ("requirements", "the source has no file none.txt")),
         ({"persistent_paths": ("settings.json",)}, ("persist", "settings.json is neither")),
-        ({"owner": "nosuchuser"}, ("virtualenv", "there is no user 'nosuchuser'")),
+        ({"owner": "nosuchuser"}, ("virtualenv", "user 'nosuchuser' does not exist")),
         ({"content": source.Tree("0" * 64, Path("/usr/share/doc/nowhere"))}, ("fetch", "is not a directory")),
         ({"runtime": source.Tree("0" * 64)}, ("runtime", "was not sent")),
     ],
 )
-def test_the_step_that_failed_is_named(app, request_for, deploy, change, expected):
+def test_the_failed_step_is_reported(app, request_for, deploy, change, expected):
     step, message = expected
     with pytest.raises(ReleaseError, match=message) as error:
         deploy(request_for(app, **change))
@@ -244,31 +246,31 @@ def test_the_step_that_failed_is_named(app, request_for, deploy, change, expecte
         {"source": source.Source("path", "/x", commit="0" * 40)},
     ],
 )
-def test_what_cannot_be_meant_is_refused(app, request_for, change):
+def test_invalid_requests_are_refused(app, request_for, change):
     with pytest.raises(ReleaseError):
-        build.Releaser(request_for(app, **change))
+        build.ReleaseBuilder(request_for(app, **change))
 
 
-def test_a_source_that_changes_meanwhile_is_not_published(app, request_for, deploy, tmp_path):
+def test_a_source_that_changes_during_the_build_is_not_published(app, request_for, deploy, tmp_path):
     request = request_for(app)
     (app / "app.py").write_text("value = 2\n")
-    with pytest.raises(ReleaseError, match="changed while it was being read"):
+    with pytest.raises(ReleaseError, match="changed while it was read"):
         deploy(request)
     assert names(tmp_path / "base" / "releases") == []
 
 
 def test_a_packed_directory_and_runtime(app, request_for, deploy, tmp_path):
-    """What the action plugin sends; the runtime is a wheel's source, installed with the app."""
+    """The action plugin sends a packed directory."""
     packed = tmp_path / "source.tar.gz"
     tree.pack(app, packed, tree.DEFAULT_EXCLUDE)
     request = request_for(app)
     digest = request.content.digest
     elsewhere = source.Source("path", "/on/the/controller")
-    releaser = build.Releaser(dataclasses.replace(request, source=elsewhere, content=source.Tree(digest)))
-    assert releaser.missing_content(releaser.decide()) == ["source"]
+    builder = build.ReleaseBuilder(dataclasses.replace(request, source=elsewhere, content=source.Tree(digest)))
+    assert builder.missing_content(builder.make_plan()) == ["source"]
     sent = dataclasses.replace(request, source=elsewhere, content=source.Tree(digest, archive=packed))
-    assert deploy(sent)["release"]["id"] == releaser.decide().release_id
-    assert releaser.missing_content(releaser.decide()) == []
+    assert deploy(sent)["release"]["id"] == builder.make_plan().release_id
+    assert builder.missing_content(builder.make_plan()) == []
 
 
 BACKEND = """
@@ -280,17 +282,17 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     name, info = "beside-{version}-py3-none-any.whl", "beside-{version}.dist-info"
     with zipfile.ZipFile(pathlib.Path(folder) / name, "w") as wheel:
         wheel.writestr("beside.py", "")
-        says = ["Metadata-Version: 2.1", "Name: beside", "Version: {version}", "Provides-Extra: more",
-                "Requires-Dist: alpha; extra == 'more'", ""]
-        wheel.writestr(info + "/METADATA", "\\n".join(says))
+        lines = ["Metadata-Version: 2.1", "Name: beside", "Version: {version}", "Provides-Extra: more",
+                 "Requires-Dist: alpha; extra == 'more'", ""]
+        wheel.writestr(info + "/METADATA", "\\n".join(lines))
         wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr(info + "/RECORD", "")
     return name
 """
 
 
-def test_the_runtime_is_made_into_a_wheel_once(app, request_for, deploy, tmp_path):
-    """With a build backend of its own, so that no package index is asked."""
+def test_the_runtime_wheel_is_built_once(app, request_for, deploy, tmp_path):
+    """The runtime has its own build backend, so that the test needs no package index."""
     tally, sources = tmp_path / "tally", tmp_path / "beside"
     sources.mkdir()
     backend = 'requires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -324,12 +326,14 @@ def test_an_archive(app, request_for, deploy, tmp_path):
     assert names(result["release"]["app"]) == ["__pycache__", "app.py"]
     packed.write_bytes(packed.read_bytes() + b"tampered")
     wrong = dataclasses.replace(given, exclude=())
-    with pytest.raises(ReleaseError, match=f"sha256:{tree.file_digest(packed)}, but {checksum}") as error:
+    with pytest.raises(
+        ReleaseError, match=f"sha256:{tree.file_digest(packed)}, but source.checksum is {checksum}"
+    ) as error:
         deploy(request_for(app, source=wrong, content=None))
     assert error.value.step == "fetch"
 
 
-def test_old_releases_go_but_never_one_in_use(app, request_for, deploy, tmp_path):
+def test_old_releases_are_pruned_unless_in_use(app, request_for, deploy, tmp_path):
     made = []
     for number in range(5):
         (app / "app.py").write_text(f"value = {number}\n")
@@ -339,20 +343,20 @@ def test_old_releases_go_but_never_one_in_use(app, request_for, deploy, tmp_path
     (slots / "blue").symlink_to(tmp_path / "base" / "releases" / made[0])
     (tmp_path / "base" / "releases" / ".dead.partial").mkdir()
     request = request_for(app, keep=1, in_use=(f"/somewhere/{made[1]}",))
-    foretold = build.Releaser(request).decide()
+    predicted = build.ReleaseBuilder(request).make_plan()
     result = deploy(request)
-    assert result["pruned"] == [*foretold.prune, *foretold.leftovers] == [made[3], made[2], ".dead.partial"]
+    assert result["pruned"] == [*predicted.prune, *predicted.leftovers] == [made[3], made[2], ".dead.partial"]
     assert names(tmp_path / "base" / "releases") == sorted([made[0], made[1], made[4]])
     logs = {path.name for path in (tmp_path / "base" / "cache").glob("*.log")}
     assert logs == {f"build-{made[index]}.log" for index in (0, 1, 4)}
-    # Going back to an old release builds nothing, and does not prune what it goes back to.
+    # A return to an old release builds nothing, and does not prune that release.
     (app / "app.py").write_text("value = 0\n")
     back = deploy(request_for(app, keep=1))
     assert back["release"]["id"] == made[0]
     assert not back["built"]
 
 
-def test_a_lost_shared_directory_is_seeded_again(app, request_for, deploy, tmp_path):
+def test_a_missing_shared_directory_is_seeded_again(app, request_for, deploy, tmp_path):
     request = request_for(app, persistent_paths=PERSISTENT)
     deploy(request)
     (tmp_path / "shared").rename(tmp_path / "lost")
@@ -363,7 +367,7 @@ def test_a_lost_shared_directory_is_seeded_again(app, request_for, deploy, tmp_p
 
 
 @needs_root
-def test_the_owner_can_run_a_release_and_not_change_it(app, request_for, deploy, tmp_path):
+def test_the_owner_can_run_a_release_but_not_change_it(app, request_for, deploy, tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_mode & 0o001 == 0 and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o011)
@@ -396,13 +400,13 @@ def test_a_python_that_the_owner_cannot_run_is_refused(app, request_for, deploy,
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     request = request_for(app, owner="nobody", base_dir=closed / "base")
-    with pytest.raises(ReleaseError, match=r"nobody cannot run .*Use a Python that all may run") as error:
+    with pytest.raises(ReleaseError, match=r"nobody cannot run .*Use a Python that all users can run") as error:
         deploy(request)
     assert error.value.step == "virtualenv"
 
 
-def test_two_builds_at_once(app, request_for, deploy):
-    """The second waits, and finds the release that it wanted."""
+def test_concurrent_builds(app, request_for, deploy):
+    """The second build waits, then finds its release."""
     request = request_for(app)
     results = []
     threads = [threading.Thread(target=lambda: results.append(deploy(request))) for _ in range(2)]
@@ -415,7 +419,7 @@ def test_two_builds_at_once(app, request_for, deploy):
 
 
 def write_fake_uv(path):
-    """A stand-in for uv that is quick: a virtualenv with one package, made by a few system calls."""
+    """Write a fast fake uv, which creates a virtualenv with one package."""
     path.write_text(
         """#!/bin/sh
         for last; do :; done
@@ -435,7 +439,7 @@ def write_fake_uv(path):
 
 @pytest.fixture
 def quick(app, request_for, tmp_path):
-    """A request that is built by stand-ins for uv and Python, in a few milliseconds."""
+    """Return a function that creates requests with a fake uv and a fake Python, which build in a few milliseconds."""
     fake_uv, fake_python = tmp_path / "fake-uv", tmp_path / "fake-python"
     write_fake_uv(fake_uv)
     answer = {"version": "3.11.2", "implementation": "cpython", "executable": str(fake_python)}
@@ -448,8 +452,8 @@ def quick(app, request_for, tmp_path):
     return make
 
 
-def carry_out_and_die(request, nth):
-    """Carry a request out in a process that kills itself at its nth change of the file system; gives its pid."""
+def apply_and_die(request, nth):
+    """Carry out a request in a process that kills itself at its nth change of the file system; returns its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -468,15 +472,15 @@ def carry_out_and_die(request, nth):
     for name in ("mkdir", "rename", "symlink", "unlink", "rmdir", "fsync", "chmod", "fchmod"):
         setattr(os, name, deadly(getattr(os, name)))
     try:
-        releaser = build.Releaser(request)
-        releaser.carry_out(releaser.decide())
+        builder = build.ReleaseBuilder(request)
+        builder.apply(builder.make_plan())
         os._exit(0)
     finally:
         os._exit(1)
 
 
 def test_killed_at_any_moment(app, quick, deploy, tmp_path):
-    """kill -9 before each change of the file system, one run for each: what stands afterwards is always whole."""
+    """Kill a build with SIGKILL before each change of the file system, one run for each; no partial release remains."""
     base, shared = tmp_path / "base", tmp_path / "shared"
     live = deploy(quick())["release"]["id"]
     releases = base / "releases"
@@ -485,12 +489,12 @@ def test_killed_at_any_moment(app, quick, deploy, tmp_path):
     untouched = snapshot(releases / live)
     kills, seen = 0, set()
     while True:
-        # Each run builds anew, prunes the release of the run before, and seeds what is taken away here.
+        # Each run builds a release, prunes that of the previous run, and seeds the directory that is removed here.
         (app / "app.py").write_text(f"value = {kills} + 100\n")
         if (shared / "logs").is_dir():
             (shared / "logs").rmdir()
         request = quick(persistent_paths=PERSISTENT)
-        status = os.waitpid(carry_out_and_die(request, kills + 1), 0)[1]
+        status = os.waitpid(apply_and_die(request, kills + 1), 0)[1]
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
             break
@@ -501,12 +505,12 @@ def test_killed_at_any_moment(app, quick, deploy, tmp_path):
             if not name.startswith(".") and name != live:
                 assert is_whole(releases / name), (kills, name)
                 assert (shared / "data" / "admin.pl").read_text() == "first\n"
-        # The next run, undisturbed, heals everything.
+        # The next complete run repairs everything.
         again = deploy(request)["release"]["id"]
         assert names(releases) == sorted({live, again})
         assert names(shared) == ["data", "logs"]
         assert not deploy(request)["changed"]
-    # It did die while building and while removing, or this test says nothing.
+    # Check that the kills happened during builds and during removals.
     assert {"partial", "removed", "whole"} <= seen
     assert kills > 30
 
@@ -522,8 +526,8 @@ def is_whole(release):
     )
 
 
-def test_a_command_that_outlives_a_killed_build_cannot_spoil_the_next(app, quick, deploy, tmp_path):
-    """Without the lock in its hands, the old uv would write into the new build of the same name."""
+def test_a_command_that_outlives_a_killed_build_keeps_the_lock(app, quick, deploy, tmp_path):
+    """If the old uv did not hold the lock, it would write into the new build of the same name."""
     go, waiting, slow = tmp_path / "go", tmp_path / "waiting", tmp_path / "slow-uv"
     os.mkfifo(go)
     slow.write_text(f"""#!/bin/sh
@@ -532,7 +536,7 @@ def test_a_command_that_outlives_a_killed_build_cannot_spoil_the_next(app, quick
         """)
     slow.chmod(0o755)
     request = quick(persistent_paths=PERSISTENT)
-    builder = carry_out_and_die(dataclasses.replace(request, uv=str(slow)), 0)
+    builder = apply_and_die(dataclasses.replace(request, uv=str(slow)), 0)
     deadline = time.monotonic() + 30
     while not waiting.exists():
         assert time.monotonic() < deadline

@@ -29,7 +29,7 @@ def test_split_credentials(url, expected):
     assert command.split_credentials(url) == expected
 
 
-def test_masks_every_form_of_a_secret():
+def test_every_form_of_a_secret_is_masked():
     secrets = command.secrets_in("https://user:p%40ssword@h/x https://ghp_abcdef@h/y")
     mask = command.Masker(secrets)
     text = "fetch https://user:p%40ssword@h/x with p@ssword, ghp_abcdef or other://a:b@c; ssh://git@h stays"
@@ -37,7 +37,7 @@ def test_masks_every_form_of_a_secret():
 
 
 def test_only_secrets_of_an_environment_are_masked():
-    """Masking a "1" would blot out every digit of a result."""
+    """A masked "1" would mask unrelated digits in the result."""
     given = {"UV_OFFLINE": "1", "MY_TOKEN": "abcdefgh", "UV_INDEX_URL": "https://a:secret1@h/", "NAME": "harmless"}
     assert command.secrets_of(given) == {"abcdefgh", "secret1"}
 
@@ -57,7 +57,7 @@ def test_a_failure_shows_the_last_lines_masked(tmp_path):
     assert "line 0\n" in content
 
 
-def test_a_command_that_takes_too_long_ends_with_all_that_it_started(tmp_path):
+def test_a_command_that_times_out_is_killed_with_its_children(tmp_path):
     pid = tmp_path / "pid"
     script = f"sleep 60 & echo $! > {pid}; sleep 60"
     began = time.monotonic()
@@ -74,7 +74,7 @@ def test_a_command_leaves_nothing_running(tmp_path):
 
 
 def gone(pid):
-    """Wait until a process has ended; a zombie that nobody reaps counts."""
+    """Wait until a process has ended; an unreaped zombie counts as ended."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -87,6 +87,6 @@ def gone(pid):
     return False
 
 
-def test_a_missing_command_is_named():
+def test_a_missing_command_is_reported():
     with pytest.raises(ReleaseError, match=r"/no/such/tool cannot be started: No such file"):
         command.Runner(os.environ, 1, command.Masker()).run(["/no/such/tool"])

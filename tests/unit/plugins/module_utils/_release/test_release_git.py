@@ -46,7 +46,7 @@ def call(folder, *arguments):
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository with two commits: the first is tagged v1, the second v2 (annotated) and on main."""
+    """Create a repository with two commits: the first is tagged v1, the second v2 (annotated) and on main."""
     root = tmp_path / "repository"
     root.mkdir()
     call(root, "init", "-q", "-b", "main")
@@ -72,16 +72,18 @@ def test_resolve(runner, repository):
 
 
 def test_a_branch_that_moves_after_the_plan_is_built_as_planned(repository, request_for, deploy):
-    asked = request_for(repository, source=source.Source("git", f"file://{repository}", "main"), content=None)
-    releaser = build.Releaser(asked)
-    planned = releaser.report(releaser.decide(), done=False)["release"]
+    requested = request_for(repository, source=source.Source("git", f"file://{repository}", "main"), content=None)
+    builder = build.ReleaseBuilder(requested)
+    planned = builder.report(builder.make_plan(), done=False)["release"]
     (repository / "version").write_text("3")
     call(repository, "commit", "-q", "-a", "-m", "3")
     commit = planned["source"]["commit"]
-    built = deploy(dataclasses.replace(asked, source=dataclasses.replace(asked.source, commit=commit)))["release"]
+    built = deploy(dataclasses.replace(requested, source=dataclasses.replace(requested.source, commit=commit)))[
+        "release"
+    ]
     assert (built["id"], built["source"]) == (planned["id"], planned["source"])
     assert Path(built["app"], "version").read_text() == "2"
-    assert deploy(asked)["release"]["id"] != built["id"]
+    assert deploy(requested)["release"]["id"] != built["id"]
 
 
 def test_a_tag_wins_over_a_branch_of_its_name(runner, repository):
@@ -90,7 +92,7 @@ def test_a_tag_wins_over_a_branch_of_its_name(runner, repository):
 
 
 @pytest.mark.parametrize("version", ["v3", "ma", "refs", "8243dad"])
-def test_resolve_says_what_is_missing(runner, repository, version):
+def test_resolve_reports_an_unknown_version(runner, repository, version):
     with pytest.raises(ReleaseError, match=f"'{version}' is neither a branch nor a tag.*40 hexadecimal"):
         git.resolve(runner, str(repository), version)
 
@@ -103,7 +105,7 @@ def test_a_missing_repository_is_an_error_with_its_output(runner, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["--upload-pack=touch /tmp/x", "-x", "a\nb"])
-def test_nothing_is_taken_for_an_option(value):
+def test_options_are_refused(value):
     with pytest.raises(ReleaseError):
         git.check(value, "main")
     with pytest.raises(ReleaseError):
@@ -121,8 +123,8 @@ def export(runner, tmp_path, url, version, name="out"):
     return tmp_path / name
 
 
-def test_export_is_what_was_committed(runner, repository, tmp_path):
-    """Attributes of the repository may not leave out or rewrite anything, and its hooks do not run."""
+def test_export_equals_the_commit(runner, repository, tmp_path):
+    """Attributes of the repository do not omit or rewrite files, and its hooks do not run."""
     (repository / ".gitattributes").write_text(
         "secret export-ignore\nstamp export-subst\nwin text eol=crlf\nlarge filter=evil\nident ident\n"
     )
@@ -155,7 +157,7 @@ def test_an_old_commit_and_a_later_one_from_one_cache(runner, repository, tmp_pa
     assert (export(runner, tmp_path, str(repository), "main", "two") / "version").read_text() == "3"
 
 
-def test_the_locks_of_a_killed_fetch_do_no_harm(runner, repository, tmp_path):
+def test_stale_locks_of_a_killed_fetch_are_removed(runner, repository, tmp_path):
     export(runner, tmp_path, str(repository), "v1", "one")
     commit = call(repository, "rev-parse", "main")
     for name in ("shallow.lock", "config.lock", "packed-refs.lock", f"refs/release/{commit}.lock"):
@@ -163,7 +165,7 @@ def test_the_locks_of_a_killed_fetch_do_no_harm(runner, repository, tmp_path):
     assert (export(runner, tmp_path, str(repository), "main", "two") / "version").read_text() == "2"
 
 
-def test_submodules_come_at_the_commit_that_is_pinned(runner, repository, tmp_path):
+def test_submodules_are_exported_at_the_pinned_commit(runner, repository, tmp_path):
     part = tmp_path / "part"
     part.mkdir()
     call(part, "init", "-q", "-b", "main")
@@ -198,13 +200,13 @@ def test_submodule_url(parent, url, expected):
 
 
 @pytest.mark.parametrize("url", ["/etc", "file:///etc", "--upload-pack=x", "./../../../etc/x y\n"])
-def test_a_repository_from_the_network_cannot_reach_into_this_host(url):
+def test_a_remote_repository_cannot_read_paths_of_this_host(url):
     with pytest.raises(ReleaseError):
         git.submodule_url("https://h/a.git", url)
 
 
 class Guarded(http.server.SimpleHTTPRequestHandler):
-    """A plain file server that wants a password: git's "dumb" protocol, which knows no shallow fetch."""
+    """A file server with a password: git's "dumb" protocol, which has no shallow fetch."""
 
     def do_GET(self):
         if self.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:hunter22").decode():
@@ -218,7 +220,7 @@ class Guarded(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_server_with_a_password_that_cannot_do_shallow(runner, repository, tmp_path):
+def test_a_server_with_a_password_and_without_shallow_fetch(runner, repository, tmp_path):
     bare = tmp_path / "www" / "panel.git"
     call(tmp_path, "clone", "-q", "--bare", str(repository), str(bare))
     call(bare, "update-server-info")
@@ -228,7 +230,7 @@ def test_a_server_with_a_password_that_cannot_do_shallow(runner, repository, tmp
         try:
             address = f"127.0.0.1:{listening.server_port}/panel.git"
             assert (export(runner, tmp_path, f"http://me:hunter22@{address}", "v1") / "version").read_text() == "1"
-            # No prompt: a build that waits for a password waits for ever.
+            # git must not prompt: a build would wait for a password forever.
             with pytest.raises(ReleaseError) as error:
                 git.resolve(runner, f"http://me:wrong-one@{address}", "v1")
             assert "wrong-one" not in str(vars(error.value))
@@ -236,8 +238,8 @@ def test_a_server_with_a_password_that_cannot_do_shallow(runner, repository, tmp
             listening.shutdown()
 
 
-def test_credentials_are_in_no_argument(tmp_path):
-    """Arguments are visible to every user of the host."""
+def test_credentials_are_not_in_arguments(tmp_path):
+    """All users of the host can read arguments."""
     record = tmp_path / "record"
     fake = tmp_path / "bin" / "git"
     fake.parent.mkdir()

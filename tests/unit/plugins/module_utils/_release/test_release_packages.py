@@ -27,7 +27,7 @@ def test_satisfies_agrees_with_packaging(version, specifier):
 
 
 @pytest.mark.parametrize(("version", "specifier"), [("1.0rc1", "==1.0"), ("1.0", "==1.0+local"), ("1.0", "nonsense")])
-def test_what_is_not_understood_is_reported(version, specifier):
+def test_unsupported_versions_do_not_satisfy(version, specifier):
     assert not packages.satisfies(version, specifier)
 
 
@@ -46,7 +46,7 @@ def test_wanted_versions(tmp_path):
     }
 
 
-def test_overridden_is_what_the_app_would_have_refused():
+def test_overridden_lists_versions_that_the_app_refuses():
     wanted = {"gunicorn": "==20.1.0", "gevent": ">=20", "flask": "==2.2.5"}
     installed = {"gunicorn": "23.0.0", "gevent": "24.2", "flask": "2.2.5", "new": "1"}
     found = packages.overridden(wanted, installed, ["Gunicorn==23.0.0", "gevent>=24", "new==1", "flask==2.2.5"])
@@ -54,8 +54,8 @@ def test_overridden_is_what_the_app_would_have_refused():
 
 
 @pytest.mark.parametrize("value", ["--index-url=https://evil/", "-r /etc/passwd", "a==1\n--pre", "", "#x"])
-def test_an_option_is_no_requirement(value):
-    with pytest.raises(ReleaseError, match="is no requirement"):
+def test_an_option_is_not_a_requirement(value):
+    with pytest.raises(ReleaseError, match="is not a requirement"):
         packages.check_specifiers([value], "packages")
 
 
@@ -63,14 +63,14 @@ def test_find_python(runner):
     found = packages.find_python(sys.executable, runner)
     assert found.version == ".".join(map(str, sys.version_info[:3]))
     assert found.executable == packages.find_python(found.executable, runner).executable
-    with pytest.raises(ReleaseError, match="there is no python9"):
+    with pytest.raises(ReleaseError, match="python9 does not exist"):
         packages.find_python("python9", runner)
-    with pytest.raises(ReleaseError, match="does not answer as a Python"):
+    with pytest.raises(ReleaseError, match="is not a Python interpreter"):
         packages.find_python("true", runner)
 
 
 def test_find_uv_prefers_the_tools_of_the_app(tmp_path):
-    with pytest.raises(ReleaseError, match=rf"uv: there is none at {tmp_path}/tools/bin/uv; install it"):
+    with pytest.raises(ReleaseError, match=rf"uv: {tmp_path}/tools/bin/uv does not exist; install"):
         packages.find_uv("", tmp_path, "/nonexistent")
     for folder in ("tools/bin", "path"):
         (tmp_path / folder).mkdir(parents=True)

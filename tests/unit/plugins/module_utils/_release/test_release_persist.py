@@ -16,7 +16,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 
 def names(path):
-    """What a directory holds."""
+    """Return the sorted names in a directory."""
     return sorted(item.name for item in Path(path).iterdir())
 
 
@@ -31,7 +31,7 @@ def settle(app, seed, shared, paths, owner=ME):
     persist.seed_shared(shared, seed, plain, owner, 0o750)
 
 
-def test_first_content_is_seeded_and_then_left_alone(app, tmp_path, shared):
+def test_first_content_is_seeded_and_then_kept(app, tmp_path, shared):
     settle(app, tmp_path / "seed", shared, ["data", "logs", "conf/site.json/", "run.sh"])
     assert (app / "data").readlink() == shared / "data"
     assert (app / "data" / "admin.pl").read_text() == "first\n"
@@ -50,13 +50,13 @@ def test_first_content_is_seeded_and_then_left_alone(app, tmp_path, shared):
 
 
 @pytest.mark.parametrize("path", ["/etc", "../data", "a/../../b", "", ".", "data/.."])
-def test_paths_that_leave_are_refused(path):
+def test_paths_outside_of_the_source_are_refused(path):
     with pytest.raises(ReleaseError, match=r"persistent_paths: .* must be a relative path"):
         persist.check_paths([path])
 
 
 def test_a_path_inside_another_is_refused():
-    with pytest.raises(ReleaseError, match="data covers data/a/session already"):
+    with pytest.raises(ReleaseError, match="data/a/session is already covered by data"):
         persist.check_paths(["data/a/session", "data"])
     assert persist.check_paths(["data", "./database/", "data2"]) == ["data", "database/", "data2"]
 
@@ -69,7 +69,7 @@ def test_a_missing_path_with_a_suffix_is_not_guessed(app, tmp_path, shared):
 def test_links_in_the_source_are_not_followed(app, tmp_path, shared):
     (app / "way").symlink_to("data")
     for path in ("current", "way/admin.pl"):
-        with pytest.raises(ReleaseError, match=r"symbolic link|is no directory"):
+        with pytest.raises(ReleaseError, match=r"symbolic link|is not a directory"):
             persist.link(app, tmp_path / f"seed{len(path)}", shared, [path])
 
 
@@ -81,21 +81,21 @@ def test_links_inside_a_seed_stay_links(app, tmp_path, shared):
     assert (shared / "data" / "link").is_symlink()
 
 
-def test_a_link_on_the_way_into_the_shared_directory_is_not_followed(app, tmp_path, shared):
-    """The app may write there; root must not be led away by it."""
+def test_a_link_in_the_shared_directory_is_not_followed(app, tmp_path, shared):
+    """The app can write there; root must not follow its links."""
     victim = tmp_path / "victim"
     victim.mkdir()
     shared.mkdir()
     (shared / "conf").symlink_to(victim)
     (app / "conf").mkdir()
     (app / "conf" / "site").write_text("x")
-    with pytest.raises(ReleaseError, match="conf must be a real directory"):
+    with pytest.raises(ReleaseError, match="conf cannot be opened as a directory"):
         settle(app, tmp_path / "seed", shared, ["conf/site"])
     assert list(victim.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_what_a_killed_seeding_left_is_replaced(app, tmp_path, shared, kind):
+def test_remains_of_a_killed_seeding_are_replaced(app, tmp_path, shared, kind):
     victim = tmp_path / "victim"
     victim.mkdir()
     shared.mkdir()
@@ -113,7 +113,7 @@ def test_what_a_killed_seeding_left_is_replaced(app, tmp_path, shared, kind):
 
 
 @needs_root
-def test_the_owner_gets_all_of_it_and_nothing_above(app, tmp_path, shared):
+def test_the_owner_gets_the_seed_but_not_its_parents(app, tmp_path, shared):
     (app / "data" / "deep").mkdir()
     (app / "data" / "deep" / "link").symlink_to("../admin.pl")
     settle(app, tmp_path / "seed", shared, ["data", "conf/x"], persist.Owner(65534, 65534))
@@ -122,9 +122,9 @@ def test_the_owner_gets_all_of_it_and_nothing_above(app, tmp_path, shared):
     assert shared.stat().st_uid == (shared / "conf").stat().st_uid == 0
 
 
-def test_unknown_owners_are_named():
-    with pytest.raises(ReleaseError, match="owner: there is no user 'nosuchuser'"):
+def test_unknown_owners_are_reported():
+    with pytest.raises(ReleaseError, match="owner: user 'nosuchuser' does not exist"):
         persist.find_owner("nosuchuser", "")
-    with pytest.raises(ReleaseError, match="group: there is no group 'nosuchgroup'"):
+    with pytest.raises(ReleaseError, match="group: group 'nosuchgroup' does not exist"):
         persist.find_owner("", "nosuchgroup")
     assert persist.find_owner("54321", "54322") == persist.Owner(54321, 54322)

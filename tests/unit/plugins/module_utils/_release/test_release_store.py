@@ -21,7 +21,7 @@ ids = st.lists(st.integers(0, 20).map(str), unique=True, max_size=12)
 
 @given(ids, st.integers(-1, 8), st.sets(st.integers(0, 20).map(str)))
 def test_prune(newest_first, keep, protected):
-    gone = store.to_prune(newest_first, keep, protected)
+    gone = store.releases_to_prune(newest_first, keep, protected)
     stay = [name for name in newest_first if name not in gone]
     assert not set(gone) & protected
     assert set(newest_first[: max(keep, 0)]) <= set(stay)
@@ -41,7 +41,7 @@ def add(here, name, created):
     (here.path(name) / store.MANIFEST).write_text(json.dumps({"id": name, "created": created}))
 
 
-def test_only_whole_releases_count(here):
+def test_only_complete_releases_count(here):
     add(here, "old", "2026-01-01")
     add(here, "new", "2026-02-01")
     add(here, ".half.partial", "2026-03-01")
@@ -57,7 +57,7 @@ def test_only_whole_releases_count(here):
     assert store.Store(here.base_dir / "nowhere").complete() == []
 
 
-def test_slots_lead_to_releases(here, tmp_path):
+def test_slots_link_to_releases(here, tmp_path):
     add(here, "one", "1")
     (tmp_path / "slots" / "blue").symlink_to("../releases/one")
     (tmp_path / "slots" / "green").symlink_to(here.path("gone") / "app")
@@ -67,7 +67,7 @@ def test_slots_lead_to_releases(here, tmp_path):
     assert here.in_slots() == {"one", "gone", "two"}
 
 
-def test_a_removal_that_dies_leaves_no_release(here, monkeypatch):
+def test_an_interrupted_removal_leaves_no_release(here, monkeypatch):
     add(here, "one", "1")
     monkeypatch.setattr(store.shutil, "rmtree", lambda path: None)
     here.remove("one")
@@ -78,7 +78,7 @@ def test_a_removal_that_dies_leaves_no_release(here, monkeypatch):
     assert list(here.releases.iterdir()) == []
 
 
-def test_what_is_no_release_gives_way_unless_a_slot_uses_it(here, tmp_path):
+def test_an_incomplete_release_is_replaced_unless_a_slot_uses_it(here, tmp_path):
     here.path("one").mkdir()
     add(here, ".one.partial", "1")
     (tmp_path / "slots" / "blue").symlink_to(here.path("one"))
@@ -100,14 +100,14 @@ with Store(Path(sys.argv[1])).lock(5) as descriptor:
 """
 
 
-def test_the_lock_names_who_holds_it_even_after_the_builder_was_killed(here):
+def test_the_lock_error_reports_its_holder_after_the_builder_was_killed(here):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     builder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(here.base_dir)], stdout=subprocess.PIPE, text=True, env=environment
     )
     child = int(builder.stdout.readline())
     try:
-        # What a build at work has made is no leftover.
+        # The directory of a running build is not a leftover.
         add(here, ".one.partial", "1")
         assert here.leftovers() == []
         with (
@@ -117,7 +117,7 @@ def test_the_lock_names_who_holds_it_even_after_the_builder_was_killed(here):
             pass
         builder.kill()
         builder.wait()
-        # A command that outlived its builder may still write: the lock is its as well.
+        # A command that outlived its builder may still write, so it keeps the lock.
         with pytest.raises(ReleaseError, match=rf"pid {child}\."), here.lock(0.2):
             pass
         os.kill(child, 9)

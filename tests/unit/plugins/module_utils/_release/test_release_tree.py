@@ -15,7 +15,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._release.errors i
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-# Any name that a file system takes, bytes that are no UTF-8 included.
+# All valid file names, including names that are not UTF-8.
 names = (
     st.binary(min_size=1, max_size=12)
     .filter(lambda raw: b"/" not in raw and b"\0" not in raw and raw not in (b".", b".."))
@@ -26,7 +26,7 @@ files = st.dictionaries(paths, st.tuples(st.binary(max_size=40), st.booleans()),
 
 
 def write(root: Path, content, order=None):
-    """Write files; False when a name is both a file and a directory."""
+    """Write files; returns False if a name is both a file and a directory."""
     for path in order or content:
         data, executable = content[path]
         place = root / path
@@ -41,7 +41,7 @@ def write(root: Path, content, order=None):
 
 @settings(max_examples=60, deadline=None)
 @given(files, st.randoms())
-def test_digest_knows_content_and_nothing_else(content, random):
+def test_digest_depends_only_on_content(content, random):
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         shuffled = random.sample(list(content), len(content))
         assume(write(Path(one), content) and write(Path(two), content, shuffled))
@@ -53,7 +53,7 @@ def test_digest_knows_content_and_nothing_else(content, random):
 
 @settings(max_examples=60, deadline=None)
 @given(files, st.sampled_from(["content", "mode", "name", "gone", "link", "directory"]), st.data())
-def test_digest_notices_every_change(content, kind, data):
+def test_digest_changes_with_content(content, kind, data):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         assume(write(root, content))
@@ -80,7 +80,7 @@ def test_digest_notices_every_change(content, kind, data):
 
 @settings(max_examples=60, deadline=None)
 @given(files)
-def test_what_is_packed_arrives(content):
+def test_pack_and_extract(content):
     with tempfile.TemporaryDirectory() as folder:
         root, there = Path(folder) / "here", Path(folder) / "there"
         assume(write(root, content))
@@ -94,8 +94,8 @@ def test_what_is_packed_arrives(content):
         assert tree.digest(there) == tree.digest(root)
 
 
-def test_fields_cannot_run_into_each_other(tmp_path):
-    """Content that looks like the next entry's name is not the next entry."""
+def test_digest_separates_fields(tmp_path):
+    """Content that looks like the name of the next entry is not parsed as that."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "xfb").write_text("")
     (tmp_path / "b").mkdir()
@@ -119,7 +119,7 @@ def test_exclude(path, patterns, expected):
     assert tree.is_excluded(path, patterns) is expected
 
 
-def test_excluded_things_do_not_matter(app):
+def test_excluded_files_do_not_change_the_digest(app):
     before = tree.digest(app, tree.DEFAULT_EXCLUDE)
     (app / "__pycache__").mkdir()
     (app / "__pycache__" / "app.pyc").write_text("x")
@@ -132,7 +132,7 @@ def test_excluded_things_do_not_matter(app):
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "data/../../outside", "here/../outside"])
 def test_a_link_out_of_the_tree_is_refused(app, target):
-    # By its text `here/..` is the tree; by the file system it is above it.
+    # In its text, `here/..` is the tree; in the file system, it is the parent.
     (app / "here").symlink_to(".")
     (app / "bad").symlink_to(target)
     with pytest.raises(ReleaseError, match=r"bad is a symbolic link .*exclude"):
@@ -140,31 +140,31 @@ def test_a_link_out_of_the_tree_is_refused(app, target):
     assert tree.digest(app, ["bad"])
 
 
-def test_a_link_that_only_looks_as_if_it_left_is_accepted(app):
+def test_a_link_with_parent_parts_inside_the_tree_is_accepted(app):
     (app / "data" / "up").symlink_to("../data/../app.py")
     assert tree.digest(app)
 
 
-def test_a_socket_is_named(app):
+def test_a_socket_is_reported(app):
     with socket.socket(socket.AF_UNIX) as server:
-        # Relative: the path of a socket is at most 107 bytes long.
+        # Use a relative path: a socket's path can have at most 107 bytes.
         previous = Path.cwd()
         os.chdir(app)
         try:
             server.bind("dev.sock")
         finally:
             os.chdir(previous)
-        with pytest.raises(ReleaseError, match=r"dev\.sock is a socket.*exclude"):
+        with pytest.raises(ReleaseError, match=r"dev\.sock cannot be released: it is a socket.*exclude"):
             tree.digest(app)
 
 
 @pytest.mark.parametrize("value", ["", "/", "/etc", "..", "a/../../b", "a/..", ".", "a\0b"])
-def test_paths_that_leave_are_refused(value):
+def test_paths_outside_of_the_source_are_refused(value):
     with pytest.raises(ReleaseError, match="option: "):
         tree.relative_path(value, "option")
 
 
-def test_a_transferred_file_is_new(app, tmp_path):
+def test_a_transferred_file_has_the_current_time(app, tmp_path):
     os.utime(app / "app.py", (1, 1))
     tree.transfer(app, tmp_path / "copy")
     assert (tmp_path / "copy" / "app.py").stat().st_mtime > 1_000_000_000

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs beside a WSGI application: settings, health, metrics, gunicorn configuration.
+"""Runs beside a WSGI application: settings, serving, health, database, migrations.
 
 The application may use it too: ``from aapanel_runtime import get_settings``.
 """

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m aapanel_runtime``."""
+"""Runs the command line: ``python -m aapanel_runtime``."""
 
 from __future__ import annotations
 

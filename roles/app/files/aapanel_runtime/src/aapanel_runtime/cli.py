@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m aapanel_runtime check | schema | migrate | serve``."""
+"""Checks settings, prints their schema, migrates the database, and serves the application for development."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import check as checker
-from . import devserver, envfile, logs, migrate, schema
-from .expand_pending import PendingError
+from .migrations import command, review
+from .migrations.pending import PendingError
 from .problems import SettingsError
-from .settings import BaseSettings, get_settings
+from .serving import devserver, logs
+from .settings import BaseSettings, envfile, get_settings, schema
 
 _FAILED = 1
 _USAGE = 2
@@ -25,14 +26,14 @@ _REFUSED = 3
 
 
 class _UsageError(Exception):
-    """An argument cannot be used."""
+    """Raised for an argument that is not valid."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command and return its exit status.
 
-    Returns 0 if all is well, 1 if something is wrong with the environment, 2 for wrong usage, 3 for migrations that are
-    refused because they do more than add, and else what the command that migrates returned.
+    :returns: 0 for success, 1 for invalid settings, 2 for wrong usage, 3 for migrations that are refused because
+        they contract the schema; otherwise the exit status of the migration command.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "migrate":
             return _migrate(options)
         return _serve(options)
-    except (_UsageError, devserver.DevelopmentServerError, migrate.MigrationCommandError) as error:
+    except (_UsageError, devserver.DevelopmentServerError, command.MigrationCommandError) as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE
 
@@ -52,23 +53,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aapanel_runtime", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="validate an environment and report every problem, without a secret")
+    check = commands.add_parser("check", help="check the settings and report every problem, without secrets")
     check.add_argument(
-        "--env-file", type=Path, help="validate this file (as systemd reads it) instead of the environment"
+        "--env-file", type=Path, help="check this file (parsed as by systemd) instead of the environment"
     )
-    check.add_argument("--connect", action="store_true", help="also ask the database and Redis whether they answer")
+    check.add_argument("--connect", action="store_true", help="also check that the database and Redis answer")
     check.add_argument("--json", action="store_true", help="print JSON")
-    listing = commands.add_parser("schema", help="print every variable")
+    listing = commands.add_parser("schema", help="print every variable with its description and default")
     listing.add_argument("--format", choices=("env", "json", "markdown"), default="env")
     migration = commands.add_parser(
-        "migrate", help="bring the application's database up to date, as AAPANEL_MIGRATE_COMMAND says"
+        "migrate", help="migrate the database of the application with AAPANEL_MIGRATE_COMMAND"
     )
     migration.add_argument(
-        "--check", action="store_true", help="only judge whether the pending migrations do no more than add"
+        "--check", action="store_true", help="check that the pending migrations only expand the schema, and run nothing"
     )
-    serve = commands.add_parser("serve", help="serve on this machine, for development")
-    serve.add_argument("--env-file", type=Path, help="add the variables of this file; those of the environment win")
-    serve.add_argument("--reload", action="store_true", help="start again when code changes")
+    serve = commands.add_parser("serve", help="serve the application for development")
+    serve.add_argument(
+        "--env-file", type=Path, help="read variables from this file; those of the environment override it"
+    )
+    serve.add_argument("--reload", action="store_true", help="restart when code changes")
     return parser
 
 
@@ -84,55 +87,55 @@ def _migrate(options: argparse.Namespace) -> int:
     try:
         settings = get_settings()
     except SettingsError as error:
-        sys.stderr.write(f"The environment cannot be used:\n{error}\n")
+        sys.stderr.write(f"The settings are not valid:\n{error}\n")
         return _FAILED
-    command = migrate.command(settings.aapanel_migrate_command, Path.cwd())
-    if command is None:
-        sys.stdout.write("Nothing to migrate: no alembic.ini here, or none wanted. So nothing was judged.\n")
+    arguments = command.resolve(settings.aapanel_migrate_command, Path.cwd())
+    if arguments is None:
+        sys.stdout.write("Nothing to migrate: there is no alembic.ini, or AAPANEL_MIGRATE_COMMAND is empty.\n")
         return 0
-    status = _judge(settings)
+    status = _review(settings)
     if status is not None or options.check:
         return status or 0
-    sys.stdout.write(f"Migrating: {shlex.join(command)}\n")
+    sys.stdout.write(f"Migrating: {shlex.join(arguments)}\n")
     sys.stdout.flush()
     try:
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(arguments, check=False).returncode
     except OSError as error:
-        sys.stderr.write(f"{command[0]}: {error.strerror}\n")
+        sys.stderr.write(f"{arguments[0]} cannot be run: {error.strerror}\n")
         return _FAILED
 
 
-def _judge(settings: BaseSettings) -> int | None:
-    """Judge the pending migrations. Returns the status to end with, or None to go on."""
-    if settings.aapanel_migrate_command != migrate.AUTO:
-        sys.stdout.write("AAPANEL_MIGRATE_COMMAND is not auto: whether its migrations only add cannot be judged.\n")
+def _review(settings: BaseSettings) -> int | None:
+    """Review the pending migrations; return the exit status, or None to continue."""
+    if settings.aapanel_migrate_command != command.AUTO:
+        sys.stdout.write("AAPANEL_MIGRATE_COMMAND is not auto: its migrations are not checked.\n")
         return None
     allowed = settings.aapanel_migrate_contract == "allow"
     try:
-        pending, findings = migrate.judge()
+        pending, findings = review.review_pending()
     except PendingError as error:
         sys.stderr.write(f"{error}\n")
-        # Where contractions are allowed there is nothing to judge for; Alembic says itself what it misses.
+        # If contractions are allowed, the check would change nothing, and Alembic reports its own errors.
         return None if allowed else _FAILED
     if not pending.files:
         sys.stdout.write("Nothing to migrate.\n")
         return 0
     if not findings:
-        why = "they only add" if pending.in_use else "the database is empty, so no release can miss anything"
+        why = "they only expand the schema" if pending.in_use else "the database is empty, so no release uses it yet"
         sys.stdout.write(f"Pending migrations: {len(pending.files)}; {why}.\n")
         return None
-    sys.stderr.write(migrate.render(findings, allowed=allowed))
+    sys.stderr.write(review.render(findings, allowed=allowed))
     return None if allowed else _REFUSED
 
 
 def _serve(options: argparse.Namespace) -> int:
     if options.env_file is not None:
-        # Into the environment, because the application reads it there, and so does the process that reloads.
+        # Into the environment, for the application and for the process that the reloader starts.
         os.environ.update({name: value for name, value in _read(options.env_file).items() if name not in os.environ})
     try:
         settings = get_settings()
     except SettingsError as error:
-        sys.stderr.write(f"The environment cannot be used:\n{error}\n")
+        sys.stderr.write(f"The settings are not valid:\n{error}\n")
         return _FAILED
     try:
         devserver.serve(settings, reload=options.reload)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is wrong with an environment, said without a secret."""
+"""Problems of an environment, and messages without secrets."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-# Between "://" and the last "@" before the path stands whatever somebody may have put there as a credential.
+# User and password of a URL: all between "://" and the last "@" before the path.
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/]*@")
-# Replacing every "a" of a message because the password is "a" would hide the message, and tell the password.
-_SHORTEST_REDACTED = 4
+# Replacing a password of one letter everywhere would make the message unreadable, and reveal the password.
+_MIN_REDACTED_LENGTH = 4
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding about one variable.
+    """A problem of one variable. Its texts contain no secret.
 
-    ``what`` and ``cure`` are sentences fit for a log: they hold no secret.
+    :param name: the variable.
+    :param what: what is wrong, as a sentence without its subject.
+    :param cure: what to do, as a sentence.
     """
 
     name: str
@@ -29,22 +31,22 @@ class Problem:
     level: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
-        """Give the finding as one line."""
+        """Return the problem as one line."""
         return f"{self.name}: {self.what} {self.cure}".rstrip()
 
 
 class SettingsError(ValueError):
-    """The environment cannot be used. The message lists every problem, and no secret."""
+    """Raised if the environment is not valid. The message lists every problem, without secrets."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        """Keep the problems; the message is one line for each."""
+        """Build a message with one line for each problem."""
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return ``text`` without the given secrets and without the credentials of any URL in it."""
+    """Return *text* with ``***`` in place of the given secrets and of the credentials of URLs."""
     for secret in sorted(set(secrets), key=len, reverse=True):
-        if len(secret) >= _SHORTEST_REDACTED:
+        if len(secret) >= _MIN_REDACTED_LENGTH:
             text = text.replace(secret, "***")
     return _CREDENTIALS.sub("***@", text)
