@@ -37,7 +37,7 @@ class Machine(Protocol):
     """Everything outside of this package: processes, clocks, services and requests."""
 
     def now(self) -> float:
-        """Seconds since boot, suspended time included; independent of the system clock."""
+        """Return the seconds since boot, including suspend; independent of the system clock."""
 
     def utc_timestamp(self) -> str:
         """Return the current time in UTC, in ISO 8601."""
@@ -85,7 +85,7 @@ class Machine(Protocol):
         """Whether the slot's service runs, healthy or not."""
 
     def uptime(self, slot: str) -> float | None:
-        """Seconds since the slot's service started; None where it does not run."""
+        """Return the seconds since the slot's service started; None if it does not run."""
 
     def crashed(self, slot: str) -> bool:
         """Whether the slot's service failed or is in a crash loop."""
