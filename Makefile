@@ -97,7 +97,7 @@ build: $(VENV)/.controller ## Build the collection's archive from the last commi
 	@ansible-galaxy collection build --force .cache/build --output-path .
 
 .PHONY: docs
-docs: $(VENV)/.controller ## Generate the tables of docs/inventory.md and the roles' README.md
+docs: $(VENV)/.controller ## Generate the tables of docs/inventory.md, docs/panelctl.md and the roles' README.md
 	@$(VENV)/bin/python scripts/docs
 
 .PHONY: site

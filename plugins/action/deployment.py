@@ -17,9 +17,9 @@ MODULE = "aapanel.pipeline.deployment"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
-    """Tells the module which process of which controller deploys, and whether another one of this controller is dead.
+    """Pass the process on the controller to the module, and end the lease of a dead deploy of the same controller.
 
-    Only here can be seen that an earlier run was killed; without that its lease would have to run out first.
+    Only the controller can see that an earlier run was killed. Otherwise its lease would have to expire first.
     """
 
     _supports_check_mode = True
@@ -28,22 +28,22 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module, again if another operation of this controller has died."""
         super().run(tmp, task_vars)
-        # This is a worker; its parent is the run.
+        # This is a worker process; its parent is the run of the playbook.
         here = controller(os.getppid())
         args = {"owner": f"{getpass.getuser()}@{socket.gethostname()}", **self._task.args, "controller": here}
-        result: dict[str, Any] = self._ask(args, task_vars)
+        result: dict[str, Any] = self._run_module(args, task_vars)
         busy = result.get("busy") or {}
         if here and is_dead(busy.get("controller") or {}, here):
-            result = self._ask({**args, "dead": busy["lease"]}, task_vars)
+            result = self._run_module({**args, "dead": busy["lease"]}, task_vars)
         return result
 
-    def _ask(self, args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    def _run_module(self, args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
         return result
 
 
 def controller(pid: int) -> dict[str, Any]:
-    """What tells a process from every other one, on any controller; empty where the system cannot say."""
+    """Return data that identifies a process among all controllers; empty if the system does not provide it."""
     started = start_time(pid)
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -53,10 +53,14 @@ def controller(pid: int) -> dict[str, Any]:
 
 
 def is_dead(other: dict[str, Any], here: dict[str, Any]) -> bool:
-    """Whether a process of just this controller is provably gone; of any other controller nothing can be proven."""
+    """Whether a process of this controller has ended; False for a process of any other controller.
+
+    :param other: the process, as returned by `controller`.
+    :param here: this process.
+    """
     if other.get("host") != here["host"] or not other.get("pid"):
         return False
     if other.get("boot_id") != here["boot_id"]:
-        # A container on the same machine has the same host name at times, and a rebooted machine has another boot.
+        # The host may be a container with the same name, or have been rebooted.
         return False
     return start_time(int(other["pid"])) != other.get("started")

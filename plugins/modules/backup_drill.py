@@ -54,8 +54,8 @@ status:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aapanel.pipeline.plugins.module_utils._backup.cli.commands import FAILED
 from ansible_collections.aapanel.pipeline.plugins.module_utils._backup_module import CONFIG, WAIT, backup_service
+from ansible_collections.aapanel.pipeline.plugins.module_utils._host.exit_codes import FAILED
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ module: deployment
 short_description: Take one step of a deploy into the idle slot
 version_added: 0.1.0
 description:
-  - A deploy is a state machine on the host. Each task asks for one step; whatever else the play does comes between.
-  - What fails before V(switched) touches no traffic. From V(switched) until V(confirmed) traffic goes back by itself,
-    when the check through nginx fails, and when nobody confirms in time because the controller died.
-  - The lock is a lease. While a step runs, or a release is built, it is alive; between steps it lasts as long as
-    C(lease_seconds) of O(settings). When the controller's own process is found dead by a later run on the same
-    controller, the lease ends at once. Nothing that was settled that way can go on, each step proves that it still
-    holds O(lease).
+  - A deploy is a state machine on the host. Each task takes one step; the play can run other tasks between them.
+  - A failure before V(switched) leaves traffic untouched. From V(switched) until V(confirmed) the switch is reverted
+    automatically if the check through nginx fails, or if it is not confirmed in time because the controller died.
+  - The operation lock is a lease. It is alive while a step runs or a release is built; between steps it lasts
+    C(lease_seconds) of O(settings). If a later run on the same controller finds the process of the deploy dead, the
+    lease ends at once. A deploy that was settled cannot continue, because each step proves with O(lease) that it still
+    holds the lock.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -24,29 +24,32 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - The step that begins tells which slot would be used; the others say that they would be taken, and do nothing.
+      - The first step returns the slot that would be used; all other steps return changed and do nothing.
   diff_mode:
     details:
-      - The step that begins shows what is live and what would be.
+      - The first step shows the live release and the release that would be live.
 options:
   settings:
     description:
-      - What panelctl has to know of the host; the content of its C(panelctl.json).
+      - The settings of panelctl, as in its C(panelctl.json).
     type: dict
     required: true
   step:
     description:
-      - V(locked) begins the deploy and gives its lease; V(building) says that the backup is made, and begins the deploy
-        where there is none and so no lease yet; V(prepared) empties the idle slot and gives it O(release); V(migrated)
-        migrates the database with it; V(started) starts the slot and waits until it is healthy; V(switched) makes it
-        live and looks through nginx; V(confirmed) keeps that, and has the old colour drained and stopped after the
-        safety period; V(aborted) ends the deploy.
+      - V(locked) begins the deploy and returns its lease.
+      - V(building) records that the backup is done and the build begins. Without O(lease), it begins the deploy.
+      - V(prepared) empties the idle slot and links it to O(release).
+      - V(migrated) migrates the database with the release.
+      - V(started) starts the slot and waits until it is healthy.
+      - V(switched) makes the slot live and verifies it through nginx.
+      - V(confirmed) confirms the switch. The previous slot is drained and stopped after the safety period.
+      - V(aborted) ends the deploy.
     type: str
     required: true
     choices: [locked, building, prepared, migrated, started, switched, confirmed, aborted]
   lease:
     description:
-      - What the step that began returned. Needed by every other step.
+      - The RV(lease) that the first step returned. Required by all other steps.
     type: str
     default: ""
   release:
@@ -56,39 +59,39 @@ options:
     default: ""
   reason:
     description:
-      - Why the deploy is V(aborted).
+      - Reason for V(aborted), for the history.
     type: str
     default: ""
   owner:
     description:
-      - Who deploys, for the journal and for whoever finds the lock taken.
+      - Name of the account that deploys, for the history and for errors of operations that find the lock taken.
     type: str
     default: Ansible
   wait:
     description:
-      - Seconds that the step that begins waits for somebody else's deploy.
+      - Seconds that the first step waits for another operation.
     type: float
     default: 0
   controller:
     description:
-      - The process on the controller; the action plugin tells it.
+      - The process on the controller; set by the action plugin.
     type: dict
   dead:
     description:
-      - Lease of a deploy whose controller is dead; the action plugin tells it.
+      - Lease of a deploy whose controller is dead; set by the action plugin.
     type: str
     default: ""
 """
 
 EXAMPLES = r"""
-- name: Begin
+- name: Begin a deploy
   aapanel.pipeline.deployment:
     settings: "{{ panelctl_settings }}"
     step: locked
     release: 1.4.0-0123456789ab
   register: deployment
 
-- name: Give the idle slot its release
+- name: Link the idle slot to the release
   aapanel.pipeline.deployment:
     settings: "{{ panelctl_settings }}"
     step: prepared
@@ -98,12 +101,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lease:
-  description: Proves to the next step that the deploy is still the caller's. Empty in check mode.
+  description: Fencing token, with which the next step proves that the deploy still holds the lock. Empty in check mode.
   returned: success
   type: str
   sample: 0f8fad5bd9cb469fa16570867728950e
 slot:
-  description: The slot that the release goes to.
+  description: The slot of the new release.
   returned: success
   type: str
   sample: green
@@ -113,13 +116,13 @@ state:
   type: str
   sample: healthy
 durations:
-  description: Seconds that each state took so far.
+  description: Duration of each state so far, in seconds.
   returned: success
   type: dict
   sample: {locked: 0.01, built: 9.8, healthy: 2.1}
 busy:
-  description: Whose deploy is in the way.
-  returned: when somebody else's is
+  description: Owner and state of the operation that holds the lock.
+  returned: failure, if another operation is in progress
   type: dict
   sample: {owner: ada@laptop, state: building}
 """
@@ -132,17 +135,17 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import s
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import BusyError, TrafficError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Operation, Owner
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import Host
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.observe import observe
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Operation, Owner
 
 STEPS = ("locked", "building", "prepared", "migrated", "started", "switched", "confirmed", "aborted")
 
 
 def take(deploy: Deploy, params: dict[str, Any]) -> Operation | None:
-    """Take the step; None where the deploy has ended already.
+    """Take the step and return the operation; None after an abort.
 
-    :raises TrafficError: as the step does.
+    :raises TrafficError: the step failed.
     """
     step = params["step"]
     if _begins(params):
@@ -167,8 +170,8 @@ def _begins(params: dict[str, Any]) -> bool:
     return params["step"] == "locked" or (params["step"] == "building" and not params["lease"])
 
 
-def foresee(known: settings.Settings, params: dict[str, Any]) -> dict[str, Any]:
-    """What a real run would do, in check mode."""
+def predict(known: settings.Settings, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a step in check mode."""
     traffic = observe(known.base_dir, known.config_dir)
     slot = traffic.idle if known.two_colours else "blue"
     before = f"{traffic.live}: {traffic.slots[traffic.live].release}" if traffic.live else "nothing"
@@ -197,12 +200,12 @@ def main() -> None:
     try:
         known = settings.build(params["settings"], "settings")
         if module.check_mode:
-            module.exit_json(changed=True, **foresee(known, params))
+            module.exit_json(changed=True, **predict(known, params))
         engine = Engine(known, Host(known))
         try:
             operation = take(Deploy(engine, params["lease"]), params)
         except BusyError as error:
-            other = engine.ledger.current()
+            other = engine.operation_lock.current()
             busy = {} if other is None else {**asdict(other.owner), "state": other.state, "lease": other.token}
             module.fail_json(msg=str(error), busy=busy)
     except TrafficError as error:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: traffic_info
-short_description: See which slot serves what
+short_description: Return the live slot and the release in each slot
 version_added: 0.1.0
 description:
-  - Observes the live link, the release that each slot holds and whether each slot accepts connections.
-  - With O(config) it tells what C(panelctl status) tells, too.
+  - Reads the live link, the release in each slot, and whether each slot accepts connections.
+  - With O(config) it also returns the status that C(panelctl status) shows.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -19,35 +19,35 @@ extends_documentation_fragment:
 options:
   base_dir:
     description:
-      - Folder of the live link and the slots.
+      - Directory of the live link and the slots.
     type: path
     default: /opt/aapanel
   config_dir:
     description:
-      - Folder of the slots' settings files.
+      - Directory of the slots' settings files.
     type: path
     default: /etc/aapanel
   service_file:
     description:
-      - The file that describes what the slots run under, such as a unit. Its digest is returned.
+      - File that defines the service of the slots, such as a unit. Its digest is returned.
     type: path
   config:
     description:
-      - The settings of panelctl on the host. Asks the slots and nginx for their health.
+      - Path of the settings of panelctl on the host. If set, the health of the slots and of nginx is checked.
     type: path
   history:
     description:
-      - How many of the last operations RV(status) tells.
+      - How many of the last operations RV(status) contains.
     type: int
     default: 5
 """
 
 EXAMPLES = r"""
-- name: Which colour is live?
+- name: Read the slots
   aapanel.pipeline.traffic_info:
   register: traffic
 
-- name: Say it
+- name: Show the live release
   ansible.builtin.debug:
     msg: "{{ traffic.live }} serves release {{ traffic.slots[traffic.live].release }}"
   when: traffic.live is not none
@@ -55,33 +55,33 @@ EXAMPLES = r"""
 
 RETURN = r"""
 live:
-  description: The slot that the live link points at, null before the first one.
+  description: The slot that the live link names; null before the first deploy.
   returned: success
   type: str
   sample: blue
 idle:
-  description: The slot that is free for the next release.
+  description: The idle slot, which receives the next release.
   returned: success
   type: str
   sample: green
 slots:
-  description: What each slot holds, by colour.
+  description: The state of each slot, by name.
   returned: success
   type: dict
   contains:
     release:
-      description: Id of the release, null for a slot that was never used.
+      description: ID of the release; null for an unused slot.
       type: str
       sample: 1.4.0-0123456789ab
     fingerprint:
-      description: SHA-256 of what the slot's settings were made of, null for a slot that was never used.
+      description: SHA-256 of the input of the slot's settings; null for an unused slot.
       type: str
     settings_release:
-      description: Id of the release that its settings were made for.
+      description: ID of the release in its settings file.
       type: str
       sample: 1.4.0-0123456789ab
     address:
-      description: Where it listens for probes.
+      description: Host and port where it listens for health checks.
       type: list
       sample: [127.0.0.1, 5001]
     listening:
@@ -89,12 +89,12 @@ slots:
       type: bool
       sample: true
 status:
-  description: What C(panelctl status --json) prints.
+  description: The output of C(panelctl status --json).
   returned: with O(config)
   type: dict
   sample: {live: blue, healthy: true, operation: null, maintenance: false}
 service_digest:
-  description: SHA-256 of O(service_file), null where it was not asked for or is not there.
+  description: SHA-256 of O(service_file); null without that option or that file.
   returned: success
   type: str
 """

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: traffic_switch
-short_description: Give all traffic to another slot, or back to the one before
+short_description: Switch to another slot, or roll back
 version_added: 0.1.0
 description:
-  - Makes a slot live that holds a release already, by one rename. It is started if it is not warm, and asked for its
-    health first; afterwards nginx is asked. What fails leaves traffic where it was.
-  - The same as C(panelctl switch) and C(panelctl rollback) on the host.
+  - Makes a slot live that already holds a release, by one rename. The slot is started if necessary, and its health is
+    checked before the switch, and through nginx after it. After a failure the live slot is the same as before.
+  - Does the same as C(panelctl switch) and C(panelctl rollback) on the host.
 author:
   - aapanel.pipeline contributors (@aapanel)
 extends_documentation_fragment:
@@ -20,13 +20,13 @@ extends_documentation_fragment:
 options:
   target:
     description:
-      - A colour, the slot that is V(inactive), or the V(previous) one.
+      - The slot to make live. V(inactive) and V(previous) are the slot that is not live.
     type: str
     choices: [blue, green, inactive, previous]
     default: inactive
   rollback:
     description:
-      - Whether the release that is left counts as bad from now on, and is not rolled back to.
+      - Whether to mark the release that is live now as bad. A switch to a bad release needs O(force).
     type: bool
     default: false
   force:
@@ -36,39 +36,39 @@ options:
     default: false
   confirm:
     description:
-      - Whether to keep the switch at once. Otherwise it goes back, unless C(panelctl confirm) follows in time.
+      - Whether to confirm the switch at once. Otherwise it is reverted, unless C(panelctl confirm) follows in time.
     type: bool
     default: true
   reason:
     description:
-      - Why, for the journal.
+      - Reason for the history.
     type: str
     default: ""
   owner:
     description:
-      - Who switches, for the journal.
+      - Name of the account that switches, for the history.
     type: str
     default: Ansible
   wait:
     description:
-      - Seconds to wait for somebody else's deploy or switch.
+      - Seconds to wait for another operation.
     type: float
     default: 10
   config:
     description:
-      - The settings of panelctl on the host.
+      - Path of the settings of panelctl on the host.
     type: path
     default: /etc/aapanel/panelctl.json
 """
 
 EXAMPLES = r"""
-- name: Back to the release before
+- name: Roll back to the previous release
   aapanel.pipeline.traffic_switch:
     target: previous
     rollback: true
     reason: the login page is broken
 
-- name: What would a switch to green do?
+- name: Show the effect of a switch to green
   aapanel.pipeline.traffic_switch:
     target: green
   check_mode: true
@@ -87,7 +87,7 @@ target:
   type: dict
   sample: {slot: green, release: 1.5.0-ba9876543210}
 durations:
-  description: Seconds that each step took; empty in check mode, and where nothing was to do.
+  description: Duration of each step, in seconds; empty in check mode, and if the target was already live.
   returned: success
   type: dict
   sample: {locked: 0.003, started: 0.03, healthy: 0.52, switched: 0.0002, verified: 3.1}
@@ -99,10 +99,15 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Owner, Place
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import Host
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.moves import TARGETS, Move, move, plan
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Owner, SlotRelease
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import load
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.switch import (
+    TARGETS,
+    SwitchRequest,
+    plan,
+    switch,
+)
 
 
 def main() -> None:
@@ -122,21 +127,21 @@ def main() -> None:
     )
     params = module.params
     kind = "rollback" if params["rollback"] else "switch"
-    wanted = Move(kind, params["target"], params["reason"], params["force"], params["confirm"])
+    request = SwitchRequest(kind, params["target"], params["reason"], params["force"], params["confirm"])
     try:
         settings = load(Path(params["config"]))
         engine = Engine(settings, Host(settings))
-        planned = plan(engine, wanted)
+        planned = plan(engine, request)
         durations = {}
         if planned is not None and not module.check_mode:
-            done = move(engine, wanted, Owner(params["owner"]), wait=params["wait"])
+            done = switch(engine, request, Owner(params["owner"]), wait=params["wait"])
             if done is None:
                 planned = None
             else:
                 planned, durations = (done.source, done.target), done.durations
         if planned is None:
             traffic = engine.observe()
-            live = Place(traffic.live, traffic.slots[traffic.live].release) if traffic.live else Place()
+            live = SlotRelease(traffic.live, traffic.slots[traffic.live].release) if traffic.live else SlotRelease()
             module.exit_json(changed=False, source=asdict(live), target=asdict(live), durations={})
     except TrafficError as error:
         module.fail_json(msg=str(error))
@@ -152,8 +157,8 @@ def main() -> None:
     )
 
 
-def _line(place: Place) -> str:
-    return f"live: {place.slot}: {place.release}\n" if place.slot else "live: nothing\n"
+def _line(live: SlotRelease) -> str:
+    return f"live: {live.slot}: {live.release}\n" if live.slot else "live: nothing\n"
 
 
 if __name__ == "__main__":

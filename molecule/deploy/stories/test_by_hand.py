@@ -67,7 +67,7 @@ def test_an_unconfirmed_switch_is_reverted(hosts: list[PanelHost]) -> None:
         assert host.status()["live"] == other_slot(live)
         assert 0 < host.status()["operation"]["confirm_within"] <= SECONDS["confirm"]
         last = assert_finished(host, "reverted", kind="switch", within=SECONDS["confirm"] + SECONDS["settle"] + SLACK)
-        assert "nobody confirmed it" in last["reason"]
+        assert "not confirmed within" in last["reason"]
         assert host.status()["live"] == live
         host.panelctl("switch", "inactive", "--unconfirmed", "--force", "--reason", "for good")
         host.panelctl("confirm")

@@ -145,7 +145,7 @@ def test_a_rollback_works_warm_and_cold_but_not_to_a_bad_release(hosts: list[Pan
         assert last["target"] == {"slot": good[host]["live"], "release": good[host]["release"]}
         assert "the login is broken" in host.status()["bad_releases"][bad[host]]
         assert bad[host] in host.panelctl("rollback", status=4)
-        assert json.loads(host.panelctl("rollback", "--json", status=4))["result"] == "refused"
+        assert json.loads(host.run_expecting(4, "panelctl", "rollback", "--json").stdout)["result"] == "refused"
         assert_finished(host, "confirmed", kind="rollback")
     refused = run_playbook("rollback")
     assert not refused.ok

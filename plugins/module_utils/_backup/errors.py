@@ -8,12 +8,26 @@
 
 from __future__ import annotations
 
+from .._host import exit_codes
+
 
 class BackupError(Exception):
     """An error that the operator can act on: `fail_json` in a module, a line on stderr in panelctl."""
 
-    #: panelctl's exit status.
-    status = 1
+    #: Exit code of panelctl.
+    status = exit_codes.FAILED
+
+
+class UsageError(BackupError):
+    """The arguments of a command do not fit together."""
+
+    status = exit_codes.USAGE
+
+
+class NotConfirmedError(BackupError):
+    """A question was not answered with yes."""
+
+    status = exit_codes.REFUSED
 
 
 class AbsentError(BackupError):
@@ -23,7 +37,7 @@ class AbsentError(BackupError):
 class NotAuthenticError(BackupError):
     """A file is not signed with a key of the keyring, was changed since, or belongs to another host or time."""
 
-    status = 4
+    status = exit_codes.REFUSED
 
 
 class AlteredError(NotAuthenticError):
@@ -37,4 +51,4 @@ class UnhealthyError(BackupError):
 class BusyError(BackupError):
     """Another backup, restore or prune is in progress."""
 
-    status = 5
+    status = exit_codes.BUSY

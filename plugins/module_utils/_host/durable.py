@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Names on a disk that a crash cannot tear: everything becomes visible by one rename(2)."""
+"""Durable changes of files and links: each one becomes visible by one rename(2)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Make *link* point at *target* by one rename(2); whoever follows it sees the old or the new one, never none.
+    """Replace a symlink by one rename(2), so that it exists at any moment.
 
-    Durable once its folder is synced.
+    Durable after `sync` of its folder.
     """
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
@@ -26,9 +26,9 @@ def replace_link(link: Path, target: str) -> None:
 
 
 def write(file: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file, durably: temporary file, fsync, rename, fsync of the folder."""
+    """Replace a file durably: temporary file, fsync, rename, fsync of the folder."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    # The folder may be somebody else's, who has put a link there that leads elsewhere.
+    # Another account may own the folder, and have placed a link there.
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -45,7 +45,7 @@ def write(file: Path, text: str, mode: int = 0o600) -> None:
 
 
 def make(folder: Path, mode: int = 0o700) -> None:
-    """Make a folder where there is none, durably, with those above it."""
+    """Create a folder durably, with its parents, unless it exists."""
     if not folder.parent.exists():
         make(folder.parent, 0o755)
     try:
@@ -56,7 +56,7 @@ def make(folder: Path, mode: int = 0o700) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the entries of a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

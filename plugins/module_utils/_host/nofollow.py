@@ -4,10 +4,10 @@
 
 # Private to this collection: may change in any release.
 
-"""Files and folders where others can write: nobody leads what is done here elsewhere by a link of that name.
+"""Open and create files in folders that other accounts can write to, without following links.
 
-What is made has its name when it is whole and theirs whose it is to be. The folders above are not looked at: who can
-write to those can give another meaning to all that is below.
+A new file or folder is renamed into place once it is complete and has its final owner. Parent folders are not checked:
+an account that can write to those controls everything below.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from . import durable
 
-#: How a folder is opened that nobody may exchange for a link.
+#: Flags to open a folder without following a link.
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAKE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,23 +31,23 @@ _UNFINISHED = ".unfinished-"
 
 
 def read(file: Path | str, below: int | None = None) -> int:
-    """Open a file, and wait for nobody; returns its descriptor.
+    """Open a regular file without blocking, and return its descriptor.
 
-    :param below: descriptor of the folder that it is in, where it is named without.
-    :raises OSError: there is none, or it is a link, a folder, a pipe or a device.
+    :param below: descriptor of its folder, if `file` is a name in it.
+    :raises OSError: the file is missing, or a link, a folder, a pipe or a device.
     """
     descriptor = os.open(file, _READ, dir_fd=below)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "this is no file", os.fspath(file))
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(file))
     return descriptor
 
 
 def make(file: Path | str, below: int | None = None) -> int:
-    """Make a file that nobody has put there, for its owner only; returns its descriptor.
+    """Create a file with mode 0600, and return its descriptor.
 
     :param below: as of `read`.
-    :raises OSError: it cannot be; or something has the name.
+    :raises OSError: it cannot be created, or the name exists.
     """
     return os.open(file, _MAKE, 0o600, dir_fd=below)
 
@@ -78,11 +78,11 @@ def open_folder(root: int, path: str, create_mode: int | None = None) -> int:
 
 
 def copy(origin: Path, target: Path) -> None:
-    """Copy a file with its owner, mode and time, durably, in the place of what has the name.
+    """Copy a file with its owner, mode and time durably, replacing the target.
 
-    :raises OSError: it cannot be; or a folder has the name.
+    :raises OSError: it cannot be copied, or the target is a folder.
     """
-    # Of one that was killed at this.
+    # Leftovers of a killed process.
     for left in target.parent.glob(f".{glob.escape(target.name)}{_UNFINISHED}*"):
         with contextlib.suppress(OSError):
             left.unlink()
@@ -91,7 +91,7 @@ def copy(origin: Path, target: Path) -> None:
         try:
             shutil.copyfileobj(content, written)
             written.flush()
-            dress(written.fileno(), content.fileno())
+            copy_metadata(written.fileno(), content.fileno())
             os.fsync(written.fileno())
             unfinished.rename(target)
         except OSError:
@@ -101,11 +101,11 @@ def copy(origin: Path, target: Path) -> None:
 
 
 def make_folder(name: str, like: int, below: int) -> None:
-    """Make a folder with the owner, mode and time of another one.
+    """Create a folder with the owner, mode and time of another one.
 
-    :param like: descriptor of that.
-    :param below: descriptor of the folder that it is made in.
-    :raises OSError: it cannot be; or something but an empty folder has the name.
+    :param like: descriptor of the other folder.
+    :param below: descriptor of the parent folder.
+    :raises OSError: it cannot be created, or the name exists and is not an empty folder.
     """
     unfinished = f"{_UNFINISHED}{uuid.uuid4()}"
     os.mkdir(unfinished, 0o700, dir_fd=below)
@@ -115,8 +115,8 @@ def make_folder(name: str, like: int, below: int) -> None:
             made = os.fstat(descriptor)
             with os.scandir(descriptor) as held:
                 if (made.st_uid, made.st_mode & 0o777) != (os.geteuid(), 0o700) or any(held):
-                    raise FileExistsError(errno.EEXIST, "somebody has put another folder into its place", name)
-            dress(descriptor, like)
+                    raise FileExistsError(errno.EEXIST, "another process replaced the new folder", name)
+            copy_metadata(descriptor, like)
         finally:
             os.close(descriptor)
         os.rename(unfinished, name, src_dir_fd=below, dst_dir_fd=below)
@@ -126,15 +126,16 @@ def make_folder(name: str, like: int, below: int) -> None:
         raise
 
 
-def dress(descriptor: int, like: int) -> None:
-    """Give a file or folder owner, mode and time of another one, and of its extended attributes what can be.
+def copy_metadata(descriptor: int, like: int) -> None:
+    """Copy owner, mode, time and, as far as possible, extended attributes to a file or folder.
 
-    :raises OSError: it cannot be.
+    :param like: descriptor of the file or folder to copy from.
+    :raises OSError: owner, mode or time cannot be set.
     """
     status = os.fstat(like)
     os.fchown(descriptor, status.st_uid, status.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-    # Some are the kernel's own, and some file systems have none.
+    # Some attributes belong to the kernel, and some file systems have none.
     with contextlib.suppress(OSError):
         for name in os.listxattr(like):
             with contextlib.suppress(OSError):

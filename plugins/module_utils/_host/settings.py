@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Settings of this host, as JSON or Ansible gives them: read into a dataclass, with each mistake named."""
+"""Read settings from JSON or from Ansible into a dataclass, with an error for each mistake."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ Settings = TypeVar("Settings")
 
 
 class SettingsError(ValueError):
-    """They cannot be read or meant; says where, which and why."""
+    """The settings are unreadable or invalid."""
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a file of settings.
+    """Read a settings file.
 
-    :raises SettingsError: it is missing, or holds none.
+    :raises SettingsError: it is missing, unreadable or not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
-            f"cannot read {path}: {error.strerror}; site.yml writes it, and root may read it"
+            f"cannot read {path}: {error.strerror}; run site.yml to create it, and panelctl as root"
         ) from error
     except ValueError as error:
-        raise SettingsError(f"{path} is no JSON ({error}); run site.yml to write it anew") from error
+        raise SettingsError(f"{path} is not JSON ({error}); run site.yml to recreate it") from error
     if not isinstance(content, dict):
-        raise SettingsError(f"{path} holds no settings; run site.yml to write it anew")
+        raise SettingsError(f"{path} is not a JSON object; run site.yml to recreate it")
     return content
 
 
 def build(kind: type[Settings], content: Mapping[str, Any], name: str) -> Settings:
-    """Make settings of what JSON or Ansible gave, which may be text where a number is meant.
+    """Build settings from JSON or from Ansible, which may pass a number as text.
 
-    :param kind: a dataclass, with fields of the types that `_CONVERT` has.
-    :param name: what the settings are called in a message.
-    :raises SettingsError: a key that nobody knows, one missing, or a value that cannot be meant.
+    :param kind: a dataclass with fields of the types in `_CONVERT`.
+    :param name: name of the settings in errors.
+    :raises SettingsError: a key is unknown or missing, or a value is invalid.
     """
     known = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type] # a dataclass
     if unknown := sorted(set(content) - set(known)):
-        raise SettingsError(f"{name} has {', '.join(unknown)}, which nobody knows; known are {', '.join(known)}")
+        raise SettingsError(f"{name}: unknown key {', '.join(unknown)}; valid keys: {', '.join(known)}")
     try:
         return kind(**{key: _convert(name, key, known[key], value) for key, value in content.items()})
     except TypeError as error:
         raise SettingsError(f"{name}: {error}") from error
 
 
-def _convert(name: str, key: str, kind: str, value: object) -> Any:  # noqa: ANN401 (what the field has)
+def _convert(name: str, key: str, kind: str, value: object) -> Any:  # noqa: ANN401 (the type of the field)
     try:
         return _CONVERT[kind](value)
     except (ValueError, TypeError, KeyError):
-        raise SettingsError(f"{name}: {key} is {value!r}, but has to be {_KINDS[kind]}") from None
+        raise SettingsError(f"{name}: {key} is {value!r}, but must be {_KINDS[kind]}") from None
 
 
 def _path(value: object) -> Path:
@@ -92,9 +92,9 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 _KINDS = {
     "Path": "an absolute path",
     "Path | None": "an absolute path, or empty",
-    "str": "a text",
+    "str": "text",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
-    "tuple[str, ...]": "a list of texts",
+    "tuple[str, ...]": "a list of text",
 }

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""The command panelctl: backups are the words of one package, all the rest those of another."""
+"""The command panelctl: `panelctl backup` is the command line of one package, all other commands that of another."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from pathlib import Path
 from types import ModuleType
 
 _BACKUP = "backup"
-_BACKUP_CLI = "_backup.cli.main"
+_BACKUP_HELP = "create, verify, restore and prune backups"
 
 
 def main(config_dir: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    :param config_dir: folder with the settings of this host.
-    :returns: the exit status.
+    :param config_dir: directory of the settings of this host.
+    :returns: the exit code, see `exit_codes`.
     """
     given = sys.argv[1:] if arguments is None else arguments
     config = Path(config_dir)
     if given[:1] == [_BACKUP]:
-        return int(_cli(_BACKUP_CLI).main(str(config / "backup.json"), given[1:]))
-    traffic = _cli("_panelctl.traffic")
-    others = {_BACKUP: traffic.Other("make backups, prove them, bring them back", lambda: _cli(_BACKUP_CLI).words())}
-    return int(traffic.main(str(config / "panelctl.json"), given, others))
+        return int(_backup().main(str(config / "backup.json"), given[1:]))
+    traffic = _load("_panelctl.traffic")
+    groups = {_BACKUP: traffic.Group(_BACKUP_HELP, lambda: _backup().build_parser())}
+    return int(traffic.main(str(config / "panelctl.json"), given, groups))
 
 
-def _cli(module: str) -> ModuleType:
-    # One of them, where it is asked for: the host's own timer asks every few seconds.
+def _backup() -> ModuleType:
+    return _load("_backup.cli.main")
+
+
+def _load(module: str) -> ModuleType:
+    # Loads one of the two only: the host's own timer runs panelctl every few seconds.
     return importlib.import_module(f"..{module}", __package__)

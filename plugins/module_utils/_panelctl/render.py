@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What panelctl prints for people."""
+"""The text that panelctl prints without `--json`."""
 
 from __future__ import annotations
 
@@ -12,40 +12,25 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._traffic.ledger import Operation
+from .._traffic.operation_lock import Operation
 
-_REASON = 60  # characters of a reason that a table shows
-
-_COMPLETION = """\
-# Completion of panelctl for bash; `panelctl completion` prints it.
-_panelctl() {
-  local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]}
-  if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "%(commands)s" -- "$word"))
-    return
-  fi
-  case $command in
-%(cases)s
-  esac
-}
-complete -F _panelctl panelctl
-"""
+_REASON = 60  # characters of a reason to show in a table
 
 
 def status(found: Mapping[str, Any]) -> str:
-    """A page: what serves, both slots, what is pending, the last operations, the figures."""
+    """Return the text of `panelctl status`."""
     if found["live"] is None:
         lines = ["nothing is live: deploy first"]
     else:
         verdict = "healthy" if found["healthy"] else f"UNHEALTHY: {found['problem'] or 'the slot does not answer'}"
         lines = [f"{found['live']} is live with {found['release']}: {verdict}"]
     if found["since_switch"] is not None:
-        lines.append(f"traffic moved {_span(found['since_switch'])} ago")
+        lines.append(f"last switch: {_span(found['since_switch'])} ago")
     if found["maintenance"]:
-        lines.append("maintenance is on: visitors get its page (`panelctl maintenance off`)")
+        lines.append("maintenance is on: visitors get the maintenance page (`panelctl maintenance off` ends it)")
     rows = [("SLOT", "RELEASE", "STATE", "HEALTH", "UP", "CONNECTIONS")]
     for name, slot in found["slots"].items():
-        state = "live" if slot["live"] else "warm" if slot["listening"] else "stopped"
+        state = "live" if slot["live"] else "started" if slot["listening"] else "stopped"
         health = "healthy" if slot["healthy"] else "no" if slot["listening"] else "-"
         up = "-" if slot["uptime"] is None else _span(slot["uptime"])
         rows.append((name, slot["release"] or "-", state, health, up, str(slot["connections"])))
@@ -53,56 +38,56 @@ def status(found: Mapping[str, Any]) -> str:
     if operation := found["operation"]:
         lines += [
             "",
-            f"at work: {operation['kind']} {operation['generation']} by {operation['owner']}: {operation['state']}",
+            f"in progress: {operation['kind']} {operation['generation']} by {operation['owner']}: {operation['state']}",
         ]
         if operation["stale"]:
-            lines.append("  its owner is dead; it is settled within seconds, or by `panelctl settle`")
+            lines.append("  its owner died; it will be settled within seconds, or by `panelctl settle`")
         if operation["confirm_within"] is not None:
-            lines.append(f"  goes back in {operation['confirm_within']:g} s unless `panelctl confirm`")
+            lines.append(f"  will be reverted in {operation['confirm_within']:g} s without `panelctl confirm`")
     for release, why in found["bad_releases"].items():
         lines += ["", f"bad: {release}: {why}"]
     if found["history"]:
-        lines += ["", history(found["history"]).rstrip()]
+        lines += ["", history(found["history"])]
     if rate := found["kpis"].get("success_rate"):
         lines += [
             "",
             f"{found['kpis']['deploys']:g} deploys, {rate:.0%} confirmed; {found['kpis']['rollbacks']:g} rollbacks",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def history(records: Sequence[Mapping[str, Any]]) -> str:
-    """A table of the journal."""
+    """Return the history as a table."""
     if not records:
-        return "nothing was done yet\n"
+        return "no operation yet"
     rows = [("WHEN", "WHAT", "FROM", "TO", "RESULT", "TOOK", "BY")]
     for record in records:
         source, target = record["source"], record["target"]
         took = _span(sum(record["durations"].values()))
         result = f"{record['result']} ({_short(record['reason'])})" if record["reason"] else record["result"]
         rows.append(
-            (record["ended"], record["kind"], _place(source), _place(target), result, took, record["who"]),
+            (
+                record["ended"],
+                record["kind"],
+                _slot_release(source),
+                _slot_release(target),
+                result,
+                took,
+                record["who"],
+            ),
         )
-    return "\n".join(_table(rows)) + "\n"
+    return "\n".join(_table(rows))
 
 
 def plain(operation: Operation) -> dict[str, Any]:
-    """An operation as plain data, without the token that proves whose it is."""
+    """Return an operation as plain data, without its fencing token."""
     data = dataclasses.asdict(operation)
     del data["token"]
     return data
 
 
-def completion(words: Mapping[str, Sequence[str]]) -> str:
-    """The completion for bash."""
-    cases = "\n".join(
-        f'    {name}) COMPREPLY=($(compgen -W "{" ".join(listing)}" -- "$word")) ;;' for name, listing in words.items()
-    )
-    return _COMPLETION % {"commands": " ".join(words), "cases": cases}
-
-
-def _place(place: Mapping[str, Any]) -> str:
-    return f"{place['slot'] or '-'}:{place['release']}" if place["release"] else place["slot"] or "-"
+def _slot_release(data: Mapping[str, Any]) -> str:
+    return f"{data['slot'] or '-'}:{data['release']}" if data["release"] else data["slot"] or "-"
 
 
 def _short(text: str) -> str:

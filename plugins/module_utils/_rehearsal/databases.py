@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Which databases the settings of a panel name, as its runtime understands them, and the same settings with others."""
+"""Find the databases in the settings of a panel, as its runtime reads them, and replace them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._traffic.errors import TrafficError
 _URL = "DATABASE_URL"
 _PORTS = {"postgres": 5432, "postgresql": 5432, "pgsql": 5432, "mysql": 3306, "mariadb": 3306}
 _FILES = ("sqlite", "sqlite3")
-# Of what else an app asks, and both panels would.
+# Schemes of other servers, which the panel and its rehearsal would share.
 _BROKERS = (
     *("redis", "rediss", "unix", "valkey", "valkeys", "sentinel", "memcache", "memcached", "mongodb"),
     *("amqp", "amqps", "pyamqp", "mqtt", "nats", "kafka", "sqs"),
@@ -27,17 +27,21 @@ _BROKERS = (
 
 
 class Server(NamedTuple):
-    """Where a database is asked; *host* is a folder or a file where it listens on a unix socket."""
+    """The address of a database server.
+
+    :param host: a name, an address, or the path of a unix socket or its directory.
+    """
 
     host: str
     port: int
 
 
 class Databases(NamedTuple):
-    """What is named.
+    """The databases in the settings of a panel.
 
-    :param names: of databases of a server, by the setting that has it.
-    :param files: of databases that are files.
+    :param names: names of databases on a server, by setting.
+    :param files: SQLite files.
+    :param servers: the servers of `names`.
     """
 
     names: dict[str, str]
@@ -45,50 +49,50 @@ class Databases(NamedTuple):
     servers: list[Server]
 
 
-def find(present: Mapping[str, str]) -> Databases:
-    """Take the settings apart.
+def find(settings: Mapping[str, str]) -> Databases:
+    """Return the databases in the settings.
 
-    :raises TrafficError: a setting cannot be understood; without its value, which may hold a password.
+    :raises TrafficError: a setting is invalid; without its value, which may contain a password.
     """
     found = Databases({}, [], [])
-    if url := present.get(_URL):
+    if url := settings.get(_URL):
         _find_url(url, found)
-    if name := present.get("DB_NAME"):
-        engine = present.get("DB_ENGINE", "").lower()
+    if name := settings.get("DB_NAME"):
+        engine = settings.get("DB_ENGINE", "").lower()
         if engine in _FILES:
             found.files.append(Path(name))
         elif engine in _PORTS:
             found.names["DB_NAME"] = name
-            port = present.get("DB_PORT", "")
-            found.servers.append(Server(present.get("DB_HOST") or "127.0.0.1", int(port) if port else _PORTS[engine]))
+            port = settings.get("DB_PORT", "")
+            found.servers.append(Server(settings.get("DB_HOST") or "127.0.0.1", int(port) if port else _PORTS[engine]))
         else:
-            raise TrafficError("DB_ENGINE in the settings of the panel is none that a drill knows")
+            raise TrafficError("a drill does not support the DB_ENGINE in the settings of the panel")
     return found
 
 
-def replaced(present: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that name other databases of the same servers.
+def replace(settings: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that name databases, with other databases on the same servers.
 
-    :param databases: the other one for each present one.
-    :raises TrafficError: there is none for one that is named.
+    :param databases: the replacement of each database.
+    :raises TrafficError: a database has no replacement.
     """
-    given = {}
-    for setting, name in find(present).names.items():
+    replaced = {}
+    for setting, name in find(settings).names.items():
         if name not in databases:
             raise TrafficError(
-                f"{setting} in the settings of the panel names no database that was restored: "
-                "it would be the present one"
+                f"{setting} in the settings of the panel names a database that was not restored: "
+                "the rehearsal would use the live database"
             )
-        location, mark, query = present[setting].partition("?")
+        location, mark, query = settings[setting].partition("?")
         base, slash, _ = location.rpartition("/")
-        given[setting] = f"{base}{slash}{quote(databases[name])}{mark}{query}" if slash else databases[name]
-    return given
+        replaced[setting] = f"{base}{slash}{quote(databases[name])}{mark}{query}" if slash else databases[name]
+    return replaced
 
 
-def others(present: Mapping[str, str]) -> list[str]:
-    """Return the settings that name a server beside the panel's database and Redis."""
+def other_servers(settings: Mapping[str, str]) -> list[str]:
+    """Return the settings that name a server other than the panel's database and Redis."""
     known = (_URL, "REDIS_URL")
-    schemes = {name: value.partition("://")[0].lower() for name, value in present.items() if "://" in value}
+    schemes = {name: value.partition("://")[0].lower() for name, value in settings.items() if "://" in value}
     return [
         name
         for name, scheme in schemes.items()
@@ -102,18 +106,16 @@ def _find_url(url: str, found: Databases) -> None:
     if dialect in _FILES:
         file = rest.partition("?")[0].removeprefix("/")
         if file.startswith("file:"):
-            raise TrafficError(
-                f"{_URL} in the settings of the panel is a URI of SQLite's, which a drill cannot replace"
-            )
+            raise TrafficError(f"{_URL} in the settings of the panel is an SQLite URI, which a drill does not support")
         found.files.append(Path(file))
         return
     if dialect not in _PORTS:
-        raise TrafficError(f"{_URL} in the settings of the panel is of a kind that a drill does not know")
+        raise TrafficError(f"a drill does not support the kind of database in {_URL} in the settings of the panel")
     try:
         parts = urlsplit(f"//{rest}")
         port = parts.port or _PORTS[dialect]
     except ValueError:
-        raise TrafficError(f"{_URL} in the settings of the panel has a host or a port that cannot be read") from None
+        raise TrafficError(f"{_URL} in the settings of the panel has an invalid host or port") from None
     options = parse_qs(parts.query)
     found.names[_URL] = unquote(parts.path.rpartition("/")[2])
     socket = options.get("host", options.get("unix_socket", [""]))[-1]

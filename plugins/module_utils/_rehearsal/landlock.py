@@ -4,9 +4,9 @@
 
 # Private to this collection: may change in any release.
 
-"""What a process gives up for itself and its children, without root: the kernel's Landlock, landlock(7).
+"""Confine a process and its children without root, with the kernel's Landlock, landlock(7).
 
-Rules only ever allow, so that a folder is hidden by allowing everything around it.
+Landlock has only rules that allow. A folder is hidden by allowing everything around it.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-# The same numbers on every architecture that Python's manylinux knows.
+# The same system call numbers on all architectures of Python's manylinux.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION = 1  # flag of landlock_create_ruleset(2)
 _PATH_BENEATH, _NET_PORT = 1, 2
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 _WRITE_FILE, _READ_FILE, _TRUNCATE = 1 << 1, 1 << 2, 1 << 14
-# To remove and to make each kind of file.
+# Remove and create files of each kind.
 _CHANGE_FOLDER = sum(1 << bit for bit in range(4, 13))
 _REFER = 1 << 13
 _TCP = _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPES = 3  # abstract unix sockets and signals
-# From which version of its ABI on the kernel knows it.
+# The first ABI version with each access right.
 _ABI_REFER, _ABI_TRUNCATE, _ABI_TCP, _ABI_SCOPES = 2, 3, 4, 6
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Confinement:
-    """What may still be done; nothing is given up before `enter`.
+    """A set of allowed accesses; it takes effect with `enter`.
 
-    :param hidden: folder whose files cannot even be read; an absolute path without links.
+    :param hidden: folder whose files cannot be read; an absolute path without links.
     :param writable: folders and files that can be written.
-    :param listens: TCP ports to listen on, where the kernel can tell (6.7 and newer).
+    :param listens: TCP ports to listen on (Linux 6.7 and newer; unrestricted before).
     :param connects: TCP ports to connect to, likewise.
-    :raises OSError: the kernel has no Landlock, or it is switched off.
+    :raises OSError: the kernel has no Landlock, or it is disabled.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Confinement:
         attributes = struct.pack(f"={len(handled)}Q", *handled)
         self.descriptor = _call(_CREATE_RULESET, attributes, len(attributes), 0)
         try:
-            for path in _around(hidden):
+            for path in _surroundings(hidden):
                 self._allow(path, _READ_FILE)
             for path in writable:
                 self._allow(path, self._files | self._folders)
@@ -73,9 +73,9 @@ class Confinement:
             raise
 
     def enter(self) -> None:
-        """Give up all else, for good, and die with the parent; for a child that has not begun yet.
+        """Confine this process permanently, and let it die with its parent. For a child before its exec.
 
-        :raises OSError: it cannot be.
+        :raises OSError: the kernel refuses.
         """
         for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
             if _libc.prctl(option, value, 0, 0, 0):
@@ -83,17 +83,17 @@ class Confinement:
         _call(_RESTRICT_SELF, self.descriptor, 0)
 
     def close(self) -> None:
-        """Forget the rules; who has entered keeps them."""
+        """Close the ruleset; processes that entered it stay confined."""
         os.close(self.descriptor)
 
     def _allow(self, path: Path, access: int) -> None:
         try:
             descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            return  # It went meanwhile, or is a mount that answers nobody.
+            return  # It was removed meanwhile, or is a mount that does not respond.
         try:
             mode = os.fstat(descriptor).st_mode
-            # Where a link leads has a rule of its own.
+            # The target of a link has its own rule.
             if not stat.S_ISLNK(mode):
                 access &= -1 if stat.S_ISDIR(mode) else self._files
                 self._rule(_PATH_BENEATH, struct.pack("=Qi", access, descriptor))
@@ -105,25 +105,25 @@ class Confinement:
 
 
 def version() -> int:
-    """Return which version of its ABI the kernel has.
+    """Return the version of the kernel's Landlock ABI.
 
-    :raises OSError: it has none, or it is switched off.
+    :raises OSError: the kernel has no Landlock, or it is disabled.
     """
     return _call(_CREATE_RULESET, None, 0, _VERSION)
 
 
-def _around(hidden: Path) -> list[Path]:
-    """Return what is beside a folder, and beside each one above it."""
+def _surroundings(hidden: Path) -> list[Path]:
+    """Return the siblings of a folder, and of each of its parents."""
     found = []
     for inner in (hidden, *hidden.parents[:-1]):
-        # What cannot be listed is home to others.
+        # A folder that cannot be listed belongs to another account.
         with contextlib.suppress(PermissionError):
             found += [entry for entry in inner.parent.iterdir() if entry != inner]
     return found
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:
-    # As syscall(2) takes them: a word each.
+    # syscall(2) takes one machine word per argument.
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     result = int(_libc.syscall(ctypes.c_long(number), *words))
     if result < 0:

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""The live release once more beside itself, on data that a drill has restored; nobody but the drill can reach it."""
+"""A rehearsal: a second start of the live release, on data that a drill restored. Only the drill can reach it."""
 
 from __future__ import annotations
 
@@ -17,100 +17,101 @@ from typing import NoReturn
 
 from .._traffic import probe
 from .._traffic.errors import TrafficError, UnhealthyError
-from .._traffic.observe import live_slot, look_at, read_settings
+from .._traffic.observe import live_slot, read_settings, read_slot
 from .._traffic.settings import Settings
 from . import databases
 from .databases import Databases
-from .stages import Stage, Unit
+from .sandbox import Sandbox, UnitSandbox
 
-_POLL = 0.25  # seconds between two looks
+_POLL = 0.25  # seconds between two health checks
 
 
 def rehearse(settings: Settings, restored: Mapping[str, str]) -> str:
-    """Start the live release on restored data, ask for its health, and stop it again.
+    """Start the live release on restored data, check its health, and stop it.
 
-    :param restored: for each database of the server the one that was restored.
-    :returns: why it was not asked, where this host cannot; empty where it is healthy.
-    :raises UnhealthyError: it does not become healthy; with its last lines.
+    :param restored: the restored database for each live database.
+    :returns: why the rehearsal was skipped; empty if the release was healthy.
+    :raises UnhealthyError: it does not become healthy; with the end of its log.
     """
     live = live_slot(settings.base_dir)
     if live is None:
         return "nothing is live yet"
     if not settings.restored_dir.is_dir():
-        raise TrafficError(f"{settings.restored_dir} is not there: this is a part of `panelctl backup drill`")
-    stage = _stage(settings, live)
-    present = read_settings(settings.slot_env(live))
+        raise TrafficError(f"{settings.restored_dir} is missing: run `panelctl backup drill`, which calls this command")
+    sandbox = _sandbox(settings, live)
+    slot_settings = read_settings(settings.slot_env(live))
     try:
-        named = databases.find(present)
+        found = databases.find(slot_settings)
     except TrafficError as error:
         return str(error)
-    if reason := stage.why_not() or _shared(present, named, settings.shared_dir):
+    if reason := sandbox.unsafe_reason() or _shared(slot_settings, found, settings.shared_dir):
         return reason
-    given = overrides(present, restored, stage.folder, _free_port())
-    # Who ends a drill, a unit that is stopped say, ends what it has started.
+    changed = overrides(slot_settings, restored, sandbox.folder, _free_port())
+    # When the drill is terminated, for example by systemd, the release is stopped too.
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        stage.start(given, named.servers)
-        _wait_healthy(settings, live, stage)
+        sandbox.start(changed, found.servers)
+        _wait_healthy(settings, live, sandbox)
     except OSError as error:
-        raise TrafficError(f"cannot start the panel on what was restored: {error}") from error
+        raise TrafficError(f"cannot start the panel on the restored data: {error}") from error
     finally:
-        stage.stop()
+        sandbox.stop()
         signal.signal(signal.SIGTERM, before)
     return ""
 
 
-def overrides(present: Mapping[str, str], restored: Mapping[str, str], folder: Path, port: int) -> dict[str, str]:
-    """Return the settings that are others than those of the slot.
+def overrides(settings: Mapping[str, str], restored: Mapping[str, str], folder: Path, port: int) -> dict[str, str]:
+    """Return the settings that differ from those of the slot.
 
-    :param present: the settings of the slot.
+    :param settings: the settings of the slot.
     :param restored: see `rehearse`.
-    :raises TrafficError: its database would be the one that the panel uses.
+    :param folder: directory of the socket.
+    :raises TrafficError: the release would use a live database.
     """
-    given = {
+    changed = {
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "AAPANEL_SOCKET": str(folder / "sock"),
         "AAPANEL_METRICS_DIR": str(folder / "metrics"),
         "AAPANEL_WORKERS": "1",
-        # What waits there is for the panel that serves, and would be done twice.
+        # Jobs that wait in Redis are for the live slot, and would run twice.
         "REDIS_URL": "",
     }
-    return given | databases.replaced(present, restored)
+    return changed | databases.replace(settings, restored)
 
 
-def _stage(settings: Settings, slot: str) -> Stage:
+def _sandbox(settings: Settings, slot: str) -> Sandbox:
     if settings.service == "systemd":
-        return Unit(settings, slot)
-    # Here, because it wants memory that can be written and executed, which a hardened unit is denied.
-    from .confined import Process  # noqa: PLC0415
+        return UnitSandbox(settings, slot)
+    # Imported here, because ctypes needs memory that is writable and executable, which hardened units are denied.
+    from .process_sandbox import ProcessSandbox  # noqa: PLC0415
 
-    return Process(settings, slot)
+    return ProcessSandbox(settings, slot)
 
 
-def _shared(present: Mapping[str, str], named: Databases, shared: Path) -> str:
-    """Say what both panels would use; empty where there is nothing."""
-    for file in named.files:
+def _shared(settings: Mapping[str, str], found: Databases, shared: Path) -> str:
+    """Return what the live slot and the rehearsal would share; empty if nothing."""
+    for file in found.files:
         if file.exists() and not file.resolve().is_relative_to(shared.resolve()):
-            return f"its database, {file}, is outside of {shared}, so that it would be the present one"
-    if found := databases.others(present):
-        return f"{', '.join(found)} in its settings would lead it to what the panel uses"
+            return f"its database {file} is outside of {shared}, so it would be the live database"
+    if servers := databases.other_servers(settings):
+        return f"{', '.join(servers)} in its settings would connect it to servers of the live slot"
     return ""
 
 
-def _wait_healthy(settings: Settings, slot: str, stage: Stage) -> None:
-    wanted = look_at(settings.slot_dir(slot), settings.slot_env(slot)).release
+def _wait_healthy(settings: Settings, slot: str, sandbox: Sandbox) -> None:
+    expected = read_slot(settings.slot_dir(slot), settings.slot_env(slot)).release
     deadline = time.monotonic() + settings.healthy_timeout
     while True:
-        answer = probe.get(probe.unix(stage.folder / "sock"), settings.domain, probe.READY)
-        if answer.ok and answer.release == wanted:
+        answer = probe.get(probe.unix(sandbox.folder / "sock"), settings.domain, probe.READY)
+        if answer.ok and answer.release == expected:
             return
-        ended = not stage.running()
+        ended = not sandbox.running()
         if ended or time.monotonic() >= deadline:
-            what = "ended by itself" if ended else f"was not healthy within {settings.healthy_timeout:g} s"
+            problem = "exited" if ended else f"was not healthy within {settings.healthy_timeout:g} s"
             raise UnhealthyError(
-                f"on what was restored the panel {what}. Last answer of {probe.READY}: {answer}\n"
-                f"Its last lines:\n{stage.logs()}"
+                f"on the restored data the panel {problem}. Last answer of {probe.READY}: {answer}\n"
+                f"End of its log:\n{sandbox.logs()}"
             )
         time.sleep(_POLL)
 

@@ -8,22 +8,35 @@
 
 from __future__ import annotations
 
+from .._host import exit_codes
+
 
 class TrafficError(Exception):
-    """Anything the operator can act on; the module turns it into fail_json, panelctl into a line on stderr."""
+    """An error that the operator can act on; modules pass it to fail_json, panelctl prints it."""
+
+    #: Exit code of panelctl.
+    exit_code = exit_codes.FAILED
 
 
 class BusyError(TrafficError):
-    """Somebody else's operation is at work, and alive."""
+    """Another operation is in progress, and its owner is alive."""
+
+    exit_code = exit_codes.BUSY
 
 
 class LostError(TrafficError):
-    """The operation is no longer its caller's: it was settled, because its time was over or its owner seemed dead."""
+    """The caller no longer holds the operation: it was settled, because its time was over or its owner seemed dead."""
+
+    exit_code = exit_codes.BUSY
 
 
 class RefusedError(TrafficError):
-    """What was asked for is possible, but unwise; says why, and how to insist."""
+    """The request is possible but unsafe; the message says why, and how to force it."""
+
+    exit_code = exit_codes.REFUSED
 
 
 class UnhealthyError(TrafficError):
-    """A slot, or what answers through nginx, is not what it should be; nothing was made worse by asking."""
+    """A slot, or the answer through nginx, is not healthy."""
+
+    exit_code = exit_codes.UNHEALTHY

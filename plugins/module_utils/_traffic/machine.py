@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What the state machine asks of the host, and the real host that does it."""
+"""The interface between the state machine and the host, and its implementation."""
 
 from __future__ import annotations
 
@@ -15,100 +15,108 @@ import json
 import os
 import subprocess
 import time
-import urllib.request
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+from .._host import exit_codes
 from . import probe
 from .errors import TrafficError, UnhealthyError
-from .observe import look_at, open_connections
+from .observe import count_connections, read_slot
 from .probe import Answer
 from .services import Supervisor, Systemd
 from .settings import Settings
 
 _WEBHOOK_TIMEOUT = 5.0  # seconds
-_BACKUP_WAIT = 300  # seconds that another backup, which is at work, may take
-_PARTIAL = 3  # panelctl's exit status: made, but something is missing, and the backup says what
-_LINES = 20  # of what panelctl said that a message shows
+_BACKUP_WAIT = 300  # seconds to wait for another backup
+_LINES = 20  # lines of the output of panelctl to show in a message
 
 
 class Machine(Protocol):
-    """Everything outside of this package: processes, clocks, services and answers."""
+    """Everything outside of this package: processes, clocks, services and requests."""
 
     def now(self) -> float:
-        """Seconds since boot, suspended time included; no clock that somebody sets changes it."""
+        """Return the seconds since boot, including suspend; independent of the system clock."""
 
-    def today(self) -> str:
-        """The time of day, ISO 8601 in UTC, for people."""
+    def utc_timestamp(self) -> str:
+        """Return the current time in UTC, in ISO 8601."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for some seconds."""
 
     def boot_id(self) -> str:
-        """What tells this boot of the machine, or of the container, from the one before; random(4)."""
+        """Return an ID of this boot of the machine or container; random(4)."""
 
     def process(self) -> tuple[int, int]:
-        """Pid and start time of this process."""
+        """Return the pid and the start time of this process."""
 
     def alive(self, pid: int, started: int) -> bool:
-        """Whether just that process still runs, and not another one with its pid."""
+        """Whether this very process still runs, rather than another one with its pid."""
 
     def building(self) -> bool:
-        """Whether a release is being built."""
+        """Whether a build is running."""
 
     def start(self, slot: str) -> None:
-        """Start a slot anew. Raises UnhealthyError with its last lines if it dies at once."""
+        """Start or restart a slot.
 
-    def awake(self, slot: str) -> None:
-        """Start a slot at boot, without waiting for it."""
+        :raises UnhealthyError: it dies at once; with the end of its log.
+        """
+
+    def start_in_background(self, slot: str) -> None:
+        """Start a slot at boot without waiting for it."""
 
     def stop(self, slot: str) -> None:
-        """Let a slot finish its requests, and stop it."""
+        """Let a slot finish its requests, then stop it."""
 
     def backup(self, name: str) -> None:
-        """Back a set of sources up. Raises UnhealthyError with what panelctl said."""
+        """Create a backup of a backup set.
+
+        :raises UnhealthyError: it failed; with the output of panelctl.
+        """
 
     def migrate(self, slot: str) -> None:
-        """Migrate the database with the slot's release. Raises UnhealthyError with what the migration said."""
+        """Migrate the database with the slot's release.
+
+        :raises UnhealthyError: it failed; with the output of the migration.
+        """
 
     def running(self, slot: str) -> bool:
-        """Whether the slot's service is up, healthy or not."""
+        """Whether the slot's service runs, healthy or not."""
 
     def uptime(self, slot: str) -> float | None:
-        """Seconds for which the slot's service has been up; None where it is not."""
+        """Return the seconds since the slot's service started; None if it does not run."""
 
     def crashed(self, slot: str) -> bool:
-        """Whether the slot's service gave up, or dies again and again."""
+        """Whether the slot's service failed or is in a crash loop."""
 
     def logs(self, slot: str) -> str:
-        """The last lines that the slot said."""
+        """Return the end of the slot's log."""
 
     def watch(self, on: bool) -> None:
-        """Look every few seconds for an operation whose owner died, or stop looking."""
+        """Start or stop the timer that settles an operation whose owner died."""
 
-    def retire(self, slot: str, wanted: bool) -> None:
-        """Have a colour that was left watched, drained and stopped; or no longer."""
+    def retire(self, slot: str, on: bool) -> None:
+        """Start or cancel the retirement of a slot; see `unattended.retire`."""
 
     def ready(self, slot: str) -> Answer:
-        """Ask the slot itself for its health."""
+        """Request the readiness of a slot directly."""
 
     def websocket(self, slot: str, path: str) -> Answer:
-        """Ask the slot itself for a WebSocket."""
+        """Open a WebSocket to a slot directly."""
 
     def edge(self, path: str) -> Answer:
-        """Ask through nginx, as a visitor."""
+        """Request a page through nginx, as a visitor."""
 
     def connections(self, slot: str) -> int:
-        """Count the clients that the slot serves at this moment."""
+        """Count the open connections of a slot."""
 
     def notify(self, record: Mapping[str, Any]) -> None:
-        """Tell the webhook, if there is one. Never raises: whoever listens must not decide about a deploy."""
+        """Notify the webhook, if there is one. Never raises: a broken webhook must not fail a deploy."""
 
 
 class Host:
-    """The real one."""
+    """The real host."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -116,7 +124,7 @@ class Host:
             Systemd(settings) if settings.service == "systemd" else Supervisor(settings)
         )
         self.start = self._services.start
-        self.awake = self._services.awake
+        self.start_in_background = self._services.start_in_background
         self.stop = self._services.stop
         self.migrate = self._services.migrate
         self.running = self._services.running
@@ -129,7 +137,7 @@ class Host:
         """Return the seconds since boot, including suspend."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def today(self) -> str:
+    def utc_timestamp(self) -> str:
         """Return the current time in UTC, in ISO 8601."""
         return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -139,7 +147,7 @@ class Host:
 
     def boot_id(self) -> str:
         """Return an ID of this boot of the machine or container."""
-        # The kernel's is not enough: a container that is started anew has the one of the machine under it.
+        # The kernel's ID is not enough: a restarted container keeps the ID of its machine.
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{kernel}.{start_time(1)}"
 
@@ -152,7 +160,7 @@ class Host:
         return start_time(pid) == started
 
     def building(self) -> bool:
-        """The module `release` holds this lock for as long as it builds, and its commands hold it with it."""
+        """Whether the module `release`, or a command that it started, holds the build lock."""
         try:
             descriptor = os.open(self._settings.base_dir / ".build.lock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -170,9 +178,9 @@ class Host:
         program = self._settings.base_dir / "bin/panelctl"
         command = [str(program), "backup", "create", name, "--wait", str(_BACKUP_WAIT)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, _PARTIAL):
-            words = "\n".join((done.stdout + done.stderr).splitlines()[-_LINES:])
-            raise UnhealthyError(f"the backup before the migration failed, so nothing is migrated:\n{words}")
+        if done.returncode not in (exit_codes.SUCCESS, exit_codes.UNHEALTHY):
+            output = "\n".join((done.stdout + done.stderr).splitlines()[-_LINES:])
+            raise UnhealthyError(f"the backup before the migration failed, so nothing is migrated:\n{output}")
 
     def uptime(self, slot: str) -> float | None:
         """Return the seconds since the slot's process started; None if it does not run."""
@@ -194,44 +202,47 @@ class Host:
 
     def connections(self, slot: str) -> int:
         """Return the number of open connections of the slot."""
-        return open_connections(self._settings.slot_socket(slot))
+        return count_connections(self._settings.slot_socket(slot))
 
     def notify(self, record: Mapping[str, Any]) -> None:
         """Send a finished operation to the webhook, if one is set; ignores failures."""
         if not self._settings.webhook:
             return
+        # Only a webhook needs it, and it is slow to import.
+        import urllib.request  # noqa: PLC0415
+
         body = json.dumps({"text": summary(record), **record}).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "panelctl"}
-        # The journal has it; an alert about a webhook that is down has to come from elsewhere.
+        # The history has the record; monitor the webhook itself with another tool.
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             url = self._settings.webhook_file.read_text(encoding="utf-8").strip()
             if url.startswith(("http://", "https://")):
-                request = urllib.request.Request(url, body, headers)  # noqa: S310 (its scheme was looked at above)
+                request = urllib.request.Request(url, body, headers)  # noqa: S310 (the scheme is checked above)
                 urllib.request.urlopen(request, timeout=_WEBHOOK_TIMEOUT).close()  # noqa: S310
 
     def _connect(self, slot: str) -> probe.Connect:
         settings = self._settings
         if settings.two_colours:
             return probe.unix(settings.slot_socket(slot))
-        address = look_at(settings.slot_dir(slot), settings.slot_env(slot)).address
+        address = read_slot(settings.slot_dir(slot), settings.slot_env(slot)).address
         if address is None:
-            raise TrafficError(f"{settings.slot_env(slot)} has no HOST and PORT; run site.yml to write it anew")
+            raise TrafficError(f"{settings.slot_env(slot)} has no HOST and PORT; run site.yml to recreate it")
         return probe.tcp(*address)
 
 
 def start_time(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot (proc_pid_stat(5), field 22); None where there is none."""
+    """Return when a process started, in clock ticks since boot (proc_pid_stat(5), field 22); None without a process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The second field is the program's name, in parentheses, and may hold anything.
+    # The second field is the program's name in parentheses, and may contain any character.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """One line for a person."""
+    """Return one line for the webhook's `text`."""
     target = record["target"]
     text = f"{record['kind']} of {target.get('release')} to {target.get('slot')}: {record['result']}"
     return f"{text} ({record['reason']})" if record.get("reason") else text

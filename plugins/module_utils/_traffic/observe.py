@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Which slot serves what: observed on the host, never remembered."""
+"""Observe on the host which slot is live and what both slots hold. Nothing here is remembered."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ _CONNECTED = "03"  # state of a connected socket in /proc/net/unix
 
 @dataclass(frozen=True)
 class Slot:
-    """One colour: the release that it holds, what its settings were made for, and whether it accepts connections.
+    """One slot, as found on the host.
 
-    *release* is what its link leads to, *settings_release* what its settings file says: after a deploy that died
-    between the two they differ, and the slot cannot be started as it is.
+    :param release: the target of its release link.
+    :param settings_release: the release in its settings file. It differs from `release` after a deploy that died
+        between the two; the slot cannot be started then.
+    :param address: host and port for probes.
+    :param listening: whether it accepts connections.
     """
 
     release: str | None
@@ -38,14 +41,14 @@ class Slot:
     listening: bool
 
     @property
-    def whole(self) -> bool:
-        """Whether the slot can be started as it stands."""
+    def startable(self) -> bool:
+        """Whether the slot can be started: its link and its settings name the same release."""
         return self.release is not None and self.release == self.settings_release
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Which slot is live, which one is free for the next release, and what both hold."""
+    """Which slot is live, which slot is idle, and what both hold."""
 
     live: str | None
     idle: str
@@ -54,31 +57,30 @@ class Traffic:
 
 
 def observe(base_dir: Path, config_dir: Path, service_file: Path | None = None) -> Traffic:
-    """Look at the live link, at both slots and, if told where it is, at the file that describes their service.
+    """Read the live link and both slots.
 
-    Raises:
-        TrafficError: the live link is something else than a link to a slot, or a settings file cannot be read.
+    :param service_file: the file that describes the service of the slots; its digest is returned.
+    :raises TrafficError: the live link is not a link to a slot, or a settings file is unreadable.
     """
     live = live_slot(base_dir)
     service = _read(service_file) if service_file is not None else ""
     return Traffic(
         live=live,
-        idle=other(live or "green"),
-        slots={name: look_at(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
+        idle=other_slot(live or "green"),
+        slots={name: read_slot(base_dir / "slots" / name, config_dir / f"{name}.env") for name in SLOTS},
         service_digest=hashlib.sha256(service.encode()).hexdigest() if service else None,
     )
 
 
-def other(slot: str) -> str:
-    """Name the other colour."""
+def other_slot(slot: str) -> str:
+    """Return the name of the other slot."""
     return "green" if slot == "blue" else "blue"
 
 
 def live_slot(base_dir: Path) -> str | None:
-    """Name the slot that the live link points at; None where there is no link yet.
+    """Return the slot that the live link names; None where there is no link yet.
 
-    Raises:
-        TrafficError: what stands there is not a link to a slot.
+    :raises TrafficError: it is not a link to a slot.
     """
     link = base_dir / "live"
     try:
@@ -92,11 +94,10 @@ def live_slot(base_dir: Path) -> str | None:
     return target.name
 
 
-def look_at(folder: Path, settings_file: Path) -> Slot:
-    """Look at one slot.
+def read_slot(folder: Path, settings_file: Path) -> Slot:
+    """Read one slot.
 
-    Raises:
-        TrafficError: its settings file cannot be read.
+    :raises TrafficError: its settings file is unreadable.
     """
     try:
         release = (folder / "release").readlink().name
@@ -117,18 +118,18 @@ def look_at(folder: Path, settings_file: Path) -> Slot:
 
 
 def read_settings(settings_file: Path) -> dict[str, str]:
-    """Return the settings of a slot as they stand in its file, escapes included.
+    """Return the settings in a slot's file, escapes included.
 
-    :raises TrafficError: the file cannot be read.
+    :raises TrafficError: the file is unreadable.
     """
     return _variables(_read(settings_file))
 
 
-def open_connections(sock: Path, table: Path = Path("/proc/net/unix")) -> int:
-    """Count the clients that a listening unix socket serves at this moment.
+def count_connections(sock: Path, table: Path = Path("/proc/net/unix")) -> int:
+    """Count the open connections of a listening unix socket.
 
-    An accepted socket bears the path of the one that it came from, unix(7). nginx keeps none of them open between
-    requests, so each is a request at work, a stream or a WebSocket.
+    An accepted socket has the path of its listening socket, unix(7). nginx closes each connection after its request,
+    so each one is a pending request, a stream or a WebSocket.
     """
     count = 0
     for line in _read(table).splitlines()[1:]:
@@ -152,20 +153,20 @@ def _read(file: Path) -> str:
 
 
 def _accepts(sock: Path, tcp: tuple[str, int] | None) -> bool:
-    """Ask the unix socket that nginx would use; where the slot has none (no nginx), its TCP address."""
+    """Whether the unix socket for nginx accepts connections, or the TCP address where there is no nginx."""
     if sock.is_symlink():
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(_CONNECT_TIMEOUT)
             try:
                 client.connect(str(sock))
             except OSError:
-                # Also where the path is too long for a socket, which connect_ex() does not tell by its number.
+                # Also raised for a path that is too long for a socket, which connect_ex() does not return as a number.
                 return False
             return True
     if tcp is None:
         return False
     try:
-        # To connect to "any address" is to connect to this machine, ip(7).
+        # Connecting to "any address" connects to this machine, ip(7).
         socket.create_connection(tcp, timeout=_CONNECT_TIMEOUT).close()
     except OSError:
         return False

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""What a slot runs under: systemd, or supervisord where there is none."""
+"""The services of the slots: systemd units, or one program under supervisord."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from pathlib import Path
 from .errors import TrafficError, UnhealthyError
 from .settings import Settings
 
-_LINES = 60  # of a slot's log that a message shows
+_LINES = 60  # lines of a log to show in a message
 _POLL = 0.1  # seconds
-_CRASHES = 2  # starts by systemd itself that make a crash loop
+_CRASHES = 2  # automatic restarts by systemd that count as a crash loop
 
 
 class Systemd:
-    """The units that the role systemd brings."""
+    """The slots as units of the role systemd."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._began: dict[str, float] = {}  # when this process started a slot, in seconds of the clock
+        self._began: dict[str, float] = {}  # when this process started a slot, Unix time
 
     def start(self, slot: str) -> None:
         """Restart the slot's unit, even after a crash loop."""
         self._began[slot] = time.time()
-        # A unit that died too often refuses to start until its failures are forgotten.
+        # A unit that died too often does not start until its failures are reset.
         run(["systemctl", "reset-failed", _unit(slot)])
         result = run(["systemctl", "restart", _unit(slot)])
         if result.returncode:
-            raise UnhealthyError(f"slot {slot} did not start. Its last lines:\n{self.logs(slot)}")
+            raise UnhealthyError(f"slot {slot} did not start. End of its log:\n{self.logs(slot)}")
 
-    def awake(self, slot: str) -> None:
+    def start_in_background(self, slot: str) -> None:
         """Start the slot's unit without waiting for it."""
-        # Waiting would be for ever: this unit itself is what holds the others back.
+        # Waiting would deadlock: the other units start after the unit that runs this.
         need(["systemctl", "--no-block", "start", _unit(slot)])
 
     def stop(self, slot: str) -> None:
@@ -52,7 +52,7 @@ class Systemd:
         unit = f"aapanel-migrate@{slot}.service"
         run(["systemctl", "reset-failed", unit])
         if run(["systemctl", "start", unit]).returncode:
-            raise UnhealthyError(f"the migration failed. Its last lines:\n{journal(unit)}")
+            raise UnhealthyError(f"the migration failed. End of its log:\n{journal(unit)}")
 
     def running(self, slot: str) -> bool:
         """Return whether the slot's unit is active or starting."""
@@ -74,17 +74,17 @@ class Systemd:
         """Start or stop the timer that checks pending operations."""
         need(["systemctl", "start" if on else "stop", "aapanel-settle.timer"])
 
-    def retire(self, slot: str, wanted: bool) -> None:
+    def retire(self, slot: str, on: bool) -> None:
         """Start or stop the unit that retires the slot, without waiting for it."""
-        # Not waited for: it sleeps through the safety period.
-        need(["systemctl", "--no-block", "restart" if wanted else "stop", f"aapanel-retire@{slot}.service"])
+        # Without waiting: the unit runs for the whole safety period.
+        need(["systemctl", "--no-block", "restart" if on else "stop", f"aapanel-retire@{slot}.service"])
 
     def _show(self, slot: str, name: str) -> str:
         return need(["systemctl", "show", "--value", f"--property={name}", _unit(slot)]).strip()
 
 
 class Supervisor:
-    """supervisord of an ordinary user, with one slot that is started anew in its place."""
+    """One slot under the supervisord of an unprivileged user; a deploy restarts it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -97,13 +97,13 @@ class Supervisor:
             need([str(self._settings.supervisor_bin_dir / "supervisord"), "-c", str(self._config)])
             return
         need([*self._control, "update"])
-        # Whoever stopped it may have been killed meanwhile. What stops cannot be started, and supervisord ends it.
+        # The process that stopped the slot may have been killed. A stopping program cannot be started yet.
         while "STOPPING" in self._status(slot):
             time.sleep(_POLL)
         if run([*self._control, "restart", f"aapanel-{slot}"]).returncode:
-            raise UnhealthyError(f"slot {slot} did not start. Its last lines:\n{self.logs(slot)}")
+            raise UnhealthyError(f"slot {slot} did not start. End of its log:\n{self.logs(slot)}")
 
-    def awake(self, slot: str) -> None:
+    def start_in_background(self, slot: str) -> None:
         """Start the slot."""
         self.start(slot)
 
@@ -122,7 +122,7 @@ class Supervisor:
         )
         if result.returncode:
             lines = (result.stdout + result.stderr).splitlines()[-_LINES:]
-            raise UnhealthyError("the migration failed. Its last lines:\n" + "\n".join(lines))
+            raise UnhealthyError("the migration failed. End of its log:\n" + "\n".join(lines))
 
     def running(self, slot: str) -> bool:
         """Return whether the slot's program runs or starts."""
@@ -130,8 +130,8 @@ class Supervisor:
 
     def pid(self, slot: str) -> int:
         """Return the slot's process ID; 0 if there is none."""
-        said = run([*self._control, "pid", f"aapanel-{slot}"]).stdout.strip()
-        return int(said) if said.isdigit() else 0
+        pid = run([*self._control, "pid", f"aapanel-{slot}"]).stdout.strip()
+        return int(pid) if pid.isdigit() else 0
 
     def crashed(self, slot: str) -> bool:
         """Return whether supervisord has given up on the slot's program."""
@@ -142,10 +142,10 @@ class Supervisor:
         return tail(self._settings.data_dir / "log" / f"aapanel-{slot}.log")
 
     def watch(self, on: bool) -> None:
-        """Nothing looks here; the next command settles what it finds."""
+        """Do nothing: there is no timer, the next command settles."""
 
-    def retire(self, slot: str, wanted: bool) -> None:
-        """There is one slot, and it is the live one."""
+    def retire(self, slot: str, on: bool) -> None:
+        """Do nothing: the only slot is live."""
 
     def _status(self, slot: str) -> str:
         return run([*self._control, "status", f"aapanel-{slot}"]).stdout
@@ -156,16 +156,16 @@ def _unit(slot: str) -> str:
 
 
 def with_settings(command: Sequence[str], *files: Path) -> list[str]:
-    """Return a command line that reads settings files as systemd would, where the last one wins, and then is *command*.
+    """Return a command line that loads settings files as systemd would and then executes *command*.
 
-    :param command: a program and its arguments.
+    :param files: a later file overrides an earlier one.
     """
     script = "set -a; " + '. "$1"; shift; ' * len(files) + 'exec "$@"'
     return ["/bin/sh", "-c", script, "sh", *map(str, files), *command]
 
 
 def tail(file: Path) -> str:
-    """Return the last lines of a log, or why it cannot be read."""
+    """Return the end of a log, or why it is unreadable."""
     try:
         return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES:])
     except OSError as error:
@@ -173,27 +173,26 @@ def tail(file: Path) -> str:
 
 
 def journal(unit: str, began: float | None = None) -> str:
-    """Return the last lines that a unit said since it was started last.
+    """Return the end of a unit's log since its last start.
 
-    :param began: when that was, in seconds of the clock, where this process did it.
+    :param began: Unix time of that start, if this process started it.
     :raises TrafficError: there is no journal.
     """
-    # Of this start alone: what an earlier release said has its own place in the journal.
     matches = [f"_SYSTEMD_UNIT={unit}", f"--lines={_LINES}"]
     if began is not None:
-        # One that dies again and again has an invocation for each life, and the last one has said nothing yet. Beside
-        # --since, --lines would mean the first ones.
+        # A unit in a crash loop has one invocation per start, and the last one has logged nothing yet. With --since,
+        # --lines would select the first lines.
         matches = [f"_SYSTEMD_UNIT={unit}", f"--since=@{began:.6f}"]
     elif invocation := run(["systemctl", "show", "--value", "--property=InvocationID", unit]).stdout.strip():
         matches[0] = f"_SYSTEMD_INVOCATION_ID={invocation}"
-    said = run(["journalctl", "--no-pager", "--output=cat", *matches]).stdout
-    return "\n".join(said.splitlines()[-_LINES:])
+    output = run(["journalctl", "--no-pager", "--output=cat", *matches]).stdout
+    return "\n".join(output.splitlines()[-_LINES:])
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command, whatever its status.
+    """Run a command and return its result, whatever its status.
 
-    :raises TrafficError: there is no such program.
+    :raises TrafficError: the program is missing.
     """
     try:
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -202,12 +201,12 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def need(command: Sequence[str]) -> str:
-    """Run a command that has to succeed, and return what it printed.
+    """Run a command that must succeed, and return its output.
 
-    :raises TrafficError: it failed; with what it said.
+    :raises TrafficError: it failed; with its output.
     """
     result = run(command)
     if result.returncode:
-        said = (result.stderr or result.stdout).strip()
-        raise TrafficError(f"{shlex.join(command)} failed with status {result.returncode}: {said or 'it said nothing'}")
+        output = (result.stderr or result.stdout).strip() or "no output"
+        raise TrafficError(f"{shlex.join(command)} failed with status {result.returncode}: {output}")
     return result.stdout

@@ -19,9 +19,9 @@ from .errors import TrafficError
 
 @dataclass(frozen=True)
 class Settings:
-    """What panelctl has to know of its host. The role app writes it as JSON; the names are those of the keys.
+    """The settings of panelctl. The role app writes them as JSON with the same keys.
 
-    All durations are in seconds. ``docs/inventory.md`` documents the variables behind them.
+    All durations are in seconds. ``docs/inventory.md`` documents the role variables.
     """
 
     base_dir: Path
@@ -38,85 +38,84 @@ class Settings:
     healthy_passes: int = 3
     healthy_timeout: float = 60.0
     websocket_path: str = ""
-    # What has to be right through nginx after a switch, and for how long it is looked at.
+    # Paths to check through nginx after a switch, and for how long.
     verify_paths: tuple[str, ...] = ("/",)
     verify_seconds: float = 2.0
-    # A switch that nobody confirms within this time goes back.
+    # A switch that is not confirmed within this time is reverted.
     confirm_seconds: float = 60.0
-    # How long the old colour stays warm, and how long its open connections may keep it beyond that.
+    # How long the previous slot stays started, and how long after the switch open connections may keep it.
     safety_seconds: float = 30.0
     drain_seconds: float = 300.0
-    # How long a silent controller counts as alive.
+    # How long a controller counts as alive after its last step.
     lease_seconds: float = 300.0
     textfile_dir: Path | None = None
-    # Whether to tell the URL in `webhook_file`; the file may be one that is no longer wanted.
+    # Whether to notify the URL in `webhook_file`; a disabled webhook leaves the file behind.
     webhook: bool = False
-    # What is backed up before a migration, of the sets of `backup.json`; empty for nothing.
+    # Backup set of `backup.json` to back up before a migration; empty for no backup.
     backup_set: str = ""
 
     @property
     def state_dir(self) -> Path:
-        """Where the operation at work and the journal are kept."""
+        """Directory of the current operation and the history."""
         return self.data_dir / "traffic"
 
     @property
     def live_link(self) -> Path:
-        """The link that says which slot is live."""
+        """The live link, which names the live slot."""
         return self.base_dir / "live"
 
     @property
     def maintenance_file(self) -> Path:
-        """While it exists, nginx answers with the maintenance page."""
+        """While this file exists, nginx answers with the maintenance page."""
         return self.base_dir / "maintenance"
 
     @property
     def stopped_file(self) -> Path:
-        """While it exists the panel was stopped, and nobody has started it since."""
+        """Exists from `panelctl stop` until the panel is started."""
         return self.state_dir / "stopped"
 
     @property
     def webhook_file(self) -> Path:
-        """Holds the URL to notify, which may have a token in it."""
+        """File with the webhook URL, which may contain a token."""
         return self.config_dir / "webhook"
 
     @property
     def backup_file(self) -> Path:
-        """What is backed up on this host; not there where nothing is."""
+        """Settings of `panelctl backup`; missing on a host without backups."""
         return self.config_dir / "backup.json"
 
     @property
     def shared_dir(self) -> Path:
-        """What the app writes, for all releases."""
+        """Persistent data of the app, shared by all releases."""
         return self.data_dir / "shared"
 
     @property
     def restored_dir(self) -> Path:
-        """What a drill has restored; the unit of its panel binds a part of it."""
+        """Data that a drill restored; the unit of the rehearsal mounts a part of it."""
         return self.data_dir / "backup-state/drill"
 
     @property
     def rehearsal_dir(self) -> Path:
-        """Where a drill's panel has its settings and its socket."""
+        """Directory of the settings and the socket of a rehearsal."""
         return self.run_dir.with_name(f"{self.run_dir.name}-drill")
 
     def slot_dir(self, slot: str) -> Path:
-        """The folder of a slot, with the links to its release and its socket."""
+        """Directory of a slot, with the links to its release and its socket."""
         return self.base_dir / "slots" / slot
 
     def slot_env(self, slot: str) -> Path:
-        """The settings file of a slot."""
+        """Return the settings file of a slot."""
         return self.config_dir / f"{slot}.env"
 
     def slot_socket(self, slot: str) -> Path:
-        """Where a slot listens for nginx."""
+        """Return the unix socket where a slot listens for nginx."""
         return self.run_dir / f"{slot}.sock"
 
 
 def load(path: Path) -> Settings:
     """Read the settings of this host.
 
-    Raises:
-        TrafficError: the file is missing, is no JSON, or has a key that nobody knows.
+    :raises TrafficError: the file is missing or not JSON, or has an unknown or invalid key.
     """
     try:
         return build(settings.load(path), str(path))
@@ -125,11 +124,10 @@ def load(path: Path) -> Settings:
 
 
 def build(content: Mapping[str, Any], name: str) -> Settings:
-    """Make settings of what JSON or Ansible gave, which may be text where a number is meant.
+    """Build settings from JSON or from Ansible, which may pass a number as text.
 
-    Raises:
-        TrafficError: a key that nobody knows, one missing, or a value that cannot be meant; says which, and in what
-            (*name*).
+    :param name: name of the settings in errors.
+    :raises TrafficError: a key is unknown or missing, or a value is invalid.
     """
     try:
         return settings.build(Settings, content, name)

@@ -4,31 +4,31 @@
 
 # Private to this collection: may change in any release.
 
-"""What a person or a monitor wants to know."""
+"""The status of the panel, for `panelctl status` and monitoring."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from . import journal
+from . import history
 from .engine import Engine
-from .ledger import Operation
+from .operation_lock import Operation
 from .probe import Answer
 
 
-def describe(engine: Engine, history: int = 5) -> dict[str, Any]:
-    """Return what is observed and what was written down, as plain data.
+def describe(engine: Engine, operations: int = 5) -> dict[str, Any]:
+    """Return the observed and the recorded state as plain data.
 
-    :param history: how many of the last operations to tell.
+    :param operations: how many of the last operations to include.
     """
     traffic = engine.observe()
-    records = engine.journal.read()
+    records = engine.history.read()
     edge = engine.edge()
     slots: dict[str, Any] = {}
     for name, slot in traffic.slots.items():
-        # Counted before we ask, because we are a client too.
+        # Counted before the health check, which opens a connection too.
         connections = engine.machine.connections(name) if slot.listening else 0
-        ready = engine.machine.ready(name) if slot.listening else Answer(0, text="it does not listen")
+        ready = engine.machine.ready(name) if slot.listening else Answer(0, text="the slot does not listen")
         up = engine.machine.uptime(name) if slot.listening else None
         slots[name] = {
             "release": slot.release,
@@ -49,20 +49,20 @@ def describe(engine: Engine, history: int = 5) -> dict[str, Any]:
         "edge": {"status": edge.status, "release": edge.release, "slot": edge.slot},
         "slots": slots,
         "since_switch": None if since == float("inf") else round(since, 1),
-        "operation": _operation(engine, engine.ledger.current()),
+        "operation": _operation(engine, engine.operation_lock.current()),
         "maintenance": engine.settings.maintenance_file.exists(),
-        "bad_releases": journal.bad_releases(records),
-        "history": records[-history:] if history else [],
-        "kpis": journal.kpis(records),
+        "bad_releases": history.bad_releases(records),
+        "history": records[-operations:] if operations else [],
+        "kpis": history.kpis(records),
     }
 
 
 def _operation(engine: Engine, operation: Operation | None) -> dict[str, Any] | None:
     if operation is None:
         return None
-    left = None
+    remaining = None
     if operation.state == "verified" and operation.confirm_until is not None:
-        left = round(max(operation.confirm_until - engine.machine.now(), 0.0), 1)
+        remaining = round(max(operation.confirm_until - engine.machine.now(), 0.0), 1)
     return {
         "kind": operation.kind,
         "generation": operation.generation,
@@ -72,5 +72,5 @@ def _operation(engine: Engine, operation: Operation | None) -> dict[str, Any] | 
         "source": operation.source.release,
         "target": operation.target.release,
         "stale": engine.stale(operation),
-        "confirm_within": left,
+        "confirm_within": remaining,
     }

@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackupError
+from ..._host import exit_codes
+from ..errors import BackupError, UsageError
 from ..offsite import fetch, upload
 from ..offsite.fetch import NEWEST, FetchRequest, FetchResult
 from ..offsite.remote import Remote
@@ -65,7 +66,8 @@ def _compare(service: BackupService, _options: argparse.Namespace, screen: Scree
     lines = [f"{one.name}  there: {one.there or 'no'}  here: {one.here or 'no'}" for one in found]
     screen.show([asdict(one) for one in found], lines or [NO_BACKUPS])
     signed = [state.value for state in SIGNED]
-    return 1 if any(one.here in signed and one.there != "whole" for one in found) else 0
+    lacking = any(one.here in signed and one.there != "whole" for one in found)
+    return exit_codes.UNHEALTHY if lacking else exit_codes.SUCCESS
 
 
 def _fetch(service: BackupService, options: argparse.Namespace, screen: Screen) -> int:
@@ -78,7 +80,7 @@ def _fetch(service: BackupService, options: argparse.Namespace, screen: Screen) 
 
 def _adopt(service: BackupService, options: argparse.Namespace, screen: Screen) -> int:
     if options.all == bool(options.names):
-        raise BackupError("pass either names of backups or --all")
+        raise UsageError("pass either names of backups or --all")
     return _show_result(fetch.adopt(service.store, options.names, wait=options.wait), screen)
 
 
@@ -109,4 +111,4 @@ def _problems(problems: Sequence[Problem]) -> list[str]:
 
 
 def _status(problems: Sequence[Problem]) -> int:
-    return max((problem.status for problem in problems), default=0)
+    return max((problem.status for problem in problems), default=exit_codes.SUCCESS)

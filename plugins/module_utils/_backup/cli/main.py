@@ -13,6 +13,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..._host import command_line, exit_codes
 from ..archive import names
 from ..errors import BackupError
 from ..service.backups import BackupService
@@ -20,18 +21,14 @@ from ..service.settings import load
 from . import commands, commands_offsite
 from .render import Screen
 
-_EPILOG = """\
-exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but incomplete (see the warnings); 4 a file is not what was
-signed; 5 another backup, restore or prune is in progress."""
-
 
 def main(config: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     :param config: path of the settings file.
-    :returns: the exit status.
+    :returns: the exit code, see `exit_codes`.
     """
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     screen = Screen(json=options.json)
     # Like Ctrl-C: the command cleans up, or rolls back, before it ends.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -42,26 +39,15 @@ def main(config: str, arguments: Sequence[str] | None = None) -> int:
     except BackupError as error:
         return screen.failed(str(error), error.status)
     except OSError as error:
-        return screen.failed(f"{error.filename or 'the host'}: {error.strerror or error}", commands.FAILED)
+        return screen.failed(f"{error.filename or 'the host'}: {error.strerror or error}", exit_codes.FAILED)
     except KeyboardInterrupt:
-        return screen.failed("interrupted; existing data is unchanged", commands.FAILED)
+        return screen.failed("interrupted; existing data is unchanged", exit_codes.FAILED)
 
 
-def words() -> list[str]:
-    """Return the names of all commands and options, for shell completion."""
-    found = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    options = {word for command in found.choices.values() for word in command._option_string_actions}
-    return [*found.choices, *sorted(options)]
-
-
-def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--json", action="store_true", help="print JSON")
-    waiting = argparse.ArgumentParser(add_help=False)
-    waiting.add_argument(
-        "--wait", type=float, default=10.0, metavar="S", help="seconds to wait for another run (default: 10)"
-    )
-    parser = argparse.ArgumentParser(prog="panelctl backup", description=__doc__, epilog=_EPILOG)
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of panelctl backup."""
+    shared, waiting = command_line.json_option(), command_line.wait_option()
+    parser = argparse.ArgumentParser(prog="panelctl backup", description=__doc__, epilog=command_line.EPILOG)
     found = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     create = found.add_parser("create", parents=[shared, waiting], help="create a backup")
     create.add_argument(

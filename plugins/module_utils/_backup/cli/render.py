@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..._host import command_line
 from ..actions.drill import Report
 from ..actions.status import Status
 from ..archive import names
@@ -86,8 +86,7 @@ class Screen:
         """
         self._end(done=True)
         if self._json:
-            json.dump(value, sys.stdout, indent=2, sort_keys=True)
-            sys.stdout.write("\n")
+            command_line.write_json(value)
         else:
             sys.stdout.write("".join(f"{line}\n" for line in lines))
 
@@ -100,13 +99,9 @@ class Screen:
         return sys.stdin.readline().strip().lower() == "yes"
 
     def failed(self, text: str, status: int) -> int:
-        """Print an error; returns the exit status."""
+        """Print an error; returns the exit code."""
         self._end(done=False)
-        if self._json:
-            self.show({"result": "failed", "error": text}, [])
-        else:
-            sys.stderr.write(f"panelctl: {text}\n")
-        return status
+        return command_line.fail(text, status, as_json=self._json)
 
     def _end(self, *, done: bool) -> None:
         if self._bar is not None:

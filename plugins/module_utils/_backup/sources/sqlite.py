@@ -153,7 +153,7 @@ class Sqlite:
             except BackupError:
                 return
         with unfinished.open("rb") as copy, os.fdopen(nofollow.read(self.path), "rb") as live:
-            nofollow.dress(copy.fileno(), live.fileno())
+            nofollow.copy_metadata(copy.fileno(), live.fileno())
             os.fsync(copy.fileno())
         unfinished.rename(self._kept(staging))
         durable.sync(unfinished.parent)

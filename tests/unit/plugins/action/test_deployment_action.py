@@ -11,7 +11,7 @@ import sys
 from ansible_collections.aapanel.pipeline.plugins.action.deployment import controller, is_dead
 
 
-def test_a_controller_is_told_from_every_other_process():
+def test_a_controller_differs_from_all_other_processes():
     here = controller(os.getpid())
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         there = controller(other.pid)
@@ -37,7 +37,7 @@ def test_a_reused_pid_is_another_process():
     assert is_dead({**here, "started": here["started"] - 1}, here)
 
 
-def test_of_another_machine_nothing_can_be_proven():
+def test_a_process_of_another_machine_never_counts_as_dead():
     here = controller(os.getpid())
     gone = {**here, "pid": 2**22 + 1}
     assert is_dead(gone, here)

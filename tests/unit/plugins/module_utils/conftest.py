@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 UTILS = Path(__file__).parents[4] / "plugins/module_utils"
-# By what is installed: its command line, and the packages that this imports.
+# The command line of each installed package, and the packages that it imports.
 CLI = {
     "_backup": ("_backup.cli.main", ("_host", "_backup")),
     "_traffic": ("_panelctl.traffic", ("_host", "_traffic", "_rehearsal", "_panelctl")),
@@ -26,7 +26,7 @@ sys.exit(main({config!r}))
 
 @pytest.fixture
 def install(tmp_path):
-    """Install a package with its front and its settings, as on a host; gives the program."""
+    """Return a function that installs a package with its command line and settings, and returns the program."""
 
     def install_package(package, settings):
         code = tmp_path / "lib" / "aapanel_host"

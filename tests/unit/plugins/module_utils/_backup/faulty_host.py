@@ -48,7 +48,7 @@ WRITES = ("write", "pwrite")
 _MAKES = os.O_CREAT | os.O_TRUNC
 _PLAIN_FDOPEN = os.fdopen
 # Cached, because building the parser takes half of the time of a command, and these tests run hundreds.
-_PARSER = functools.cache(main._parser)
+_PARSER = functools.cache(main.build_parser)
 RULES = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0, "newest": 2}
 
 
@@ -347,7 +347,10 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _main(config: Path, arguments: Sequence[str]) -> int:
     # The record of runs is left out, because a failure to write it does not matter.
-    with mock.patch.object(main, "_parser", _PARSER), mock.patch.multiple(RunHistory, record=_nothing, export=_nothing):
+    with (
+        mock.patch.object(main, "build_parser", _PARSER),
+        mock.patch.multiple(RunHistory, record=_nothing, export=_nothing),
+    ):
         return main.main(str(config), arguments)
 
 

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host in memory over real folders, links and sockets: its clock, boots, processes and services do as a test says.
+"""A host in memory over real folders, links and sockets; tests control its clock, boots, processes and services.
 
 `World` is the machine that all share, `Process` one process on it, which is what the package takes for its `Machine`.
-A process can be told to be killed at its n-th touch of the world: a call of the machine, or a change on the disk.
+A process can be killed at its n-th touch of the world: a call of the machine, or a change on disk.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import unattended
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError, UnhealthyError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Operation, Owner
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Operation, Owner
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.probe import READY, Answer
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import Settings
 
 PATIENCE = 10_000  # touches of one process
-TIMER = 5.0  # seconds between two looks of the host's timer
+TIMER = 5.0  # seconds between two runs of the host's timer
 CONTROLLER = Owner("ann@laptop")
 PERSON = Owner("bob")
 
-#: How a release behaves, by the last word of its name. Only the first two ever answer as a healthy slot should.
+#: Behaviour of a release, by the last word of its name. Only the first two ever become healthy.
 MODES = ("good", "breaks", "dies", "loops", "sick", "liar", "migration")
 HEALTHY = ("good", "breaks")
 
 
-# What a host does by itself is no touch of a process.
+# The unpatched functions, for changes by the host itself, which are no touches of a process.
 _OPEN, _WRITE = os.open, os.write
 _SYMLINK, _RENAME, _UNLINK = Path.symlink_to, Path.rename, Path.unlink
 
 
 class Crash(BaseException):
-    """The process was killed: nothing that it does from now on reaches the world."""
+    """The process was killed; its further actions have no effect."""
 
 
 @dataclass
 class Service:
-    """A slot that runs: with which release, and the socket that it listens on."""
+    """A running slot: its release, and its listening socket."""
 
     release: str
     mode: str
@@ -68,7 +68,7 @@ class World:
     next_pid: int = 1000
     pids: dict[int, int] = field(default_factory=dict)  # pid: start time
     services: dict[str, Service] = field(default_factory=dict)
-    modes: dict[str, str] = field(default_factory=dict)  # release: what became of it since, if not its name's mode
+    modes: dict[str, str] = field(default_factory=dict)  # release: its behaviour, if it changed
     connections: dict[str, int] = field(default_factory=dict)
     nginx: bool = True
     building: bool = False
@@ -82,7 +82,7 @@ class World:
     backup_fails: bool = False
     look: Callable[[Process], None] = lambda process: None  # called at every touch of the world
 
-    # --- what a test does to it ---------------------------------------------------------------------------------------
+    # --- actions of a test --------------------------------------------------------------------------------------------
 
     def spawn(self, *, kill_at: int | None = None) -> Process:
         """Begin a process."""
@@ -92,7 +92,7 @@ class World:
 
     @contextlib.contextmanager
     def process(self, *, kill_at: int | None = None) -> Iterator[Engine]:
-        """Do something as a process of its own, which is gone afterwards; a killed one raises `Crash`."""
+        """Run a block as a separate process that ends with it; a killed process raises `Crash`."""
         process = self.spawn(kill_at=kill_at)
         try:
             with on_disk(process):
@@ -102,17 +102,17 @@ class World:
             self.pids.pop(process.pid, None)
 
     def add_release(self, release: str) -> None:
-        """Do what the module `release` does."""
+        """Add a release, as the module `release` does."""
         folder = self.root / "base/releases" / release
         folder.mkdir(exist_ok=True)
         (folder / "release.json").write_text("{}")
 
     def write_env(self, slot: str, release: str) -> None:
-        """Do what the role app does between `prepare` and `migrate`."""
+        """Write the settings of a slot, as the role app does between `prepare` and `migrate`."""
         self.settings.slot_env(slot).write_text(f'AAPANEL_RELEASE="{release}"\n')
 
     def serve(self, release: str) -> None:
-        """Have a release live in blue, as a deploy long ago left it."""
+        """Make a release live in blue, as after an old deploy."""
         folder = self.settings.slot_dir("blue")
         folder.mkdir(parents=True)
         (folder / "release").symlink_to(f"../../releases/{release}")
@@ -123,7 +123,7 @@ class World:
         self.settings.live_link.symlink_to("slots/blue")
 
     def reboot(self, *, kill_at: int | None = None) -> None:
-        """Lose everything that is not on the disk, and come up again, up to systemd's start of the live slot."""
+        """Reboot: lose all state that is not on disk, and start the live slot."""
         for slot in list(self.services):
             self.halt(slot)
         self.pids.clear()
@@ -133,7 +133,7 @@ class World:
         self.boots += 1
         self.clock = 10.0
         with self.process(kill_at=kill_at) as engine:
-            slot = caretaker.boot(engine)
+            slot = unattended.boot(engine)
         if slot:
             with contextlib.suppress(UnhealthyError):
                 self.spawn().start(slot)
@@ -145,7 +145,7 @@ class World:
             _UNLINK(self.settings.slot_socket(slot))
 
     def fire_timer(self) -> str:
-        """Do what the timer on the host does every few seconds, if it is on."""
+        """Settle, as the timer of the host does, if it is on."""
         if not self.watched:
             return ""
         self.timer_at = self.clock + TIMER
@@ -153,7 +153,7 @@ class World:
             return engine.settle()
 
     def wake_timer(self) -> None:
-        """Fire the timer if it is time, and the one before is done."""
+        """Run the timer if it is due, and its last run has ended."""
         if self.clock >= self.timer_at and not self.settling:
             self.settling = True
             try:
@@ -163,22 +163,22 @@ class World:
                 self.settling = False
 
     def run_retiring(self) -> None:
-        """Let the services that watch over a left colour run to their end."""
+        """Run all retirements to their end."""
         while self.retiring:
             slot = min(self.retiring)
             with self.process() as engine:
-                caretaker.retire(engine, slot)
+                unattended.retire(engine, slot)
             self.retiring.discard(slot)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, with the timer at work."""
+        """Let time pass with the timer running."""
         end = self.clock + seconds
         while self.clock < end:
             self.clock = min(end, self.clock + TIMER)
             self.wake_timer()
 
     def deploy(self, release: str, *, stop_after: str = "", kill_at: int | None = None) -> Deploy:
-        """Deploy as the playbook does, each step a process of its own; an error is answered with `abort`.
+        """Deploy as the playbook does, with one process per step, and `abort` after an error.
 
         :param stop_after: the step after which the controller is killed.
         """
@@ -194,7 +194,7 @@ class World:
         return Deploy(Engine(self.settings, self.spawn()), token)
 
     def step(self, step: str, token: str, release: str, *, kill_at: int | None = None) -> str:
-        """Do one step of a deploy as a process of its own; returns the token. For `abort`, *release* is the reason."""
+        """Take one step of a deploy in a new process, and return the token. For `abort`, `release` is the reason."""
         with self.process(kill_at=kill_at) as engine:
             deploy = Deploy(engine, token)
             if step == "lock":
@@ -209,31 +209,31 @@ class World:
                 getattr(deploy, step)()
             return deploy.token
 
-    # --- what a test asks of it ---------------------------------------------------------------------------------------
+    # --- observations of a test ---------------------------------------------------------------------------------------
 
     def live(self) -> tuple[str, str] | None:
-        """The live slot and its release, by following the links."""
+        """Return the live slot and its release, as the links name them."""
         link = self.settings.live_link
         if not link.is_symlink():
             return None
         return link.readlink().name, (link / "release").readlink().name
 
     def serves(self) -> bool:
-        """Whether something listens at the socket that nginx would use."""
+        """Whether the socket for nginx accepts connections."""
         with socket.socket(socket.AF_UNIX) as client:
             return client.connect_ex(str(self.root / "base/live/sock")) == 0
 
     def operation(self) -> Operation | None:
-        """The operation at work."""
-        return Engine(self.settings, Process(self, 0)).ledger.current()
+        """Return the current operation."""
+        return Engine(self.settings, Process(self, 0)).operation_lock.current()
 
     def operation_state(self) -> str:
-        """The state of the operation at work; empty if there is none."""
+        """Return the state of the current operation; empty without one."""
         operation = self.operation()
         return operation.state if operation else ""
 
     def records(self) -> list[dict[str, Any]]:
-        """The journal, read as anybody would: a line that a kill tore is skipped."""
+        """Return the history records; an incomplete line is skipped."""
         file = self.settings.state_dir / "journal.jsonl"
         records = []
         for line in file.read_text().split("\n") if file.exists() else []:
@@ -242,11 +242,11 @@ class World:
         return records
 
     def mode(self, release: str) -> str:
-        """How a release behaves now."""
+        """Return the current behaviour of a release."""
         return self.modes.get(release) or release.rpartition("-")[2]
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the host."""
         for slot in list(self.services):
             self.halt(slot)
         shutil.rmtree(self.root)
@@ -256,7 +256,7 @@ STEPS = ("lock", "build", "prepare", "migrate", "start", "switch", "confirm")
 
 
 def make_world(**changes: Any) -> World:
-    """Make a host with nothing deployed. The path of a socket may have 107 bytes, so its folder is a short one."""
+    """Create a host without a deploy. Its path is short, because the path of a socket has at most 107 bytes."""
     root = Path(tempfile.mkdtemp(prefix="aap"))
     for folder in ("base/releases", "etc", "data", "run"):
         (root / folder).mkdir(parents=True)
@@ -281,7 +281,10 @@ class Process:
         self._kill_at = kill_at
 
     def touch(self, *, alone: bool = False) -> None:
-        """Die here, if that is the plan; the dead do nothing. *alone*: nobody else can come between."""
+        """Die here if planned; a dead process does nothing.
+
+        :param alone: no other process can act at this touch.
+        """
         if self.dead:
             raise Crash
         self.touches += 1
@@ -295,7 +298,7 @@ class Process:
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
-        """May die before and after what it does."""
+        """Touch the world before and after the block."""
         self.touch()
         yield
         self.touch()
@@ -303,7 +306,7 @@ class Process:
     def now(self) -> float:
         return self.world.clock
 
-    def today(self) -> str:
+    def utc_timestamp(self) -> str:
         return f"boot {self.world.boots}, second {self.world.clock:g}"
 
     def boot_id(self) -> str:
@@ -329,7 +332,7 @@ class Process:
     def start(self, slot: str) -> None:
         with self.around():
             self.world.halt(slot)
-            # It tells the release of its settings, and runs the one that its link leads to.
+            # It reports the release of its settings, and runs the release of its link.
             release = self._release_of(slot)
             mode = self.world.mode(release)
             if mode == "dies":
@@ -367,9 +370,9 @@ class Process:
         with self.around():
             self.world.watched = on
 
-    def retire(self, slot: str, wanted: bool) -> None:
+    def retire(self, slot: str, on: bool) -> None:
         with self.around():
-            (self.world.retiring.add if wanted else self.world.retiring.discard)(slot)
+            (self.world.retiring.add if on else self.world.retiring.discard)(slot)
 
     def ready(self, slot: str) -> Answer:
         with self.around():
@@ -418,7 +421,7 @@ class Process:
 
 @contextlib.contextmanager
 def on_disk(process: Process) -> Iterator[None]:
-    """Make every change that the package makes on the disk a touch of the process; a write can be torn in two."""
+    """Make each change on disk a touch of the process; a kill can cut a write in two."""
 
     def touching(change: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **options: Any) -> Any:

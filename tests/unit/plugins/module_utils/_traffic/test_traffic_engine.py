@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happens to traffic, told as stories; test_traffic_machine.py looks for those that nobody thought of."""
+"""Deploys, switches, crashes and retirements as examples; test_traffic_state_machine.py generates random ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._panelctl import render
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import caretaker, moves, pause
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import stop_start, switch, unattended
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.deploy import Deploy
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.engine import Engine
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import (
@@ -20,9 +20,9 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors i
     TrafficError,
     UnhealthyError,
 )
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Operation
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.moves import Move
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import Operation
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.status import describe
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.switch import SwitchRequest
 from fake_host import CONTROLLER, PERSON, STEPS, Crash, Process, World, make_world
 
 
@@ -42,7 +42,7 @@ def served(world: World) -> World:
 
 def move(world: World, kind: str = "rollback", target: str = "previous", **options: object) -> None:
     with world.process() as engine:
-        moves.move(engine, Move(kind, target, **options), PERSON, wait=1.0)  # type: ignore[arg-type]
+        switch.switch(engine, SwitchRequest(kind, target, **options), PERSON, wait=1.0)  # type: ignore[arg-type]
 
 
 def results(world: World) -> list[tuple[str, str]]:
@@ -52,7 +52,7 @@ def results(world: World) -> list[tuple[str, str]]:
 # --- deploys ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_good_release_becomes_live_and_the_old_colour_goes(served: World) -> None:
+def test_a_good_release_becomes_live_and_the_previous_slot_is_stopped(served: World) -> None:
     assert served.live() == ("blue", "1-good")
     served.deploy("2-good")
     assert served.live() == ("green", "2-good")
@@ -75,7 +75,7 @@ def test_a_good_release_becomes_live_and_the_old_colour_goes(served: World) -> N
     assert served.told == served.records()
 
 
-def test_backs_up_before_it_migrates_where_that_is_set_up() -> None:
+def test_a_backup_precedes_the_migration_if_configured() -> None:
     world = make_world(backup_set="databases")
     with contextlib.closing(world):
         world.deploy("1-good")
@@ -94,7 +94,7 @@ def test_backs_up_before_it_migrates_where_that_is_set_up() -> None:
 
 
 @pytest.mark.parametrize("mode", ["dies", "loops", "sick", "liar", "migration"])
-def test_what_never_got_healthy_touches_no_traffic(served: World, mode: str) -> None:
+def test_an_unhealthy_release_never_receives_traffic(served: World, mode: str) -> None:
     moved: list[object] = []
     served.look = lambda process: moved.append(served.live())
     with pytest.raises(UnhealthyError):
@@ -106,7 +106,7 @@ def test_what_never_got_healthy_touches_no_traffic(served: World, mode: str) -> 
         move(served)
 
 
-def test_a_release_that_breaks_after_the_switch_is_gone_right_after_the_third_bad_look(served: World) -> None:
+def test_a_release_that_breaks_after_the_switch_is_reverted_after_three_failed_checks(served: World) -> None:
     looks: list[float] = []
     served.look = lambda process: looks.append(served.clock) if served.live() == ("green", "2-breaks") else None
     with pytest.raises(UnhealthyError, match="through nginx"):
@@ -120,7 +120,7 @@ def test_a_release_that_breaks_after_the_switch_is_gone_right_after_the_third_ba
     assert "2-breaks" in served.records()[-1]["target"]["release"]
 
 
-def test_a_release_that_fails_every_other_time_does_not_keep_the_switch_for_ever(served: World) -> None:
+def test_a_release_that_fails_every_other_check_is_reverted(served: World) -> None:
     flips = {"2-good": 0}
 
     def flip(process: Process) -> None:
@@ -135,7 +135,7 @@ def test_a_release_that_fails_every_other_time_does_not_keep_the_switch_for_ever
     assert flips["2-good"] > 0
 
 
-def test_the_first_release_of_a_host_stays_where_it_is_because_there_is_none_before(world: World) -> None:
+def test_the_first_release_of_a_host_is_never_reverted(world: World) -> None:
     with pytest.raises(UnhealthyError):
         world.deploy("1-breaks")
     assert world.live() == ("blue", "1-breaks")
@@ -143,13 +143,13 @@ def test_the_first_release_of_a_host_stays_where_it_is_because_there_is_none_bef
     assert "no release to go back to" in world.records()[-1]["reason"]
 
 
-def test_an_nginx_that_was_not_there_is_skipped(served: World) -> None:
+def test_verification_is_skipped_without_nginx(served: World) -> None:
     served.nginx = False
     served.deploy("2-breaks")
     assert served.live() == ("green", "2-breaks")
 
 
-def test_an_nginx_that_goes_away_during_the_switch_takes_traffic_back(served: World) -> None:
+def test_a_switch_is_reverted_if_nginx_dies_during_it(served: World) -> None:
     def look(process: Process) -> None:
         served.nginx = served.live() == ("blue", "1-good")
 
@@ -159,13 +159,13 @@ def test_an_nginx_that_goes_away_during_the_switch_takes_traffic_back(served: Wo
     assert served.live() == ("blue", "1-good")
 
 
-def test_the_maintenance_page_takes_nothing_back(served: World) -> None:
+def test_the_maintenance_page_reverts_nothing(served: World) -> None:
     served.settings.maintenance_file.touch()
     served.deploy("2-good")
     assert served.live() == ("green", "2-good")
 
 
-def test_a_slot_without_its_websocket_gets_no_traffic() -> None:
+def test_a_slot_without_its_websocket_receives_no_traffic() -> None:
     world = make_world(websocket_path="/missing")
     with pytest.raises(UnhealthyError, match="no WebSocket at /missing"):
         world.deploy("1-good")
@@ -173,7 +173,7 @@ def test_a_slot_without_its_websocket_gets_no_traffic() -> None:
     world.close()
 
 
-def test_a_deploy_waits_for_streams_that_its_slot_still_serves_but_not_for_ever(served: World) -> None:
+def test_a_deploy_drains_its_slot_up_to_the_drain_time(served: World) -> None:
     served.deploy("2-good")
     served.connections["blue"] = 1
     before = served.clock
@@ -182,7 +182,7 @@ def test_a_deploy_waits_for_streams_that_its_slot_still_serves_but_not_for_ever(
     assert served.settings.drain_seconds <= served.clock - before < served.settings.drain_seconds + 20
 
 
-def test_one_slot_is_started_anew_in_its_place() -> None:
+def test_the_only_slot_is_restarted() -> None:
     world = make_world(two_colours=False)
     world.deploy("1-good")
     world.deploy("2-good")
@@ -196,7 +196,7 @@ def test_one_slot_is_started_anew_in_its_place() -> None:
     world.close()
 
 
-def test_a_lock_that_fails_leaves_nothing_locked(served: World) -> None:
+def test_a_failed_lock_releases_the_operation_lock(served: World) -> None:
     served.settings.live_link.unlink()
     served.settings.live_link.mkdir()
     with pytest.raises(TrafficError, match="not a symlink"):
@@ -205,10 +205,10 @@ def test_a_lock_that_fails_leaves_nothing_locked(served: World) -> None:
     assert not served.watched
 
 
-def test_figures_that_cannot_be_written_do_not_decide_about_a_deploy() -> None:
+def test_unwritable_metrics_do_not_fail_a_deploy() -> None:
     world = make_world()
     (world.root / "textfile").mkdir()
-    (world.root / "textfile/aapanel_deploy.prom").mkdir()  # a rename onto a folder fails for root, too
+    (world.root / "textfile/aapanel_deploy.prom").mkdir()  # a rename onto a folder fails even for root
     world.settings = type(world.settings)(**{**vars(world.settings), "textfile_dir": world.root / "textfile"})
     world.deploy("1-good")
     assert results(world) == [("deploy", "confirmed")]
@@ -216,17 +216,17 @@ def test_figures_that_cannot_be_written_do_not_decide_about_a_deploy() -> None:
     world.close()
 
 
-# --- deaths -----------------------------------------------------------------------------------------------------------
+# --- crashes ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", STEPS[:-1])
-def test_a_controller_that_dies_after_any_step_leaves_a_healthy_colour(served: World, step: str) -> None:
+def test_a_controller_that_dies_after_any_step_leaves_a_healthy_slot(served: World, step: str) -> None:
     deploy = served.deploy("2-good", stop_after=step)
     assert served.watched
     served.pass_time(served.settings.confirm_seconds + 10)
     if step == "switch":
         assert results(served)[-1] == ("deploy", "reverted")
-        assert "nobody confirmed it" in served.records()[-1]["reason"]
+        assert "not confirmed within" in served.records()[-1]["reason"]
     else:
         assert served.operation() is not None, "it has a lease"
         served.pass_time(served.settings.lease_seconds)
@@ -262,7 +262,7 @@ def test_a_long_build_outlives_its_lease(served: World) -> None:
         ("switch", ["start", "switch"]),
     ],
 )
-def test_a_step_out_of_its_order_is_refused_and_changes_nothing(served: World, last: str, steps: list[str]) -> None:
+def test_a_step_out_of_order_is_refused_and_changes_nothing(served: World, last: str, steps: list[str]) -> None:
     token = served.deploy("2-good", stop_after=last).token
     before = (served.operation(), served.live())
     for step in steps:
@@ -271,7 +271,7 @@ def test_a_step_out_of_its_order_is_refused_and_changes_nothing(served: World, l
     assert (served.operation(), served.live()) == before
 
 
-def test_who_can_see_that_a_controller_is_dead_need_not_wait_for_its_lease(served: World) -> None:
+def test_a_controller_known_to_be_dead_loses_its_lease_at_once(served: World) -> None:
     dead = served.deploy("2-good", stop_after="start").token
     with pytest.raises(BusyError, match="ann@laptop"):
         served.step("lock", "", "")
@@ -283,12 +283,12 @@ def test_who_can_see_that_a_controller_is_dead_need_not_wait_for_its_lease(serve
     assert served.live() == ("blue", "1-good")
 
 
-def test_a_switch_that_is_killed_while_it_looks_goes_back_at_once(served: World) -> None:
-    """A controller's lease is for the time between its steps; what a step of this host did is seen by this host."""
+def test_a_switch_that_is_killed_while_it_verifies_is_reverted_at_once(served: World) -> None:
+    """The lease of the controller only counts between steps; the host sees that its own process died."""
     token = served.deploy("2-good", stop_after="start").token
 
     def look(process: Process) -> None:
-        if served.live() == ("green", "2-good") and not process.engine.ledger._depth:
+        if served.live() == ("green", "2-good") and not process.engine.operation_lock._depth:
             served.look = lambda process: None
             process.dead = True
             served.pids.pop(process.pid)
@@ -303,7 +303,7 @@ def test_a_switch_that_is_killed_while_it_looks_goes_back_at_once(served: World)
     assert served.operation() is None
 
 
-def test_a_kill_at_any_touch_of_a_deploy_ends_well_and_in_one_line() -> None:
+def test_a_deploy_killed_at_any_touch_ends_with_a_healthy_release_and_one_record() -> None:
     for kill_at in range(1, 400):
         world = make_world(verify_seconds=0.0, healthy_passes=1)
         world.serve("1-good")
@@ -328,7 +328,7 @@ def test_a_kill_at_any_touch_of_a_deploy_ends_well_and_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS[:-1])
-def test_a_reboot_in_any_state_comes_up_serving_what_was_confirmed(served: World, step: str) -> None:
+def test_after_a_reboot_in_any_state_the_confirmed_release_is_live(served: World, step: str) -> None:
     served.deploy("2-good", stop_after=step)
     served.reboot()
     assert served.live() == ("blue", "1-good")
@@ -337,9 +337,7 @@ def test_a_reboot_in_any_state_comes_up_serving_what_was_confirmed(served: World
     assert results(served)[-1][1] == ("reverted" if step == "switch" else "abandoned")
 
 
-def test_books_that_cannot_be_written_do_not_keep_the_panel_from_starting(
-    served: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_panel_starts_even_if_its_state_is_not_writable(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
     served.deploy("2-good", stop_after="start")
 
     def refuse(*_arguments: object, **_more: object) -> None:
@@ -356,27 +354,27 @@ def test_books_that_cannot_be_written_do_not_keep_the_panel_from_starting(
 
 
 @pytest.mark.parametrize("page", [None, b"back at noon", b"\xff"])
-def test_a_panel_that_was_stopped_for_its_data_s_sake_stays_so(page: bytes | None, served: World) -> None:
-    """Half of it may be exchanged; whoever settles that starts the panel, and leaves a person's page alone."""
+def test_a_stopped_panel_stays_stopped(page: bytes | None, served: World) -> None:
+    """Its data may be half replaced; `panelctl start` starts it, and keeps a maintenance page of the operator."""
     if page is not None:
         served.settings.maintenance_file.write_bytes(page)
     served.reboot()
     assert "blue" in served.services
     with served.process() as engine:
-        pause.stop(engine, CONTROLLER)
+        stop_start.stop(engine, CONTROLLER)
     served.reboot()
     assert served.live() == ("blue", "1-good")
     assert "blue" not in served.services
     with served.process() as engine:
-        pause.start(engine, CONTROLLER)
+        stop_start.start(engine, CONTROLLER)
     assert served.settings.maintenance_file.exists() is (page is not None)
     served.reboot()
     assert "blue" in served.services
 
 
-def test_a_deploy_ends_a_stop(served: World) -> None:
+def test_a_deploy_starts_a_stopped_panel(served: World) -> None:
     with served.process() as engine:
-        pause.stop(engine, CONTROLLER)
+        stop_start.stop(engine, CONTROLLER)
     served.deploy("2-good")
     served.reboot()
     assert served.live() == ("green", "2-good")
@@ -389,12 +387,12 @@ def test_a_first_boot_has_nothing_to_start(world: World) -> None:
     assert world.records() == []
 
 
-def test_a_step_that_its_controller_gave_up_loses_the_operation(served: World) -> None:
-    """The connection broke, the step goes on, the controller aborts: one token, but only one of the two may act."""
+def test_a_step_that_its_controller_abandoned_loses_the_operation(served: World) -> None:
+    """The connection broke, the step continues, the controller aborts: both have the token, only one may act."""
     token = served.deploy("2-good", stop_after="start").token
 
     def look(process: Process) -> None:
-        if served.operation_state() == "switching" and not process.engine.ledger._depth:
+        if served.operation_state() == "switching" and not process.engine.operation_lock._depth:
             served.look = lambda process: None
             served.step("abort", token, "the connection broke")
 
@@ -405,21 +403,21 @@ def test_a_step_that_its_controller_gave_up_loses_the_operation(served: World) -
     assert len(served.records()) == 2
 
 
-def test_the_owner_that_went_on_just_now_is_not_taken_for_dead(served: World) -> None:
-    """Its lease is over, and while the timer looks, the next step begins: whoever has it knows its state."""
+def test_an_owner_that_continues_during_settle_is_not_settled(served: World) -> None:
+    """The lease has expired, and the next step begins while the timer settles."""
     token = served.deploy("2-good", stop_after="start").token
     served.watched = False
     served.clock += served.settings.lease_seconds + 1
     with served.process() as stepping, served.process() as settling:
-        look, went_on = settling.ledger.current, []
+        look, went_on = settling.operation_lock.current, []
 
         def current() -> Operation | None:
             seen = look()
-            if not settling.ledger._depth and not went_on:
+            if not settling.operation_lock._depth and not went_on:
                 went_on.append(Deploy(stepping, token).switch())
             return seen
 
-        settling.ledger.current = current  # type: ignore[method-assign]
+        settling.operation_lock.current = current  # type: ignore[method-assign]
         settling.settle()
     served.pass_time(10)
     operation = served.operation()
@@ -429,13 +427,13 @@ def test_the_owner_that_went_on_just_now_is_not_taken_for_dead(served: World) ->
         assert (operation.state, served.live()) == ("verified", ("green", "2-good"))
 
 
-def test_whoever_finds_nothing_at_work_does_not_stop_the_watch_of_who_begins(served: World) -> None:
-    """Whether there is an operation, and whether it is watched, changes under one lock."""
+def test_settle_does_not_stop_the_timer_of_a_beginning_operation(served: World) -> None:
+    """The operation and its timer change under one lock."""
     held: list[bool] = []
 
     class Watching(Process):
         def watch(self, on: bool) -> None:
-            held.append(bool(self.engine and self.engine.ledger._depth))
+            held.append(bool(self.engine and self.engine.operation_lock._depth))
             super().watch(on)
 
     process = served.spawn()
@@ -446,10 +444,10 @@ def test_whoever_finds_nothing_at_work_does_not_stop_the_watch_of_who_begins(ser
     assert held == [True, True]
 
 
-# --- moves ------------------------------------------------------------------------------------------------------------
+# --- switches ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_rollback_is_one_rename_while_the_old_colour_is_warm(served: World) -> None:
+def test_a_rollback_to_a_started_slot_is_one_rename(served: World) -> None:
     served.deploy("2-good")
     before = served.clock
     move(served, reason="it looks wrong")
@@ -459,7 +457,7 @@ def test_a_rollback_is_one_rename_while_the_old_colour_is_warm(served: World) ->
     assert served.retiring == {"green"}
 
 
-def test_a_rollback_starts_an_old_colour_that_has_gone(served: World) -> None:
+def test_a_rollback_starts_a_stopped_slot(served: World) -> None:
     served.deploy("2-good")
     served.run_retiring()
     move(served)
@@ -467,7 +465,7 @@ def test_a_rollback_starts_an_old_colour_that_has_gone(served: World) -> None:
     assert served.serves()
 
 
-def test_a_second_rollback_is_refused_because_it_would_lead_to_what_was_left_unless_forced(served: World) -> None:
+def test_a_second_rollback_to_the_bad_release_is_refused_unless_forced(served: World) -> None:
     served.deploy("2-good")
     move(served, reason="slow")
     with pytest.raises(RefusedError, match=r"2-good.*marked bad.*slow.*--force"):
@@ -478,7 +476,7 @@ def test_a_second_rollback_is_refused_because_it_would_lead_to_what_was_left_unl
     assert served.live() == ("green", "2-good")
 
 
-def test_a_rollback_takes_back_a_switch_that_waits_for_its_confirmation(served: World) -> None:
+def test_a_rollback_reverts_an_unconfirmed_switch(served: World) -> None:
     token = served.deploy("2-good", stop_after="switch").token
     move(served)
     assert served.live() == ("blue", "1-good")
@@ -490,7 +488,7 @@ def test_a_rollback_takes_back_a_switch_that_waits_for_its_confirmation(served: 
         move(served)
 
 
-def test_a_rollback_says_so_when_the_old_colour_does_not_start(served: World) -> None:
+def test_a_rollback_reports_that_the_previous_slot_does_not_start(served: World) -> None:
     served.deploy("2-good", stop_after="switch")
     served.halt("blue")
     served.modes["1-good"] = "dies"
@@ -502,7 +500,7 @@ def test_a_rollback_says_so_when_the_old_colour_does_not_start(served: World) ->
     assert "kept" in served.records()[-1]["reason"]
 
 
-def test_an_impatient_second_rollback_does_not_take_back_the_first(served: World) -> None:
+def test_a_repeated_rollback_does_not_revert_the_first(served: World) -> None:
     served.deploy("2-good")
     move(served, confirm=False)
     assert served.live() == ("blue", "1-good")
@@ -510,11 +508,11 @@ def test_an_impatient_second_rollback_does_not_take_back_the_first(served: World
         move(served)
     assert served.live() == ("blue", "1-good")
     with served.process() as engine:
-        moves.confirm(engine)
+        switch.confirm(engine)
     assert results(served)[-1] == ("rollback", "confirmed")
 
 
-def test_an_overdue_switch_goes_back_by_itself_and_a_confirmed_one_stays(served: World) -> None:
+def test_an_overdue_switch_is_reverted_and_a_confirmed_one_stays(served: World) -> None:
     served.deploy("2-good")
     move(served, "switch", "blue", confirm=False)
     assert served.live() == ("blue", "1-good")
@@ -522,20 +520,20 @@ def test_an_overdue_switch_goes_back_by_itself_and_a_confirmed_one_stays(served:
     assert served.live() == ("green", "2-good")
     assert results(served)[-1] == ("switch", "reverted")
     with served.process() as engine, pytest.raises(RefusedError, match="no switch waits"):
-        moves.confirm(engine)
+        switch.confirm(engine)
     move(served, "switch", "blue", confirm=False, force=True)
     with served.process() as engine:
-        moves.confirm(engine)
+        switch.confirm(engine)
     served.pass_time(served.settings.confirm_seconds + 10)
     assert served.live() == ("blue", "1-good")
 
 
 @pytest.mark.parametrize("target", ["blue", "green"])
-def test_a_switch_to_what_is_live_is_none(served: World, target: str) -> None:
+def test_a_switch_to_the_live_slot_does_nothing(served: World, target: str) -> None:
     served.deploy("2-good")
     lines = len(served.records())
     with served.process() as engine:
-        done = moves.move(engine, Move("switch", target), PERSON)
+        done = switch.switch(engine, SwitchRequest("switch", target), PERSON)
     assert (done is None) == (target == "green")
     assert len(served.records()) == lines + (target == "blue")
     assert served.operation() is None
@@ -545,23 +543,23 @@ def test_a_switch_to_what_is_live_is_none(served: World, target: str) -> None:
     ("harm", "message"),
     [
         (lambda world: None, "never had a release"),
-        (lambda world: world.deploy("2-good", stop_after="prepare"), "gone"),
-        (lambda world: world.deploy("2-good", stop_after="prepare"), "a deploy died there"),
+        (lambda world: world.deploy("2-good", stop_after="prepare"), "was removed"),
+        (lambda world: world.deploy("2-good", stop_after="prepare"), "was interrupted"),
     ],
 )
-def test_a_slot_that_cannot_serve_is_refused_with_the_reason(served: World, harm, message: str) -> None:
+def test_a_slot_that_cannot_be_started_is_refused_with_the_reason(served: World, harm, message: str) -> None:
     harm(served)
     served.pass_time(400)
-    if message == "gone":
+    if message == "was removed":
         (served.settings.base_dir / "releases/2-good/release.json").unlink()
-    elif "died" in message:
+    elif message == "was interrupted":
         served.write_env("green", "1-good")
     with pytest.raises(RefusedError, match=message):
         move(served, "switch", "inactive")
     assert served.live() == ("blue", "1-good")
 
 
-def test_a_release_whose_deploy_died_before_it_was_healthy_is_refused_unless_forced(served: World) -> None:
+def test_a_release_that_was_never_healthy_is_refused_unless_forced(served: World) -> None:
     served.deploy("2-good", stop_after="prepare")
     served.pass_time(400)
     assert results(served)[-1] == ("deploy", "abandoned")
@@ -572,11 +570,11 @@ def test_a_release_whose_deploy_died_before_it_was_healthy_is_refused_unless_for
 
 
 def test_an_unknown_target_is_refused(served: World) -> None:
-    with pytest.raises(RefusedError, match="'red': say blue, green, inactive, previous"):
+    with pytest.raises(RefusedError, match="'red'; valid targets: blue, green, inactive, previous"):
         move(served, "switch", "red")
 
 
-def test_a_move_to_a_colour_that_is_sick_leaves_traffic_alone(served: World) -> None:
+def test_a_switch_to_an_unhealthy_slot_leaves_traffic_untouched(served: World) -> None:
     served.deploy("2-good")
     served.modes["1-good"] = "sick"
     with pytest.raises(UnhealthyError, match="not healthy within"):
@@ -585,15 +583,15 @@ def test_a_move_to_a_colour_that_is_sick_leaves_traffic_alone(served: World) -> 
     assert results(served)[-1] == ("rollback", "failed")
 
 
-# --- the host by itself -----------------------------------------------------------------------------------------------
+# --- unattended -------------------------------------------------------------------------------------------------------
 
 
-def test_a_release_that_turns_bad_in_the_safety_period_is_rolled_back(served: World) -> None:
+def test_a_release_that_breaks_in_the_safety_period_is_rolled_back(served: World) -> None:
     served.deploy("2-good")
     served.modes["2-good"] = "breaks"
     before = served.clock
     with served.process() as engine:
-        told = caretaker.retire(engine, "blue")
+        told = unattended.retire(engine, "blue")
     assert "rolled back" in told
     assert served.clock - before < 10.0
     assert served.live() == ("blue", "1-good")
@@ -604,7 +602,7 @@ def test_a_release_that_turns_bad_in_the_safety_period_is_rolled_back(served: Wo
     assert list(served.services) == ["blue"]
 
 
-def test_a_release_that_turns_bad_after_the_safety_period_is_left_to_people(served: World) -> None:
+def test_a_release_that_breaks_after_the_safety_period_stays_live(served: World) -> None:
     served.deploy("2-good")
     served.run_retiring()
     served.modes["2-good"] = "breaks"
@@ -612,25 +610,25 @@ def test_a_release_that_turns_bad_after_the_safety_period_is_left_to_people(serv
     assert served.live() == ("green", "2-good")
 
 
-def test_a_missing_nginx_rolls_nothing_back(served: World) -> None:
+def test_a_missing_nginx_causes_no_rollback(served: World) -> None:
     served.deploy("2-good")
     served.nginx = False
     served.run_retiring()
     assert served.live() == ("green", "2-good")
 
 
-def test_an_old_colour_that_cannot_take_over_is_still_stopped(served: World) -> None:
-    """The live release is bad, but so is the one before: the watch has to end all the same."""
+def test_an_unhealthy_previous_slot_is_still_stopped(served: World) -> None:
+    """The live release is unhealthy, and so is the previous one: the retirement must end anyway."""
     served.deploy("2-good")
     served.modes["2-good"] = "breaks"
 
     def look(process: Process) -> None:
-        operation = process.engine.ledger.current() if process.engine else None
+        operation = process.engine.operation_lock.current() if process.engine else None
         served.modes["1-good"] = "sick" if operation and operation.kind == "rollback" else "good"
 
     served.look = look
     with served.process() as engine:
-        assert caretaker.retire(engine, "blue") == "drained and stopped"
+        assert unattended.retire(engine, "blue") == "drained and stopped"
     assert served.live() == ("green", "2-good")
     assert list(served.services) == ["green"]
     assert served.operation() is None
@@ -654,15 +652,15 @@ def test_retiring_waits_for_open_connections_up_to_the_drain_time(
     assert stopped_at <= served.clock - switched <= stopped_at + 2.0
 
 
-def test_a_colour_that_is_live_again_is_not_stopped(served: World) -> None:
+def test_a_slot_that_is_live_again_is_not_stopped(served: World) -> None:
     served.deploy("2-good")
     move(served)
     with served.process() as engine:
-        assert caretaker.retire(engine, "blue") == "it is live again"
+        assert unattended.retire(engine, "blue") == "it is live again"
     assert "blue" in served.services
 
 
-def test_the_status_tells_what_is_observed(served: World) -> None:
+def test_the_status_shows_what_is_observed(served: World) -> None:
     served.deploy("2-good", stop_after="switch")
     with served.process() as engine:
         told = describe(engine)
@@ -680,5 +678,5 @@ def test_the_status_tells_what_is_observed(served: World) -> None:
     }
     lines = render.status(told).splitlines()
     assert lines[0] == "green is live with 2-good: healthy"
-    assert ["blue", "1-good", "warm", "healthy", "1", "d", "1", "h", "0"] in [line.split() for line in lines]
-    assert any("goes back in" in line for line in lines)
+    assert ["blue", "1-good", "started", "healthy", "1", "d", "1", "h", "0"] in [line.split() for line in lines]
+    assert any("will be reverted in" in line for line in lines)

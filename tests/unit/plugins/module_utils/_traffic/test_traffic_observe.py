@@ -12,10 +12,10 @@ import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import TrafficError
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.observe import (
     Slot,
-    look_at,
+    count_connections,
     observe,
-    open_connections,
-    other,
+    other_slot,
+    read_slot,
 )
 
 PRINT = "ab" * 32
@@ -46,25 +46,25 @@ def fill(host: Path, slot: str, release: str, sock: Path) -> None:
     )
 
 
-def test_an_empty_host_has_nothing_live_and_starts_with_blue(tmp_path: Path) -> None:
+def test_an_empty_host_has_no_live_slot_and_blue_is_idle(tmp_path: Path) -> None:
     traffic = observe(tmp_path / "opt", tmp_path / "etc")
     assert traffic.live is None
     assert traffic.idle == "blue"
     assert traffic.slots["blue"] == Slot(None, None, fingerprint=None, address=None, listening=False)
-    assert not traffic.slots["blue"].whole
+    assert not traffic.slots["blue"].startable
 
 
-def test_the_link_says_which_slot_is_live(host: Path, listener: Path) -> None:
+def test_the_live_link_names_the_live_slot(host: Path, listener: Path) -> None:
     fill(host, "blue", "1.0-abc", listener)
     (host / "live").symlink_to("slots/blue")
     traffic = observe(host, host / "etc")
     assert (traffic.live, traffic.idle) == ("blue", "green")
     assert traffic.slots["blue"] == Slot("1.0-abc", "1.0-abc", PRINT, ("127.0.0.1", 1), listening=True)
-    assert traffic.slots["blue"].whole
+    assert traffic.slots["blue"].startable
     assert traffic.slots["green"].listening is False
 
 
-def test_a_socket_that_nobody_listens_on_is_told_apart(host: Path) -> None:
+def test_a_stale_socket_is_not_listening(host: Path) -> None:
     dead = host / "dead"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(dead))
@@ -76,7 +76,7 @@ def test_a_socket_that_nobody_listens_on_is_told_apart(host: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "127.0.0.7"])
-def test_a_slot_without_nginx_is_asked_where_it_listens(host: Path, address: str) -> None:
+def test_a_slot_without_nginx_is_checked_over_tcp(host: Path, address: str) -> None:
     with socket.socket() as server:
         server.bind((address, 0))
         server.listen()
@@ -86,19 +86,19 @@ def test_a_slot_without_nginx_is_asked_where_it_listens(host: Path, address: str
 
 
 @pytest.mark.parametrize("target", ["slots/red", "/etc/passwd", "releases/1.0", "blue"])
-def test_a_live_link_to_something_else_is_refused(host: Path, target: str) -> None:
+def test_a_live_link_to_another_target_is_refused(host: Path, target: str) -> None:
     (host / "live").symlink_to(target)
     with pytest.raises(TrafficError, match="not a slot"):
         observe(host, host / "etc")
 
 
-def test_something_else_than_a_link_is_refused(host: Path) -> None:
+def test_a_live_link_that_is_no_link_is_refused(host: Path) -> None:
     (host / "live").mkdir()
     with pytest.raises(TrafficError, match="not a symlink"):
         observe(host, host / "etc")
 
 
-def test_the_digest_of_the_service_changes_with_it(host: Path) -> None:
+def test_the_service_digest_changes_with_the_file(host: Path) -> None:
     unit = host / "aapanel@.service"
     assert observe(host, host / "etc", unit).service_digest is None
     unit.write_text("[Service]\n")
@@ -108,39 +108,39 @@ def test_the_digest_of_the_service_changes_with_it(host: Path) -> None:
     assert observe(host, host / "etc", unit).service_digest not in {None, before}
 
 
-def test_a_slot_between_two_releases_is_not_whole(host: Path, listener: Path) -> None:
+def test_a_slot_between_two_releases_is_not_startable(host: Path, listener: Path) -> None:
     fill(host, "green", "1.1-def", listener)
     link = host / "slots/green/release"
     link.unlink()
     link.symlink_to("../../releases/1.2-fed")
-    slot = look_at(host / "slots/green", host / "etc/green.env")
-    assert (slot.release, slot.settings_release, slot.whole) == ("1.2-fed", "1.1-def", False)
+    slot = read_slot(host / "slots/green", host / "etc/green.env")
+    assert (slot.release, slot.settings_release, slot.startable) == ("1.2-fed", "1.1-def", False)
     (host / "etc/green.env").unlink()
-    assert not look_at(host / "slots/green", host / "etc/green.env").whole
+    assert not read_slot(host / "slots/green", host / "etc/green.env").startable
 
 
 @pytest.mark.parametrize("port", ["", "x", "-1"])
-def test_a_port_that_is_none_is_no_address(host: Path, port: str) -> None:
+def test_an_invalid_port_is_no_address(host: Path, port: str) -> None:
     (host / "etc" / "blue.env").write_text(f'HOST="127.0.0.1"\nPORT="{port}"\n')
     assert observe(host, host / "etc").slots["blue"].address is None
 
 
-def test_a_path_too_long_for_a_socket_is_nobody_listening(host: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_not_listening(host: Path) -> None:
     deep = host / ("x" * 110)
     deep.mkdir()
     fill(host, "blue", "1.0-abc", deep / "s")
     (deep / "sock").symlink_to("s")
-    assert look_at(deep, host / "etc/blue.env").listening is False
+    assert read_slot(deep, host / "etc/blue.env").listening is False
 
 
-def test_there_are_two_colours() -> None:
-    assert (other("blue"), other("green")) == ("green", "blue")
+def test_there_are_two_slots() -> None:
+    assert (other_slot("blue"), other_slot("green")) == ("green", "blue")
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
 
-# Recorded on Linux 6.18 in a network namespace of its own: blue serves two clients, a third is in its backlog;
-# listeners of like names serve one client each.
+# Recorded on Linux 6.18 in a separate network namespace: blue has two connections, and a third one in its backlog;
+# listeners with similar names have one connection each.
 TABLE = """\
 Num       RefCount Protocol Flags    Type St Inode Path
 00000000e39b87f0: 00000002 00000000 00010000 0001 01 3971507 /run/aapanel/blue.sock
@@ -176,13 +176,13 @@ Num       RefCount Protocol Flags    Type St Inode Path
         ("/run/aapanel/red.sock", 0),
     ],
 )
-def test_only_what_a_slot_serves_is_counted(tmp_path: Path, sock: str, number: int) -> None:
+def test_only_connections_of_the_slot_are_counted(tmp_path: Path, sock: str, number: int) -> None:
     (tmp_path / "unix").write_text(TABLE)
-    assert open_connections(Path(sock), tmp_path / "unix") == number
+    assert count_connections(Path(sock), tmp_path / "unix") == number
 
 
-def test_a_host_without_the_table_has_no_connections(tmp_path: Path) -> None:
-    assert open_connections(Path("/run/s"), tmp_path / "none") == 0
+def test_without_proc_net_unix_there_are_no_connections(tmp_path: Path) -> None:
+    assert count_connections(Path("/run/s"), tmp_path / "none") == 0
 
 
 def test_real_connections_are_counted_while_they_are_open(tmp_path: Path) -> None:
@@ -191,14 +191,14 @@ def test_real_connections_are_counted_while_they_are_open(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        assert open_connections(path) == 0
+        assert count_connections(path) == 0
         with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
             first.connect(str(link))  # as nginx does, through the live link
             second.connect(str(path))
-            assert open_connections(path) == 0, "nobody accepted them yet"
+            assert count_connections(path) == 0, "nobody accepted them yet"
             served = [server.accept()[0], server.accept()[0]]
-            assert open_connections(path) == 2
+            assert count_connections(path) == 2
             served.pop().close()
-            assert open_connections(path) == 1
+            assert count_connections(path) == 1
             served.pop().close()
-        assert open_connections(path) == 0
+        assert count_connections(path) == 0

@@ -21,11 +21,11 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic import p
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.probe import Answer
 
 Reply = Callable[[str, dict[str, str], asyncio.StreamWriter], Awaitable[None]]
-SOON = 0.5  # seconds; what a request may take here
+SOON = 0.5  # seconds; timeout of a request
 
 
 class Server:
-    """A real server that answers each connection as a test says."""
+    """A real server with a handler for each connection."""
 
     def __init__(self, reply: Reply) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -35,7 +35,7 @@ class Server:
         self._thread.start()
 
     def listen(self, where: Path | None = None, context: ssl.SSLContext | None = None) -> int:
-        """Listen on a path, or on a free port, which is returned."""
+        """Listen on a path, or on a free port; return the port."""
         if where:
             starting = asyncio.start_unix_server(self._serve, str(where))
         else:
@@ -66,7 +66,7 @@ class Server:
 
 
 def page(status: str = "200 OK", *headers: str, body: str = "{}") -> Reply:
-    """Answer with one page."""
+    """Return a handler that answers with one page."""
     lines = [f"HTTP/1.1 {status}", "X-Release: 2-abc", "X-Slot: green", f"Content-Length: {len(body)}", *headers]
 
     async def reply(head: str, asked: dict[str, str], writer: asyncio.StreamWriter) -> None:
@@ -153,7 +153,7 @@ def test_any_address_is_this_machine(serve) -> None:
     assert probe.get(probe.tcp("0.0.0.0", serve(page()).listen()), "panel.example", "/").ok
 
 
-def test_a_long_page_is_cut(serve) -> None:
+def test_a_long_page_is_truncated(serve) -> None:
     answer = probe.get(probe.tcp("127.0.0.1", serve(page(body="x" * 100_000)).listen()), "panel.example", "/")
     assert answer.ok
     assert len(answer.text) == probe._BODY
@@ -170,12 +170,12 @@ def test_a_redirect_to_https_is_followed_to_this_host(serve, certificate: ssl.SS
 
 
 @pytest.mark.parametrize("location", ["Location: http://panel.example/login", "Location: /login", "X-No: location"])
-def test_another_redirect_is_an_answer(serve, location: str) -> None:
+def test_any_other_redirect_is_an_answer(serve, location: str) -> None:
     port = serve(page("302 Found", location)).listen()
     assert probe.through_edge("panel.example", port, 1, "/").status == 302
 
 
-def test_nobody_behind_the_redirect_is_no_answer(serve) -> None:
+def test_a_redirect_to_a_closed_port_is_no_answer(serve) -> None:
     port = serve(page("301 Moved", "Location: https://panel.example/")).listen()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -217,7 +217,7 @@ async def nonsense(head: str, asked: dict[str, str], writer: asyncio.StreamWrite
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("reply", [silence, drip_header, drip_body, hang_up, nonsense])
-def test_no_whole_answer_in_time_is_no_answer(
+def test_an_answer_that_takes_too_long_is_no_answer(
     serve, certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, reply: Reply, secure: bool
 ) -> None:
     monkeypatch.setattr(probe, "_TIMEOUT", SOON)
@@ -231,7 +231,7 @@ def test_no_whole_answer_in_time_is_no_answer(
     assert str(answer).startswith("no answer (")
 
 
-def test_a_server_that_accepts_nobody_is_no_answer_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_accepts_no_connection_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_TIMEOUT", SOON)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
@@ -241,7 +241,7 @@ def test_a_server_that_accepts_nobody_is_no_answer_in_time(tmp_path: Path, monke
         assert time.monotonic() - begin < SOON * 4
 
 
-def test_nothing_that_listens_is_no_answer(tmp_path: Path) -> None:
+def test_a_closed_port_is_no_answer(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "dead"))
     assert "refused" in probe.get(probe.unix(tmp_path / "dead"), "panel.example", "/").text
@@ -250,7 +250,7 @@ def test_nothing_that_listens_is_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/ä", "/a b", "/\n"])
-def test_a_path_that_http_cannot_express_is_no_answer(serve, path: str) -> None:
+def test_an_invalid_path_is_no_answer(serve, path: str) -> None:
     assert probe.get(probe.tcp("127.0.0.1", serve(page()).listen()), "panel.example", path).status == 0
 
 
@@ -259,7 +259,7 @@ def test_a_path_that_http_cannot_express_is_no_answer(serve, path: str) -> None:
 
 def handshake(accept: str | None = None, status: str = "101 Switching Protocols") -> Reply:
     async def reply(head: str, asked: dict[str, str], writer: asyncio.StreamWriter) -> None:
-        # The header's value as it was sent: `asked` is in lower case.
+        # The original value of the header: `asked` is in lower case.
         key = head.partition("Sec-WebSocket-Key: ")[2].partition("\r\n")[0]
         digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
         value = base64.b64encode(digest).decode() if accept is None else accept
@@ -285,7 +285,7 @@ def test_a_websocket_opens(serve, tmp_path: Path) -> None:
     assert len(base64.b64decode(headers["sec-websocket-key"] + "==")) >= 16
 
 
-def test_each_handshake_has_a_key_of_its_own(serve) -> None:
+def test_each_handshake_has_its_own_key(serve) -> None:
     server = serve(handshake())
     port = server.listen()
     for _ in range(2):
@@ -301,6 +301,6 @@ def test_a_wrong_accept_key_is_no_websocket(serve, accept: str) -> None:
 
 
 @pytest.mark.parametrize(("reply", "status"), [(page("404 Not Found"), 404), (page(), 200), (hang_up, 0)])
-def test_what_does_not_upgrade_is_no_websocket(serve, reply: Reply, status: int) -> None:
+def test_an_answer_without_upgrade_is_no_websocket(serve, reply: Reply, status: int) -> None:
     answer = probe.websocket(probe.tcp("127.0.0.1", serve(reply).listen()), "panel.example", "/ws")
     assert (answer.status, answer.upgraded) == (status, False)

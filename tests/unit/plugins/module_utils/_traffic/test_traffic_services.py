@@ -7,7 +7,7 @@ from __future__ import annotations
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.services import Supervisor
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import Settings
 
-#: As supervisorctl does: it starts nothing that stops, and the program needs three looks to have stopped.
+#: A supervisorctl that does not start a stopping program; the program has stopped after three calls.
 CONTROL = """#!/bin/sh
 shift 2
 echo "$1" >>{place}/asked
@@ -19,7 +19,7 @@ esac
 """
 
 
-def test_what_somebody_was_killed_at_stopping_is_started_once_it_has_stopped(tmp_path):
+def test_a_stopping_slot_is_started_once_it_has_stopped(tmp_path):
     (tmp_path / "supervisorctl").write_text(CONTROL.format(place=tmp_path))
     (tmp_path / "supervisorctl").chmod(0o755)
     settings = Settings(tmp_path, tmp_path, tmp_path, tmp_path, "supervisor", supervisor_bin_dir=tmp_path)

@@ -15,14 +15,14 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings
 FOLDERS = {"base_dir": "/b", "config_dir": "/c", "data_dir": "/d", "run_dir": "/r"}
 
 
-def test_four_folders_are_enough() -> None:
+def test_four_directories_are_the_only_required_settings() -> None:
     settings = build(FOLDERS, "it")
     assert settings == Settings(Path("/b"), Path("/c"), Path("/d"), Path("/r"))
     assert settings.two_colours
     assert settings.textfile_dir is None
 
 
-def test_what_json_gave_becomes_what_the_code_wants(tmp_path: Path) -> None:
+def test_json_values_are_converted(tmp_path: Path) -> None:
     file = tmp_path / "panelctl.json"
     given = {
         **FOLDERS,
@@ -45,11 +45,11 @@ def test_what_json_gave_becomes_what_the_code_wants(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["", None])
-def test_an_empty_textfile_folder_is_none(nothing: str | None) -> None:
+def test_an_empty_textfile_dir_is_none(nothing: str | None) -> None:
     assert build({**FOLDERS, "textfile_dir": nothing}, "it").textfile_dir is None
 
 
-def test_the_places_that_follow_from_the_folders() -> None:
+def test_paths_are_derived_from_the_directories() -> None:
     settings = build(FOLDERS, "it")
     assert settings.state_dir == Path("/d/traffic")
     assert settings.live_link == Path("/b/live")
@@ -60,12 +60,12 @@ def test_the_places_that_follow_from_the_folders() -> None:
     assert settings.slot_socket("blue") == Path("/r/blue.sock")
 
 
-def test_a_key_that_nobody_knows_is_named() -> None:
-    with pytest.raises(TrafficError, match=r"it has drain_secs, which nobody knows; known are .*drain_seconds"):
+def test_an_unknown_key_is_an_error() -> None:
+    with pytest.raises(TrafficError, match=r"it: unknown key drain_secs; valid keys: .*drain_seconds"):
         build({**FOLDERS, "drain_secs": 1}, "it")
 
 
-def test_a_missing_folder_is_named() -> None:
+def test_a_missing_directory_is_an_error() -> None:
     with pytest.raises(TrafficError, match=r"it: .*run_dir"):
         build({key: value for key, value in FOLDERS.items() if key != "run_dir"}, "it")
 
@@ -76,28 +76,29 @@ def test_a_missing_folder_is_named() -> None:
         ("two_colours", "maybe", "true or false"),
         ("drain_seconds", "soon", "a number"),
         ("http_port", None, "a whole number"),
-        ("verify_paths", "/login", "a list of texts"),
-        ("verify_paths", [1], "a list of texts"),
-        ("domain", 5, "a text"),
+        ("verify_paths", "/login", "a list of text"),
+        ("verify_paths", [1], "a list of text"),
+        ("domain", 5, "text"),
         ("base_dir", "", "an absolute path"),
         ("base_dir", "opt/aapanel", "an absolute path"),
         ("textfile_dir", "metrics", "an absolute path, or empty"),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_named(key: str, value: Any, kind: str) -> None:
-    with pytest.raises(TrafficError, match=f"it: {key} is .*, but has to be {kind}"):
+def test_an_invalid_value_is_an_error(key: str, value: Any, kind: str) -> None:
+    with pytest.raises(TrafficError, match=f"it: {key} is .*, but must be {kind}"):
         build({**FOLDERS, key: value}, "it")
 
 
-def test_an_older_ansible_gives_text_where_a_number_or_a_truth_is_meant() -> None:
+def test_text_from_an_older_ansible_is_converted() -> None:
     settings = build({**FOLDERS, "two_colours": "False", "http_port": "8080", "drain_seconds": "10"}, "it")
     assert (settings.two_colours, settings.http_port, settings.drain_seconds) == (False, 8080, 10.0)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "cannot read"), ("{", "no JSON"), ("", "no JSON"), ("[1]", "holds no settings")]
+    ("text", "message"),
+    [(None, "cannot read"), ("{", "not JSON"), ("", "not JSON"), ("[1]", "not a JSON object")],
 )
-def test_a_file_that_is_none_is_named_with_the_cure(tmp_path: Path, text: Any, message: str) -> None:
+def test_an_invalid_file_is_an_error_that_says_what_to_do(tmp_path: Path, text: Any, message: str) -> None:
     file = tmp_path / "panelctl.json"
     if text is not None:
         file.write_text(text)

@@ -196,9 +196,9 @@ def test_restore_in_place_needs_confirmation(with_backup):
     host, _ = with_backup
     (host / "data" / "file").write_text("later\n")
     for arguments in ([], ["--json"]):
-        said = panelctl(host, "restore", *arguments, status=1)
+        said = panelctl(host, "restore", *arguments, status=4)
         assert "Pass --yes" in (said["error"] if arguments else said)
-    for answer, status in (("no", 1), ("", 1), ("yes", 0)):
+    for answer, status in (("no", 4), ("", 4), ("yes", 0)):
         assert (host / "data" / "file").read_text() == "later\n"
         done, seen = watched(host, "restore", answer=answer)
         assert "restores data, panel from backup_" in seen
@@ -219,7 +219,7 @@ def test_failed_drill_exits_with_1(with_backup):
     settings = json.loads((host / "settings.json").read_text())
     (host / "settings.json").write_text(json.dumps({**settings, "limits": {"rto_max": 0}}))
     assert panelctl(host, "drill", "--json", status=1)["result"] == "failed"
-    assert "the last `drill` failed: RTO is" in panelctl(host, "status", status=1)
+    assert "the last `drill` failed: RTO is" in panelctl(host, "status", status=3)
 
 
 def test_restore_of_a_partial_backup_is_partial(with_backup):
@@ -250,7 +250,7 @@ def test_archive_of_the_first_format(host):
     to = str(host / "restored")
     for arguments in (["--to", to], ["--yes"]):
         assert f"restore {old} --to FOLDER --unproven" in panelctl(host, "restore", old, *arguments, status=1)
-    assert "needs the name" in panelctl(host, "restore", "--to", to, "--unproven", status=1)
+    assert "needs the name" in panelctl(host, "restore", "--to", to, "--unproven", status=2)
     panelctl(host, "restore", old, "--to", to, "--unproven")
     assert (host / "restored" / "file").read_text() == "content\n"
 
@@ -344,7 +344,7 @@ def test_wrong_settings_name_the_mistake(host):
     good = json.loads(file.read_text())
     for change, word in [
         ({"folder": "relative"}, "absolute path"),
-        ({"folders": "/x"}, "folders, which nobody knows"),
+        ({"folders": "/x"}, "unknown key folders"),
         ({"sources": [{"kind": "tape", "name": "x"}]}, "source 1: kind is 'tape'"),
         ({"sources": [{"kind": "files", "name": "x"}]}, "path"),
         ({"sources": good["sources"] * 2}, "two sources have the name data, panel"),

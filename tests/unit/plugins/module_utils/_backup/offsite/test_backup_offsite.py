@@ -172,7 +172,7 @@ def files_of(*names, ending=""):
 def test_push_then_fetch_and_adopt_on_a_replacement_host(kind, encrypted, host, attach):
     place = attach(kind, encrypted=encrypted)
     first = host.create()
-    assert "there: no" in host.panelctl("remote", status=1)
+    assert "there: no" in host.panelctl("remote", status=3)
     told = host.panelctl("push", "--json")
     assert (told["result"], told["sent"], told["newest"]) == ("pushed", [first], first)
     there = place.files()
@@ -219,7 +219,7 @@ def test_killed_push_is_resumed(kind, encrypted, host, attach):
     there = place.files()
     assert not [file for file in there if MANIFEST in file]
     assert all(len(content) < 12_000_000 for content in there.values())
-    assert host.panelctl("remote", "--json", status=1)[0]["there"] == ("unfinished" if there else "")
+    assert host.panelctl("remote", "--json", status=3)[0]["there"] == ("unfinished" if there else "")
     host.offsite(bandwidth="")
     assert host.panelctl("push", "--json")["sent"] == [name]
     host.dies()
@@ -239,7 +239,7 @@ exit $status""")
     assert "something else than what was sent" in host.panelctl("push", status=1)
     assert list(place.files()) == [file]
     assert host.journal()["time"] == ""
-    host.panelctl("remote", status=1)
+    host.panelctl("remote", status=3)
     host.rclone_itself()
     assert host.panelctl("push", "--json")["sent"] == [name]
     host.dies()
@@ -370,7 +370,7 @@ def test_incomplete_push_is_recorded_as_failed(status, host, place):
     else:
         place.write(f"{name}{MANIFEST}", b"somebody's")
     host.panelctl("push", status=status)
-    problems = host.panelctl("status", "--json", status=1)["problems"]
+    problems = host.panelctl("status", "--json", status=3)["problems"]
     assert [problem.startswith(f"the last `push` failed: {name}: ") for problem in problems] == [True]
     assert 'failures_total{run="push",set=""} 1\n' in (figures / "aapanel_backup.prom").read_text()
     if status == 1:
@@ -528,7 +528,7 @@ def test_host_with_own_backups_adopts_others(host, place):
     assert sorted(host.states().values()) == ["good", *["replayed"] * 3]
     assert "panelctl backup adopt" in host.panelctl("list", status=4)
     host.panelctl("restore", old[0], "--to", str(host.folder / "restored"), status=4)
-    assert "either names of backups or --all" in host.panelctl("adopt", status=1)
+    assert "either names of backups or --all" in host.panelctl("adopt", status=2)
     assert host.panelctl("adopt", old[1], "--json")["adopted"] == [old[1]]
     assert host.panelctl("adopt", "--all", "--json")["adopted"] == [old[0], old[2]]
     assert host.panelctl("adopt", old[1], "--json")["here"] == [old[1]]

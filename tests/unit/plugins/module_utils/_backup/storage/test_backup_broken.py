@@ -77,7 +77,7 @@ def test_damage_that_shows_without_reading_is_reported(kind, host, made):
     assert f"{made[1]}  BROKEN: {archive(host, made[1])}: " in (told := host.command("list")[1])
     assert says in told
     status, told = host.command("status")
-    assert status == 1
+    assert status == 3
     assert f"PROBLEM: {made[1]}: {archive(host, made[1])}: " in told
     assert f"  data: {made[0]}, " in told
     # A check of the newest backup does not fall back to another one.

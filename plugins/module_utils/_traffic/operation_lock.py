@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Which operation is at work on this host, and whose it is: a lease with a fencing token, in one durable file."""
+"""The lock of the current operation of a host: a lease with a fencing token, in one durable file."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ from .._host import durable
 from .errors import BusyError, LostError
 from .machine import Machine
 
-_POLL = 0.2  # seconds
-
 
 @dataclass(frozen=True)
 class Owner:
-    """Who asked, for people, and the process on the controller, for a later run there to know that it is dead."""
+    """The owner of an operation.
+
+    :param name: for people.
+    :param controller: the process on the controller, so that a later run there can see that it is dead.
+    """
 
     name: str
     controller: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
-class Place:
+class SlotRelease:
     """A slot and the release in it."""
 
     slot: str | None = None
@@ -44,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Operation:
-    """A deploy, switch or rollback at work. Times are seconds since boot, durations seconds."""
+    """A deploy, switch or rollback in progress. Times are seconds since boot, durations are seconds."""
 
     generation: int
     kind: str
@@ -57,8 +59,8 @@ class Operation:
     state: str
     state_since: float
     began: str
-    source: Place = Place()
-    target: Place = Place()
+    source: SlotRelease = SlotRelease()
+    target: SlotRelease = SlotRelease()
     durations: dict[str, float] = field(default_factory=dict)
     confirm_until: float | None = None
     reason: str = ""
@@ -70,8 +72,8 @@ class Operation:
         return f"{what} by {self.owner.name}, begun {self.began}, now {self.state}"
 
 
-class Ledger:
-    """The file that holds the operation at work. Every change of it is made under a short lock of the kernel's."""
+class OperationLock:
+    """The file with the current operation. Each change of it holds a kernel lock for a moment."""
 
     def __init__(self, folder: Path, machine: Machine) -> None:
         self.folder = folder
@@ -81,23 +83,23 @@ class Ledger:
         self._depth = 0
 
     def current(self) -> Operation | None:
-        """Return the operation at work, if any.
+        """Return the current operation, if there is one.
 
-        A file that is no operation counts as none: it was written by one rename, so what broke it was no crash.
+        An unreadable file counts as no operation: the file is replaced by one rename, so no crash can damage it.
         """
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))
             content["owner"] = Owner(**content["owner"])
-            content["source"] = Place(**content["source"])
-            content["target"] = Place(**content["target"])
+            content["source"] = SlotRelease(**content["source"])
+            content["target"] = SlotRelease(**content["target"])
             return Operation(**content)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
             return None
 
-    def alive(self, operation: Operation) -> bool:
-        """Whether its owner may still be at work: a process of this host, a build, or a controller with a lease."""
+    def is_alive(self, operation: Operation) -> bool:
+        """Whether the owner may still act: a process of this host, a build, or a controller with a lease."""
         machine = self._machine
         if operation.boot_id != machine.boot_id():
             return False
@@ -106,14 +108,14 @@ class Ledger:
         return operation.state == "building" and machine.building()
 
     def begin(self, kind: str, owner: Owner, generation: int, lease: float) -> Operation:
-        """Write down a new operation.
+        """Record a new operation and return it.
 
-        Raises:
-            BusyError: there is one already.
+        :param lease: seconds.
+        :raises BusyError: another operation is in progress.
         """
         machine = self._machine
         pid, started = machine.process()
-        with self.locked():
+        with self.exclusive():
             if other := self.current():
                 raise BusyError(str(other))
             operation = Operation(
@@ -127,16 +129,15 @@ class Ledger:
                 lease_until=machine.now() + lease,
                 state="locked",
                 state_since=machine.now(),
-                began=machine.today(),
+                began=machine.utc_timestamp(),
             )
             self._write(operation)
             return operation
 
     def take_over(self, operation: Operation) -> Operation:
-        """Make an operation this process' own; whoever had it finds out at its next step.
+        """Make this process the holder; the previous holder fails at its next step.
 
-        Raises:
-            LostError: it ended, or somebody else took it over.
+        :raises LostError: the operation ended, or another process took it over.
         """
         pid, started = self._machine.process()
         return self.update(
@@ -148,16 +149,15 @@ class Ledger:
             lease_until=self._machine.now(),
         )
 
-    def ours(self, operation: Operation) -> bool:
-        """Whether it is still at work, and held by the same process: a token is all steps', a pid is one step's."""
-        present = self.current()
-        return present is not None and _holder(present) == _holder(operation)
+    def is_held(self, operation: Operation) -> bool:
+        """Whether the same process still holds the operation. All steps share the token, each step has its own pid."""
+        current = self.current()
+        return current is not None and _holder(current) == _holder(operation)
 
     def update(self, operation: Operation, **changes: Any) -> Operation:  # noqa: ANN401 (as dataclasses.replace has it)
-        """Change the operation.
+        """Change the operation and return it.
 
-        Raises:
-            LostError: it is not the caller's any more.
+        :raises LostError: the caller no longer holds it.
         """
         with self.holding(operation):
             changed = dataclasses.replace(operation, **changes)
@@ -167,8 +167,7 @@ class Ledger:
     def end(self, operation: Operation) -> None:
         """Remove the operation.
 
-        Raises:
-            LostError: it is not the caller's any more.
+        :raises LostError: the caller no longer holds it.
         """
         with self.holding(operation):
             self._file.unlink()
@@ -176,22 +175,21 @@ class Ledger:
 
     @contextlib.contextmanager
     def holding(self, operation: Operation) -> Iterator[None]:
-        """Do something while nobody can take the operation away.
+        """Prevent other processes from taking over the operation.
 
-        Raises:
-            LostError: somebody has.
+        :raises LostError: another process already has.
         """
-        with self.locked():
-            if not self.ours(operation):
+        with self.exclusive():
+            if not self.is_held(operation):
                 raise LostError(
-                    f"{operation} is not ours any more: it was settled, because its time was over or its owner "
-                    f"seemed dead. See `panelctl history`, then start again."
+                    f"{operation} was settled, because its time was over or its owner seemed dead. "
+                    "See `panelctl history`, then start again."
                 )
             yield
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of the kernel's; it falls with the process. For steps that take no time."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the kernel lock, which ends with the process. Only for short steps."""
         if self._depth:
             yield
             return

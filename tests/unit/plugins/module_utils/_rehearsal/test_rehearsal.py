@@ -1,7 +1,7 @@
 # Copyright (c) 2026, aapanel.pipeline contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A release on restored data, without systemd: it serves there, and what the panel uses is out of its reach."""
+"""Rehearsals without systemd: the release serves restored data, and cannot reach the live data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings
 
 _ABI_TRUNCATE, _ABI_TCP, _ABI_SCOPES = 3, 4, 6
 
-# Stands for gunicorn: tries what it is told to, writes down what came of it, and serves.
+# A replacement of gunicorn: executes the given attempts, records their results, and serves.
 _PANEL = """
 import http.server, json, os, socketserver, sys
 def attempt(code):
@@ -50,7 +50,7 @@ socketserver.UnixStreamServer(os.environ["AAPANEL_SOCKET"], Answer).serve_foreve
 
 
 class Host:
-    """One with a live release, and what a drill has restored."""
+    """A host with a live release, and restored data."""
 
     def __init__(self, place: Path) -> None:
         self.settings = Settings(
@@ -78,7 +78,7 @@ class Host:
         self.write({})
 
     def write(self, attempts: dict[str, str], **more: str) -> None:
-        """Say what is tried, and settings of the slot."""
+        """Write the attempts, and the settings of the slot."""
         (self.app / "attempts").write_text(json.dumps(attempts))
         env = {"AAPANEL_RELEASE": "1.0.0", "HOST": "127.0.0.1", "PORT": "8000", "ANSWER": "200", **more}
         self.settings.config_dir.mkdir(exist_ok=True)
@@ -106,12 +106,12 @@ def host(tmp_path: Path) -> Host:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Somebody who listens."""
+    """Listen on a port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-def test_it_serves_on_what_was_restored_and_leaves_nothing(host: Host) -> None:
+def test_it_serves_the_restored_data_and_leaves_no_files(host: Host) -> None:
     home, url = host.settings.slot_dir("blue") / "release/app", f"sqlite:///{host.present}/panel.db"
     host.write(
         {"beside it": "open('data/word').read()", "by a setting": "open(os.environ['FOLDER'] + '/word').read()"},
@@ -135,7 +135,7 @@ def test_it_serves_on_what_was_restored_and_leaves_nothing(host: Host) -> None:
         os.kill(report["pid"], 0)
 
 
-def test_what_the_panel_uses_is_out_of_its_reach(host: Host, tmp_path: Path) -> None:
+def test_it_cannot_reach_the_live_data(host: Host, tmp_path: Path) -> None:
     present, beside = f"'{host.present}/word'", f"'{host.present}/new'"
     code, outside = f"'{host.release}/panel.py'", f"'{tmp_path}/new'"
     host.write(
@@ -162,8 +162,8 @@ def test_what_the_panel_uses_is_out_of_its_reach(host: Host, tmp_path: Path) -> 
     assert (host.present / "word").read_text() == "present"
 
 
-def test_nor_can_it_reach_others(host: Host, port: int) -> None:
-    """Only the database's port, where the kernel can tell; nobody else's processes."""
+def test_it_cannot_reach_other_servers_and_processes(host: Host, port: int) -> None:
+    """It reaches only the port of the database, if the kernel supports that, and no other processes."""
     abi = landlock.version()
     connect = f"__import__('socket').create_connection(('127.0.0.1', {port}), 2) and 'connected'"
     host.write({"connect": connect, "signal": f"os.kill({os.getpid()}, 0)"})
@@ -179,9 +179,9 @@ def test_nor_can_it_reach_others(host: Host, port: int) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "word"),
-    [("503", r"not healthy within 2 s\. Last answer"), ("0", r"ended by itself(.|\n)*it has no table")],
+    [("503", r"not healthy within 2 s\. Last answer"), ("0", r"exited(.|\n)*it has no table")],
 )
-def test_one_that_is_not_healthy_says_why(answer: str, word: str, host: Host) -> None:
+def test_an_unhealthy_rehearsal_reports_the_reason(answer: str, word: str, host: Host) -> None:
     host.settings = Settings(**{**vars(host.settings), "healthy_timeout": 2.0})
     host.write({}, ANSWER=answer)
     with pytest.raises(UnhealthyError, match=word):
@@ -189,7 +189,7 @@ def test_one_that_is_not_healthy_says_why(answer: str, word: str, host: Host) ->
     assert not host.settings.rehearsal_dir.exists()
 
 
-def test_it_dies_with_who_asked(host: Host) -> None:
+def test_it_dies_with_its_parent(host: Host) -> None:
     host.write({}, ANSWER="503")
     code = (
         "import sys; from pathlib import Path\n"
@@ -210,12 +210,12 @@ def test_it_dies_with_who_asked(host: Host) -> None:
         asked.kill()
         asked.wait()
     wait_gone(host.report()["pid"])
-    # What is left keeps nobody from the next one.
+    # Leftovers do not disturb the next rehearsal.
     host.write({})
     assert rehearsal.rehearse(settings, {}) == ""
 
 
-def test_why_it_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasons_to_skip_the_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(tmp_path)
     outside = tmp_path / "panel.db"
     outside.touch()
@@ -227,7 +227,7 @@ def test_why_it_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(landlock, "version", missing)
-    assert "no Landlock (Function not implemented)" in rehearsal.rehearse(host.settings, {})
+    assert "nor Landlock (Function not implemented)" in rehearsal.rehearse(host.settings, {})
     (tmp_path / "base/live").unlink()
     assert rehearsal.rehearse(host.settings, {}) == "nothing is live yet"
 
@@ -241,8 +241,8 @@ def test_why_it_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         {"DATABASE_URL": "postgresql://panel@db/"},
     ],
 )
-def test_never_on_the_present_database(present: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(TrafficError, match="it would be the present one"):
+def test_a_live_database_is_never_used(present: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(TrafficError, match="would use the live database"):
         rehearsal.overrides(present, {"aapanel": "aapanel_scratch"}, tmp_path, 1)
 
 
@@ -255,8 +255,8 @@ def test_never_on_the_present_database(present: dict[str, str], tmp_path: Path) 
         ("MariaDB://u@db/aa%70anel?ssl_ca=/a/b", "MariaDB://u@db/aapanel_scratch?ssl_ca=/a/b"),
     ],
 )
-def test_the_same_address_with_another_database(present: str, other: str) -> None:
-    assert databases.replaced({"DATABASE_URL": present}, {"aapanel": "aapanel_scratch"}) == {"DATABASE_URL": other}
+def test_only_the_database_is_replaced_in_a_url(present: str, other: str) -> None:
+    assert databases.replace({"DATABASE_URL": present}, {"aapanel": "aapanel_scratch"}) == {"DATABASE_URL": other}
 
 
 @pytest.mark.parametrize(
@@ -273,16 +273,16 @@ def test_the_same_address_with_another_database(present: str, other: str) -> Non
         ({}, []),
     ],
 )
-def test_where_databases_are_asked(present: dict[str, str], found: list[Server]) -> None:
+def test_servers_of_databases(present: dict[str, str], found: list[Server]) -> None:
     assert databases.find(present).servers == found
 
 
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"DATABASE_URL": "oracle://db/x"}, "of a kind that a drill does not know"),
-        ({"DATABASE_URL": "sqlite:///file:/srv/x?uri=true"}, "a URI of SQLite's"),
-        ({"DATABASE_URL": "mysql://db:port/x"}, "a host or a port that cannot be read"),
+        ({"DATABASE_URL": "oracle://db/x"}, "does not support the kind of database"),
+        ({"DATABASE_URL": "sqlite:///file:/srv/x?uri=true"}, "an SQLite URI"),
+        ({"DATABASE_URL": "mysql://db:port/x"}, "an invalid host or port"),
         ({"DB_ENGINE": "oracle", "DB_NAME": "x"}, "DB_ENGINE"),
         ({"SQLALCHEMY_DATABASE_URI": "postgresql://u@h/aapanel"}, "SQLALCHEMY_DATABASE_URI in its settings"),
         ({"CELERY_BROKER_URL": "redis://127.0.0.1"}, "CELERY_BROKER_URL in its settings"),
@@ -290,21 +290,21 @@ def test_where_databases_are_asked(present: dict[str, str], found: list[Server])
         ({"QUEUE": "redis-sentinel://127.0.0.1"}, "QUEUE in its settings"),
     ],
 )
-def test_not_where_it_would_use_what_the_panel_uses(more: dict[str, str], why: str, host: Host) -> None:
+def test_it_is_skipped_if_it_would_share_a_server_with_the_panel(more: dict[str, str], why: str, host: Host) -> None:
     host.write({}, **more)
     assert why in rehearsal.rehearse(host.settings, {})
     assert not host.settings.rehearsal_dir.exists()
 
 
-def test_what_the_app_has_started_ends_with_it(host: Host) -> None:
+def test_processes_of_the_app_end_with_it(host: Host) -> None:
     host.write({"child": "__import__('subprocess').Popen(['sleep', '300']).pid"})
     assert rehearsal.rehearse(host.settings, {}) == ""
     wait_gone(host.report()["tried"]["child"])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
-def test_a_folder_that_cannot_be_listed_keeps_nobody_from_it() -> None:
-    """As the one with the home folders of others."""
+def test_an_unreadable_parent_folder_is_tolerated() -> None:
+    """For example the parent of home folders."""
     code = (
         f"import os, sys\nfrom pathlib import Path\nfrom {landlock.__name__} import Confinement\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

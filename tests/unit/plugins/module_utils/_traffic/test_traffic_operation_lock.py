@@ -18,8 +18,13 @@ from unittest import mock
 
 import pytest
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.errors import BusyError, LostError
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.ledger import Ledger, Operation, Owner, Place
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.machine import Host, start_time
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.operation_lock import (
+    Operation,
+    OperationLock,
+    Owner,
+    SlotRelease,
+)
 from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.settings import Settings
 from fake_host import CONTROLLER, World, make_world
 
@@ -33,30 +38,32 @@ def world() -> Iterator[World]:
     made.close()
 
 
-def ledger_of(world: World) -> Ledger:
-    """A process of its own, and its view of the ledger."""
-    return Ledger(world.root, world.spawn())
+def lock_of(world: World) -> OperationLock:
+    """Return the lock as a new process sees it."""
+    return OperationLock(world.root, world.spawn())
 
 
-def real(folder: Path) -> Ledger:
-    """The ledger on the machine that the tests run on."""
-    return Ledger(folder, Host(Settings(folder, folder, folder, folder)))
+def real(folder: Path) -> OperationLock:
+    """Return a lock on the machine that runs the tests."""
+    return OperationLock(folder, Host(Settings(folder, folder, folder, folder)))
 
 
-def test_what_was_written_is_what_is_read(world: World) -> None:
-    ledger = ledger_of(world)
-    assert ledger.current() is None
-    begun = ledger.begin("deploy", Owner("ann", {"host": "laptop", "pid": 7}), 3, 60.0)
-    changed = ledger.update(begun, source=Place("blue", "1"), target=Place("green", "2"), durations={"locked": 0.1})
-    assert ledger.current() == changed
+def test_an_operation_is_read_as_it_was_written(world: World) -> None:
+    lock = lock_of(world)
+    assert lock.current() is None
+    begun = lock.begin("deploy", Owner("ann", {"host": "laptop", "pid": 7}), 3, 60.0)
+    changed = lock.update(
+        begun, source=SlotRelease("blue", "1"), target=SlotRelease("green", "2"), durations={"locked": 0.1}
+    )
+    assert lock.current() == changed
     assert changed.generation == 3
     assert "deploy 3 of 2 by ann" in str(changed)
-    ledger.end(changed)
-    assert ledger.current() is None
+    lock.end(changed)
+    assert lock.current() is None
 
 
-def test_a_second_one_is_refused_and_unlocks_nothing(world: World) -> None:
-    first, second = ledger_of(world), ledger_of(world)
+def test_a_second_operation_is_refused_and_releases_nothing(world: World) -> None:
+    first, second = lock_of(world), lock_of(world)
     begun = first.begin("deploy", CONTROLLER, 1, 60.0)
     with pytest.raises(BusyError, match="ann@laptop"):
         second.begin("switch", Owner("bob"), 1, 0.0)
@@ -69,14 +76,14 @@ def test_a_second_one_is_refused_and_unlocks_nothing(world: World) -> None:
     first.end(begun)
 
 
-def test_whoever_was_taken_over_finds_out_at_its_next_step(world: World) -> None:
-    first, second = ledger_of(world), ledger_of(world)
+def test_a_process_that_lost_its_operation_fails_at_its_next_step(world: World) -> None:
+    first, second = lock_of(world), lock_of(world)
     begun = first.begin("deploy", CONTROLLER, 1, 60.0)
     taken = second.take_over(begun)
     assert taken.token != begun.token
     entered = []
     for attempt in (lambda: first.end(begun), lambda: first.update(begun, state="x"), lambda: first.take_over(begun)):
-        with pytest.raises(LostError, match="not ours any more"):
+        with pytest.raises(LostError, match="was settled"):
             attempt()
     with pytest.raises(LostError), first.holding(begun):
         entered.append(1)
@@ -84,8 +91,8 @@ def test_whoever_was_taken_over_finds_out_at_its_next_step(world: World) -> None
     assert second.current() == taken
 
 
-def test_one_token_in_two_processes_belongs_to_the_later_one(world: World) -> None:
-    first, second = ledger_of(world), ledger_of(world)
+def test_the_last_process_with_a_token_holds_the_operation(world: World) -> None:
+    first, second = lock_of(world), lock_of(world)
     begun = first.begin("deploy", CONTROLLER, 1, 60.0)
     pid, started = second._machine.process()
     later = second.update(begun, pid=pid, pid_started=started)
@@ -95,70 +102,70 @@ def test_one_token_in_two_processes_belongs_to_the_later_one(world: World) -> No
 
 
 def test_a_process_of_this_boot_is_alive_until_it_ends(world: World) -> None:
-    ledger = ledger_of(world)
-    begun = ledger.begin("switch", CONTROLLER, 1, 0.0)
-    assert ledger.alive(begun)
+    lock = lock_of(world)
+    begun = lock.begin("switch", CONTROLLER, 1, 0.0)
+    assert lock.is_alive(begun)
     started = world.pids.pop(begun.pid)
-    assert not ledger.alive(begun), "it ended"
+    assert not lock.is_alive(begun), "it ended"
     world.pids[begun.pid] = started + 1
-    assert not ledger.alive(begun), "another one has its pid"
+    assert not lock.is_alive(begun), "another one has its pid"
     world.pids[begun.pid] = started
     world.boots += 1
-    assert not ledger.alive(begun), "it is of another boot"
+    assert not lock.is_alive(begun), "it is of another boot"
 
 
 def test_a_lease_outlives_its_process_and_ends_with_the_boot(world: World) -> None:
-    ledger = ledger_of(world)
-    begun = ledger.begin("deploy", CONTROLLER, 1, 60.0)
+    lock = lock_of(world)
+    begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
     world.pids.clear()
     world.clock += 59.0
-    assert ledger.alive(begun)
+    assert lock.is_alive(begun)
     world.clock += 1.0
-    assert not ledger.alive(begun)
+    assert not lock.is_alive(begun)
     world.clock -= 60.0
     world.boots += 1
-    assert not ledger.alive(begun)
+    assert not lock.is_alive(begun)
 
 
 def test_a_build_keeps_its_deploy_alive_and_no_other_state(world: World) -> None:
-    ledger = ledger_of(world)
-    begun = ledger.begin("deploy", CONTROLLER, 1, 0.0)
+    lock = lock_of(world)
+    begun = lock.begin("deploy", CONTROLLER, 1, 0.0)
     world.pids.clear()
     world.building = True
-    assert not ledger.alive(begun)
-    assert ledger.alive(dataclasses.replace(begun, state="building"))
+    assert not lock.is_alive(begun)
+    assert lock.is_alive(dataclasses.replace(begun, state="building"))
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
-def test_the_wall_clock_decides_nothing(tmp_path: Path, jump: float) -> None:
-    ledger = real(tmp_path)
-    begun = ledger.begin("deploy", CONTROLLER, 1, 60.0)
-    gone = ledger.update(begun, pid=0, pid_started=1)
+def test_the_wall_clock_has_no_effect(tmp_path: Path, jump: float) -> None:
+    lock = real(tmp_path)
+    begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
+    gone = lock.update(begun, pid=0, pid_started=1)
     with mock.patch("time.time", return_value=jump), mock.patch("time.time_ns", return_value=int(jump * 1e9)):
-        assert ledger.alive(gone)
-        assert not ledger.alive(dataclasses.replace(gone, lease_until=ledger._machine.now() - 0.1))
+        assert lock.is_alive(gone)
+        assert not lock.is_alive(dataclasses.replace(gone, lease_until=lock._machine.now() - 0.1))
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', "{}", '{"owner": 1}', "\x00\x00\x00", "\udcff"])
-def test_a_file_that_is_no_operation_keeps_nobody_away(world: World, text: str) -> None:
+def test_an_invalid_file_does_not_block_operations(world: World, text: str) -> None:
     (world.root / "operation.json").write_text(text, errors="surrogateescape")
-    ledger = ledger_of(world)
-    assert ledger.current() is None
-    begun = ledger.begin("deploy", CONTROLLER, 1, 60.0)
-    assert ledger.current() == begun
+    lock = lock_of(world)
+    assert lock.current() is None
+    begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
+    assert lock.current() == begun
 
 
-def test_a_torn_operation_keeps_nobody_away(world: World) -> None:
-    ledger = ledger_of(world)
-    ledger.begin("deploy", CONTROLLER, 1, 60.0)
+def test_an_incomplete_file_does_not_block_operations(world: World) -> None:
+    lock = lock_of(world)
+    lock.begin("deploy", CONTROLLER, 1, 60.0)
     file = world.root / "operation.json"
     whole = file.read_text()
     for length in range(0, len(whole) - 2, 7):
         file.write_text(whole[:length])
-        assert ledger.current() is None
+        assert lock.current() is None
 
 
-def test_the_files_are_for_their_owner(tmp_path: Path) -> None:
+def test_the_files_are_private(tmp_path: Path) -> None:
     real(tmp_path).begin("deploy", CONTROLLER, 1, 60.0)
     assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
         "operation.json": 0o600,
@@ -170,20 +177,20 @@ def test_the_files_are_for_their_owner(tmp_path: Path) -> None:
 
 
 def _contend(folder: Path, rounds: int) -> None:
-    ledger = real(folder)
+    lock = real(folder)
     counter = folder / "counter"
     for _ in range(rounds):
         operation = None
         while operation is None:
             with contextlib.suppress(BusyError):
-                operation = ledger.begin("switch", Owner(str(os.getpid())), 1, 0.0)
+                operation = lock.begin("switch", Owner(str(os.getpid())), 1, 0.0)
         value = int(counter.read_text())
         time.sleep(0.0005)
         counter.write_text(str(value + 1))
-        ledger.end(operation)
+        lock.end(operation)
 
 
-def test_real_processes_have_it_one_after_the_other(tmp_path: Path) -> None:
+def test_real_processes_hold_the_lock_one_after_the_other(tmp_path: Path) -> None:
     (tmp_path / "counter").write_text("0")
     processes = [FORK.Process(target=_contend, args=(tmp_path, 25)) for _ in range(2)]
     for process in processes:
@@ -196,43 +203,43 @@ def test_real_processes_have_it_one_after_the_other(tmp_path: Path) -> None:
 
 
 def _hold(folder: Path, says: object) -> None:
-    ledger = real(folder)
-    operation = ledger.begin("switch", Owner("holder"), 1, 0.0)
-    with ledger.holding(operation):
+    lock = real(folder)
+    operation = lock.begin("switch", Owner("holder"), 1, 0.0)
+    with lock.holding(operation):
         says.send(operation.pid)  # type: ignore[attr-defined]
         signal.pause()
 
 
-def test_a_killed_process_frees_the_lock_of_the_kernels_and_counts_as_dead(tmp_path: Path) -> None:
+def test_a_killed_process_releases_the_kernel_lock_and_counts_as_dead(tmp_path: Path) -> None:
     here, there = FORK.Pipe()
     holder = FORK.Process(target=_hold, args=(tmp_path, there))
     holder.start()
     assert here.recv() == holder.pid
-    ledger = real(tmp_path)
-    present = ledger.current()
+    lock = real(tmp_path)
+    present = lock.current()
     assert present is not None
-    assert ledger.alive(present)
-    with (tmp_path / ".lock").open() as lock, pytest.raises(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert lock.is_alive(present)
+    with (tmp_path / ".lock").open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.kill(present.pid, signal.SIGKILL)
     holder.join(10)
-    assert not ledger.alive(present)
-    ledger.end(ledger.take_over(present))
+    assert not lock.is_alive(present)
+    lock.end(lock.take_over(present))
 
 
-def test_the_lock_is_not_inherited_by_what_is_started_under_it(tmp_path: Path) -> None:
-    ledger = real(tmp_path)
-    with ledger.locked():
+def test_child_processes_do_not_inherit_the_kernel_lock(tmp_path: Path) -> None:
+    lock = real(tmp_path)
+    with lock.exclusive():
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        with (tmp_path / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (tmp_path / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         child.kill()
         child.wait()
 
 
-def test_the_start_time_tells_a_process_from_a_later_one_and_from_a_dead_one() -> None:
+def test_the_start_time_distinguishes_live_dead_and_later_processes() -> None:
     mine = start_time(os.getpid())
     assert mine is not None
     child = subprocess.Popen(["sleep", "60"])
@@ -241,16 +248,16 @@ def test_the_start_time_tells_a_process_from_a_later_one_and_from_a_dead_one() -
     assert later >= mine
     child.kill()
     deadline = time.monotonic() + 10
-    while start_time(child.pid) is not None:  # a zombie, until somebody waits for it
+    while start_time(child.pid) is not None:  # a zombie until its parent waits for it
         assert time.monotonic() < deadline
     child.wait()
     assert start_time(child.pid) is None
 
 
-def test_an_operation_of_another_version_counts_as_none(world: World) -> None:
-    ledger = ledger_of(world)
-    begun = ledger.begin("deploy", CONTROLLER, 1, 60.0)
+def test_an_operation_of_another_version_is_ignored(world: World) -> None:
+    lock = lock_of(world)
+    begun = lock.begin("deploy", CONTROLLER, 1, 60.0)
     file = world.root / "operation.json"
     file.write_text(file.read_text().replace('"reason"', '"because"'))
-    assert ledger.current() is None
+    assert lock.current() is None
     assert isinstance(begun, Operation)

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""A release on restored data without systemd, as an ordinary user: a copy of the app, confined by the kernel."""
+"""Run a release on restored data without systemd and without root: a copy of the app, confined by the kernel."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .._traffic.services import tail, with_settings
 from .._traffic.settings import Settings
 from . import landlock
 from .databases import Server
-from .stages import write_env
+from .sandbox import write_env
 
 _STOP_SECONDS = 10
 _GUNICORN = ["-m", "gunicorn", "--config", "python:aapanel_runtime.gunicorn_config", "aapanel_runtime.wsgi:application"]
 
 
-class Process:
-    """A child of this process, which dies with it; for an ordinary user, who cannot mount."""
+class ProcessSandbox:
+    """A child process that dies with this process, for an unprivileged user who cannot mount."""
 
     def __init__(self, settings: Settings, slot: str) -> None:
         self.folder = settings.rehearsal_dir
@@ -41,22 +41,22 @@ class Process:
         self._restored = settings.restored_dir / "files/data"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def why_not(self) -> str:
+    def unsafe_reason(self) -> str:
         """Return why the sandbox cannot be used; empty if it can."""
         try:
             landlock.version()
         except OSError as error:
-            return f"nothing would keep it from what the panel uses: no systemd, and no Landlock ({error.strerror})"
+            return f"it could reach the live data: this host has neither systemd nor Landlock ({error.strerror})"
         return ""
 
-    def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
+    def start(self, overrides: Mapping[str, str], servers: Sequence[Server]) -> None:
         """Start the app with the given settings, confined to copies of the data."""
-        # Of one that was killed; mostly there is none.
+        # Leftovers of a killed drill.
         shutil.rmtree(self.folder, ignore_errors=True)
         durable.make(self.folder)
-        env = write_env(self.folder, self._moved(given))
+        env = write_env(self.folder, self._moved(overrides))
         self._copy()
-        confinement = self._confine([int(given["PORT"])], [server.port for server in servers])
+        confinement = self._confine([int(overrides["PORT"])], [server.port for server in servers])
         command = [str(self._release / "venv/bin/python"), *_GUNICORN]
         try:
             with (self.folder / "log").open("wb") as log:
@@ -79,16 +79,15 @@ class Process:
 
     def stop(self) -> None:
         """Stop the app with its children, and remove its folder."""
-        # The copy goes with what was restored.
+        # The copy of the app is removed with the restored data.
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_SECONDS)
-            # What the app itself has started, too.
+            # Also kill the processes that the app started.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        # Where the start failed there may be none.
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def logs(self) -> str:
@@ -96,13 +95,13 @@ class Process:
         return tail(self.folder / "log")
 
     def _confine(self, listens: Sequence[int], connects: Sequence[int]) -> landlock.Confinement:
-        # gunicorn has its heartbeats in /dev/shm.
+        # gunicorn keeps its heartbeat files in /dev/shm.
         writable = [self._restored, self._app, self.folder, Path("/dev/null"), Path("/dev/shm")]  # noqa: S108
         return landlock.Confinement(self._settings.shared_dir.resolve(), writable, listens, connects)
 
     def _copy(self) -> None:
-        """Copy the app, so that what it has beside itself is what was restored, too."""
-        # Of an earlier look at the same data.
+        """Copy the app, with its links pointing to the restored data."""
+        # Leftovers of an earlier rehearsal of the same data.
         shutil.rmtree(self._app, ignore_errors=True)
         shutil.copytree(self._release / "app", self._app, symlinks=True)
         for folder, folders, files in os.walk(self._app):
@@ -111,14 +110,14 @@ class Process:
                     place.unlink()
                     place.symlink_to(target)
 
-    def _moved(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the settings, and those that name a path which is elsewhere now."""
-        present = read_settings(self._env)
-        moved = {name: self._move(value) for name, value in present.items()}
-        return {name: value for name, value in moved.items() if value != present[name]} | dict(given)
+    def _moved(self, overrides: Mapping[str, str]) -> dict[str, str]:
+        """Return the overrides, and the settings with paths of the live data or the app, moved to the copies."""
+        settings = read_settings(self._env)
+        moved = {name: self._move(value) for name, value in settings.items()}
+        return {name: value for name, value in moved.items() if value != settings[name]} | dict(overrides)
 
     def _move(self, text: str) -> str:
-        """Replace what is elsewhere now in a path, or in a setting that has one."""
-        for path, there in ((self._settings.shared_dir, self._restored), (self._release / "app", self._app)):
-            text = re.sub(rf"{re.escape(str(path))}(?=/|$)", str(there).replace("\\", r"\\"), text)
+        """Replace the paths of the live data and of the app in a text by those of the copies."""
+        for path, copy in ((self._settings.shared_dir, self._restored), (self._release / "app", self._app)):
+            text = re.sub(rf"{re.escape(str(path))}(?=/|$)", str(copy).replace("\\", r"\\"), text)
         return text

@@ -4,33 +4,33 @@
 
 # Private to this collection: may change in any release.
 
-"""What the host does by itself: at boot, and with a colour that was left."""
+"""Automatic work of the host: start the live slot at boot, and retire the previous slot after a switch."""
 
 from __future__ import annotations
 
 import contextlib
 
 from .._host import durable
-from .engine import SILENT, STRIKES, Engine
+from .engine import RETIRE, STRIKES, Engine
 from .errors import TrafficError
-from .ledger import Owner
-from .moves import Move, move
 from .observe import SLOTS, live_slot
+from .operation_lock import Owner
+from .switch import SwitchRequest, switch
 
 _OWNER = Owner("the host")
-_POLL = 1.0  # seconds between two looks
+_POLL = 1.0  # seconds between two checks
 
 
 def boot(engine: Engine) -> str | None:
-    """Before nginx, after a reboot: settle what died, and mend what lived on tmpfs.
+    """Settle an interrupted operation, and recreate the links into tmpfs; runs before nginx starts.
 
-    :returns: the colour to start, which is the one that the link names; None before the first deploy, and where the
-        panel was stopped: a restore that died then may have exchanged one half of its data.
+    :returns: the live slot, to be started; None before the first deploy, and while the panel is stopped, because an
+        interrupted restore may have replaced half of its data.
     """
     settings = engine.settings
-    # Whatever is wrong with the books (a full disk, say), the panel has to start; the next command settles.
+    # The panel must start even if settling fails, with a full disk for example; the next command settles.
     with contextlib.suppress(OSError, TrafficError):
-        engine.settle(waiting=False)
+        engine.settle(at_boot=True)
     with contextlib.suppress(OSError):
         for slot in SLOTS if settings.two_colours else ():
             if (folder := settings.slot_dir(slot)).is_dir():
@@ -39,16 +39,16 @@ def boot(engine: Engine) -> str | None:
 
 
 def retire(engine: Engine, slot: str) -> str:
-    """Watch over the safety period, then drain a colour that was left, and stop it.
+    """Check the live slot during the safety period, then drain and stop the previous slot.
 
-    While the old colour is warm, a live one that turns bad costs one rename: three bad looks in a row, and the old one
-    is healthy, give traffic back.
+    Three failed checks in a row roll back to the previous slot, if it is healthy: one rename, as it is still started.
 
-    :returns: how it ended, in words.
+    :param slot: the previous slot.
+    :returns: the outcome, for the log.
     """
     machine, settings = engine.machine, engine.settings
-    # The switch that left it is writing its line, from which the time counts.
-    while (operation := engine.ledger.current()) is not None and operation.state == "confirmed":
+    # The safety period counts from the history record of the switch, which may not be written yet.
+    while (operation := engine.operation_lock.current()) is not None and operation.state == "confirmed":
         with contextlib.suppress(TrafficError):
             engine.settle()
         machine.sleep(_POLL / 4)
@@ -57,20 +57,22 @@ def retire(engine: Engine, slot: str) -> str:
         if _is_live(engine, slot):
             return "it is live again"
         problem = engine.edge_problem()
-        # An nginx that does not answer at all is no fault of a release.
+        # If nginx does not answer at all, it is not the fault of the release.
         strikes = strikes + 1 if problem and engine.edge().status else 0
         if strikes >= STRIKES and machine.ready(slot).ok:
             strikes = 0
-            # Whatever is in the way, this colour still has to be watched, drained and stopped.
+            # If the rollback fails, this slot still has to be drained and stopped.
             with contextlib.suppress(TrafficError):
-                move(engine, Move("rollback", slot, f"in the safety period: {problem}", retiring=slot), _OWNER)
+                switch(
+                    engine, SwitchRequest("rollback", slot, f"in the safety period: {problem}", retiring=slot), _OWNER
+                )
                 return f"rolled back to it: {problem}"
         machine.sleep(_POLL)
     while machine.connections(slot) and engine.since_switch() < settings.drain_seconds:
         if _is_live(engine, slot):
             return "it is live again"
         machine.sleep(_POLL)
-    operation = engine.begin(SILENT, _OWNER, wait=float("inf"))
+    operation = engine.begin(RETIRE, _OWNER, wait=float("inf"))
     try:
         if _is_live(engine, slot):
             return "it is live again"

@@ -11,9 +11,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.journal import (
+from ansible_collections.aapanel.pipeline.plugins.module_utils._traffic.history import (
     RESULTS,
-    Journal,
+    History,
     bad_releases,
     kpis,
     textfile,
@@ -42,18 +42,18 @@ def record(generation: int = 1, result: str = "confirmed", kind: str = "deploy",
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.jsonl")
+def journal(tmp_path: Path) -> History:
+    return History(tmp_path / "journal.jsonl")
 
 
-def test_what_was_appended_is_read_in_order(journal: Journal) -> None:
+def test_records_are_read_in_order(journal: History) -> None:
     assert journal.read() == []
     for generation in (1, 2, 3):
         journal.append(record(generation))
     assert journal.read() == [record(1), record(2), record(3)]
 
 
-def test_a_line_torn_anywhere_is_skipped_and_not_joined_with_the_next(journal: Journal) -> None:
+def test_an_incomplete_line_is_skipped_and_not_joined_with_the_next(journal: History) -> None:
     journal.append(record(1))
     whole = journal.file.read_bytes()
     journal.append(record(2))
@@ -61,12 +61,12 @@ def test_a_line_torn_anywhere_is_skipped_and_not_joined_with_the_next(journal: J
     for length in range(len(whole), len(both)):
         journal.file.write_bytes(both[:length])
         journal.append(record(3))
-        # Without its newline only, the second line is whole.
+        # If only the newline is missing, the second line is complete.
         assert [line["generation"] for line in journal.read()] == ([1, 2, 3] if length == len(both) - 1 else [1, 3])
 
 
 @pytest.mark.parametrize("line", ["[]", "1", "{}", '{"generation": 9}', "\x00" * 9, "half"])
-def test_a_line_that_is_no_record_is_skipped(journal: Journal, line: str) -> None:
+def test_an_invalid_line_is_skipped(journal: History, line: str) -> None:
     journal.append(record(1))
     with journal.file.open("a") as stream:
         stream.write(f"{line}\n")
@@ -75,27 +75,27 @@ def test_a_line_that_is_no_record_is_skipped(journal: Journal, line: str) -> Non
 
 
 @given(reason=st.text())
-def test_any_reason_stays_one_line(tmp_path_factory: pytest.TempPathFactory, reason: str) -> None:
-    journal = Journal(tmp_path_factory.mktemp("j") / "journal.jsonl")
+def test_any_reason_fits_in_one_line(tmp_path_factory: pytest.TempPathFactory, reason: str) -> None:
+    journal = History(tmp_path_factory.mktemp("j") / "journal.jsonl")
     journal.append(record(1, reason=reason))
     journal.append(record(2))
     assert [line["reason"] for line in journal.read()] == [reason, ""]
 
 
 @pytest.mark.parametrize("reason", ["\u2028", "\x85", "Grüße", os.fsdecode(b"\xff broken argv")])
-def test_what_a_terminal_gave_stays_one_line(journal: Journal, reason: str) -> None:
+def test_invalid_unicode_fits_in_one_line(journal: History, reason: str) -> None:
     journal.append(record(1, reason=reason))
     assert journal.read() == [record(1, reason=reason)]
 
 
-def test_a_short_write_is_gone_on_with(journal: Journal) -> None:
+def test_a_short_write_is_continued(journal: History) -> None:
     write = os.write
     with mock.patch("os.write", lambda descriptor, data: write(descriptor, data[:10])):
         journal.append(record(1))
     assert journal.read() == [record(1)]
 
 
-def test_others_may_read_it(journal: Journal) -> None:
+def test_all_accounts_may_read_the_history(journal: History) -> None:
     journal.append(record(1))
     assert journal.file.stat().st_mode & 0o777 == 0o644
 
@@ -122,15 +122,15 @@ LEFT = {"source": {"slot": "green", "release": "2"}, "target": {"slot": "blue", 
     ],
     ids=str,
 )
-def test_the_last_word_on_a_release_counts(records: list[dict[str, Any]], bad: set[str]) -> None:
+def test_the_last_operation_decides_whether_a_release_is_bad(records: list[dict[str, Any]], bad: set[str]) -> None:
     assert set(bad_releases(records)) == bad
 
 
-def test_why_a_release_is_bad_is_told() -> None:
+def test_a_bad_release_has_a_reason() -> None:
     assert bad_releases([record(result="failed", reason="no database")])["2"] == "failed at now: no database"
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- metrics ----------------------------------------------------------------------------------------------------------
 
 STORY = [
     record(1, durations={"locked": 2.0, "switched": 0.004}),
@@ -141,7 +141,7 @@ STORY = [
 ]
 
 
-def test_the_figures_follow_from_the_lines() -> None:
+def test_metrics_are_computed_from_the_records() -> None:
     figures = kpis(STORY)
     assert {name: figures[name] for name in figures if name.startswith("deploys")} == {
         "deploys": 4,
@@ -158,12 +158,12 @@ def test_the_figures_follow_from_the_lines() -> None:
     assert figures["restore_seconds_mean"] == pytest.approx(0.4)
 
 
-def test_a_host_without_deploys_has_no_rate() -> None:
+def test_a_host_without_deploys_has_no_success_rate() -> None:
     assert kpis([]) == {**{f"deploys_{result}": 0 for result in RESULTS}, "deploys": 0, "rollbacks": 0}
 
 
 @pytest.mark.parametrize("records", [[], STORY], ids=["none", "some"])
-def test_prometheus_reads_the_figures(records: list[dict[str, Any]]) -> None:
+def test_prometheus_reads_the_metrics(records: list[dict[str, Any]]) -> None:
     families = {family.name: family for family in text_string_to_metric_families(textfile(records))}
     assert all(family.documentation for family in families.values())
     deploys = families["aapanel_deploys"]
@@ -177,7 +177,7 @@ def test_prometheus_reads_the_figures(records: list[dict[str, Any]]) -> None:
         assert families["aapanel_deploy_switch_seconds_last"].type == "gauge"
 
 
-def test_the_lines_are_json_for_others(journal: Journal) -> None:
+def test_each_line_is_json(journal: History) -> None:
     journal.append(record(1, reason="Grüße"))
     line = journal.file.read_text()
     assert "Grüße" in line

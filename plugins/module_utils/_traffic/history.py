@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""One JSON line for each deploy, switch and rollback, and the figures that follow from them."""
+"""The history of operations: one JSON line for each deploy, switch and rollback, and metrics computed from them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from .._host import durable
 
 Record = Mapping[str, Any]
 
-CONFIRMED = "confirmed"  # the target serves
-FAILED = "failed"  # it never got traffic
-REVERTED = "reverted"  # it got traffic, and traffic went back
-ABANDONED = "abandoned"  # its owner died before it got traffic
+CONFIRMED = "confirmed"  # the target is live
+FAILED = "failed"  # the target never received traffic
+REVERTED = "reverted"  # the target received traffic, and was reverted
+ABANDONED = "abandoned"  # the owner died before the target received traffic
 RESULTS = (CONFIRMED, FAILED, REVERTED, ABANDONED)
 _NEEDED = {"generation", "kind", "source", "target", "durations", "result", "reason", "ended", "ended_at"}
 
 
-class Journal:
-    """An append-only file. A line that a crash tore is skipped, and never joined with the next one."""
+class History:
+    """An append-only file. A line that a crash cut short is skipped, and never joined with the next one."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def append(self, record: Record) -> None:
-        """Add a record, durably."""
+        """Append a record durably."""
         line = json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n"
         descriptor = os.open(self.file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = "\n" + line
-            # What a terminal gave may be no Unicode; its bytes become JSON's own escapes.
+            # Input from a terminal may be invalid Unicode; its bytes become JSON escapes.
             data = line.encode(errors="backslashreplace")
             while data:
                 data = data[os.write(descriptor, data) :]
@@ -53,7 +53,7 @@ class Journal:
     def read(self) -> list[Record]:
         """Return all records, oldest first."""
         try:
-            # Not splitlines(), which parts lines at U+2028, too.
+            # Not splitlines(), which also splits at U+2028.
             lines = self.file.read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return []
@@ -69,7 +69,7 @@ def _parse(line: str) -> Record | None:
 
 
 def bad_releases(records: Iterable[Record]) -> dict[str, str]:
-    """Return the releases that should not come back, each with why: the last word on each of them counts."""
+    """Return the bad releases, each with the reason; the last operation of a release decides."""
     bad: dict[str, str] = {}
     for record in records:
         target, source = record["target"].get("release"), record["source"].get("release")
@@ -85,7 +85,7 @@ def bad_releases(records: Iterable[Record]) -> dict[str, str]:
 def kpis(records: Sequence[Record]) -> dict[str, float]:
     """Return counts, the success rate (0 to 1) and the mean and last durations in seconds.
 
-    The four are those of DORA's research: how often, how long, how many fail, how long until service is restored.
+    These are the four DORA metrics: deployment frequency, lead time, failure rate, time to restore service.
     """
     deploys = [record for record in records if record["kind"] == "deploy"]
     good = [record for record in deploys if record["result"] == CONFIRMED]
@@ -110,24 +110,24 @@ def kpis(records: Sequence[Record]) -> dict[str, float]:
 
 
 def textfile(records: Sequence[Record]) -> str:
-    """Render the figures for the textfile collector of Prometheus' node_exporter."""
+    """Render the metrics for the textfile collector of Prometheus' node_exporter."""
     figures = kpis(records)
     lines = [
-        "# HELP aapanel_deploys_total Deploys by how they ended.",
+        "# HELP aapanel_deploys_total Deploys by result.",
         "# TYPE aapanel_deploys_total counter",
         *(f'aapanel_deploys_total{{result="{result}"}} {figures[f"deploys_{result}"]:g}' for result in RESULTS),
-        "# HELP aapanel_rollbacks_total Rollbacks, by people and by the host itself.",
+        "# HELP aapanel_rollbacks_total Rollbacks, by operators and by the host.",
         "# TYPE aapanel_rollbacks_total counter",
         f"aapanel_rollbacks_total {figures['rollbacks']:g}",
     ]
     helps = {
         "success_rate": "Share of deploys that were confirmed.",
-        "lead_seconds_last": "Seconds from the lock to the confirmation of the last deploy.",
-        "lead_seconds_mean": "The same, mean of all.",
-        "switch_seconds_last": "Seconds that the last switch took.",
-        "switch_seconds_mean": "The same, mean of all.",
-        "restore_seconds_last": "Seconds from trouble to service, the last time.",
-        "restore_seconds_mean": "The same, mean of all.",
+        "lead_seconds_last": "Duration of the last deploy, from the lock to the confirmation.",
+        "lead_seconds_mean": "Mean duration of deploys.",
+        "switch_seconds_last": "Duration of the last switch.",
+        "switch_seconds_mean": "Mean duration of switches.",
+        "restore_seconds_last": "Duration of the last service restoration.",
+        "restore_seconds_mean": "Mean duration of service restorations.",
     }
     for name, text in helps.items():
         if name in figures:

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Where a release runs on restored data: it finds that in the place of the present, which it cannot reach."""
+"""Run a release on restored data, which has the paths of the live data. The live data is out of reach."""
 
 from __future__ import annotations
 
@@ -23,71 +23,69 @@ from .databases import Server
 _HOSTS = Path("/etc/hosts")
 
 
-class Stage(Protocol):
-    """A place for one start."""
+class Sandbox(Protocol):
+    """A release on restored data, for one start."""
 
     folder: Path  # with its socket, `sock`
 
-    def why_not(self) -> str:
-        """Say why it would not be safe to start it here; empty where it is."""
+    def unsafe_reason(self) -> str:
+        """Return why a start would not be safe on this host; empty if it is safe."""
 
-    def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
-        """Start it.
+    def start(self, overrides: Mapping[str, str], servers: Sequence[Server]) -> None:
+        """Start the release.
 
-        :param given: settings that are others than those of the slot.
-        :param servers: what it may reach nevertheless.
-        :raises UnhealthyError: it does not start; with its last lines.
-        :raises TrafficError: something that it needs is not there.
-        :raises OSError: a file of it cannot be written, or it cannot be confined.
+        :param overrides: settings that differ from those of the slot.
+        :param servers: servers that it may connect to.
+        :raises UnhealthyError: it does not start; with the end of its log.
+        :raises TrafficError: a requirement is missing.
+        :raises OSError: a file cannot be written, or the process cannot be confined.
         """
 
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the release still runs."""
 
     def stop(self) -> None:
-        """Stop it, and leave nothing of it."""
+        """Stop the release, and remove its files."""
 
     def logs(self) -> str:
-        """The last lines that it said."""
+        """Return the end of its log."""
 
 
-def write_env(folder: Path, given: Mapping[str, str]) -> Path:
-    """Write settings down as systemd and shells read them; escapes are in them already."""
+def write_env(folder: Path, settings: Mapping[str, str]) -> Path:
+    """Write a settings file for systemd and shells; the values are escaped already."""
     file = folder / "env"
-    durable.write(file, "".join(f'{name}="{value}"\n' for name, value in given.items()))
+    durable.write(file, "".join(f'{name}="{value}"\n' for name, value in settings.items()))
     return file
 
 
-class Unit:
-    """The unit that the role systemd brings: another data folder by mounts, and no way to other machines."""
+class UnitSandbox:
+    """A unit of the role systemd: restored data by mounts, and no access to other machines."""
 
     def __init__(self, settings: Settings, slot: str) -> None:
         self.folder = settings.rehearsal_dir
         self._unit = _name(slot)
 
-    def why_not(self) -> str:
+    def unsafe_reason(self) -> str:
         """Return an empty text: a unit can always be used."""
         return ""
 
-    def start(self, given: Mapping[str, str], servers: Sequence[Server]) -> None:
+    def start(self, overrides: Mapping[str, str], servers: Sequence[Server]) -> None:
         """Start the app's unit with the given settings and access to the given database servers only."""
         if not self.folder.is_dir():
-            raise TrafficError(
-                f"{self.folder} is not there; `systemd-tmpfiles --create` makes it, and so does site.yml"
-            )
-        # Of a drill that was killed.
+            raise TrafficError(f"{self.folder} is missing; create it with `systemd-tmpfiles --create` or site.yml")
+        # Leftovers of a killed drill.
         run(["systemctl", "stop", *map(_name, SLOTS)])
         found = {server.host: _addresses(server.host) for server in servers}
-        # It cannot ask for names; these may change from drill to drill.
+        # The unit has no DNS; the addresses may change between drills.
         names = [f"{address} {host}\n" for host, known in found.items() for address in known if address != host]
         durable.write(self.folder / "hosts", _HOSTS.read_text(encoding="utf-8") + "".join(names), 0o644)
-        write_env(self.folder, given)
+        write_env(self.folder, overrides)
         allowed = ["localhost", *(address for known in found.values() for address in known)]
-        # The empty one forgets those of the last drill.
+        # The empty value resets the addresses of the last drill.
         need(["systemctl", "set-property", "--runtime", self._unit, *(f"IPAddressAllow={a}" for a in ("", *allowed))])
         run(["systemctl", "reset-failed", self._unit])
         if run(["systemctl", "restart", self._unit]).returncode:
-            raise UnhealthyError(f"the panel did not start on it. Its last lines:\n{self.logs()}")
+            raise UnhealthyError(f"the panel did not start on the restored data. End of its log:\n{self.logs()}")
 
     def running(self) -> bool:
         """Return whether the unit is active."""
@@ -109,12 +107,15 @@ def _name(slot: str) -> str:
 
 
 def _addresses(host: str) -> list[str]:
-    """Return the addresses of a host; none for a unix socket."""
+    """Return the addresses of a host; an empty list for a unix socket.
+
+    :raises TrafficError: the host has no address.
+    """
     if host.startswith("/"):
         return []
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise TrafficError(f"{host}, where the panel has its database, has no address: {error.strerror}") from error
-    # Without the scope of a link-local one.
+        raise TrafficError(f"the database server {host} has no address: {error.strerror}") from error
+    # Without the scope of a link-local address.
     return list(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found))

@@ -10,8 +10,8 @@ from pathlib import Path
 from ansible_collections.aapanel.pipeline.plugins.module_utils._host import durable
 
 
-def test_a_link_that_somebody_has_put_there_leads_nowhere(tmp_path: Path) -> None:
-    """Root writes into folders of the app's."""
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    """Root writes into folders that belong to the app."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
     victim.chmod(0o644)
