@@ -84,7 +84,7 @@ def replace(settings: Mapping[str, str], databases: Mapping[str, str]) -> dict[s
                 "the rehearsal would use the live database"
             )
         location, mark, query = settings[setting].partition("?")
-        base, slash, _ = location.rpartition("/")
+        base, slash, _name = location.rpartition("/")
         replaced[setting] = f"{base}{slash}{quote(databases[name])}{mark}{query}" if slash else databases[name]
     return replaced
 
@@ -101,7 +101,7 @@ def other_servers(settings: Mapping[str, str]) -> list[str]:
 
 
 def _find_url(url: str, found: Databases) -> None:
-    scheme, _, rest = url.partition("://")
+    scheme, _separator, rest = url.partition("://")
     dialect = scheme.lower().partition("+")[0]
     if dialect in _FILES:
         file = rest.partition("?")[0].removeprefix("/")

@@ -118,4 +118,4 @@ def _addresses(host: str) -> list[str]:
     except OSError as error:
         raise TrafficError(f"the database server {host} has no address: {error.strerror}") from error
     # Without the scope of a link-local address.
-    return list(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found))
+    return list(dict.fromkeys(str(address[0]).partition("%")[0] for *_other, address in found))

@@ -377,7 +377,7 @@ class _ExtractionRoot:
             raise NotAuthenticError(f"{member.path!r} has an invalid owner or modification time") from None
 
     def _open_parent(self, path: str) -> tuple[int, str]:
-        folder, _, name = path.rpartition("/")
+        folder, _slash, name = path.rpartition("/")
         if folder != self._current[0]:
             self._close_current()
             self._current = ("", self._root)

@@ -402,11 +402,11 @@ def _clean_up(store: Store, staged: Sequence[tuple[Source, Path]], *, finished: 
 
     :param finished: whether the restore succeeded, so that the data it replaced is removed, too.
     """
-    for source, _ in staged:
+    for source, _staging in staged:
         if finished:
             source.discard_previous()
         source.discard_loaded()
-    roots = {staging for _, staging in staged}
+    roots = {staging for _source, staging in staged}
     return [remains for root in roots if root.exists() and (remains := _remove_staging(store, root))]
 
 

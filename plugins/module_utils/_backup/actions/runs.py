@@ -88,7 +88,10 @@ class RunHistory:
 
 
 def textfile(runs: Mapping[str, LastRuns], last_drill: Report | None) -> str:
-    """Return the metrics in Prometheus' text format. https://prometheus.io/docs/instrumenting/exposition_formats/"""
+    """Return the metrics in the text format of Prometheus.
+
+    Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+    """
     lines: list[str] = []
     for name, kind, text in (
         (
@@ -119,7 +122,7 @@ def textfile(runs: Mapping[str, LastRuns], last_drill: Report | None) -> str:
 
 
 def _labels(run: str) -> str:
-    kind, _, set_name = run.partition(" ")
+    kind, _space, set_name = run.partition(" ")
     return f'{{run="{kind}",set="{set_name}"}}'
 
 

@@ -96,7 +96,7 @@ class HashThread:
 def _direct_max() -> int:
     """Measure how many bytes are hashed in the time of a handover: many, if the processor has SHA instructions."""
     data, seconds = bytes(_BATCH), []
-    for _ in range(3):
+    for _round in range(3):
         began = time.perf_counter()
         sha256(data)
         seconds.append(time.perf_counter() - began)

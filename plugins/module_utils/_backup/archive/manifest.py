@@ -139,7 +139,7 @@ class Manifest:
     def entries(self) -> Iterator[Entry]:
         """Yield the members, in the order of the archive."""
         self._stream.seek(self._entries_at)
-        for _ in range(self.summary.members):
+        for _member in range(self.summary.members):
             yield _parse_entry(self._stream.readline(_LINE_MAX))
 
 

@@ -115,7 +115,7 @@ def members(read: Read) -> Iterator[tuple[Member, Iterator[bytes]]]:
             member, extended = _apply_pax(member, extended), None
         content = _content(read, member.size)
         yield member, content
-        for _ in content:
+        for _chunk in content:
             pass
 
 
@@ -217,7 +217,7 @@ def _size(size: int, kind: bytes) -> int:
 
 
 def _parse_text(field: bytes) -> bytes:
-    text, _, rest = field.partition(b"\0")
+    text, _separator, rest = field.partition(b"\0")
     if any(rest):
         raise _invalid("a name has data behind its end")
     return text

@@ -256,7 +256,7 @@ def _retry(action: Callable[[], _Result], left: int = _ATTEMPTS) -> _Result:
 
 
 def _discard(content: Stream) -> None:
-    for _ in content:
+    for _chunk in content:
         pass
 
 

@@ -127,7 +127,7 @@ class BackupService:
 
     def _verify(self, store: Store, name: str) -> Verdict:
         try:
-            with extract.verified_backup(store, name, self._report_progress) as (found, _):
+            with extract.verified_backup(store, name, self._report_progress) as (found, _manifest):
                 info.check(store.path(name, names.INFO), found.summary, store.keys)
                 return Verdict(name)
         except BackupError as error:

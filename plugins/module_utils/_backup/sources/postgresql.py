@@ -272,7 +272,7 @@ class Postgresql:
                 raise
 
     def _rename(self, *names: tuple[str, str]) -> None:
-        for name, _ in names:
+        for name, _role in names:
             self._disconnect(name)
         # Statements that are sent together are one transaction.
         self._query(
