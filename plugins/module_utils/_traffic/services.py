@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Private to this collection: may change in any release.
+# pylint: disable=ansible-bad-function  # panelctl runs this too, without AnsibleModule
 
 """The services of the slots: systemd units, or one program under supervisord."""
 

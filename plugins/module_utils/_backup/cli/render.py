@@ -60,8 +60,8 @@ class Bar(Progress):
 
     def _draw(self) -> None:
         share = min(self._done / self._total, 1.0) if self._total else 0.0
-        bar = f"  [{'#' * round(share * self._WIDTH):<{self._WIDTH}}] {share:4.0%}  {size(self._done)}"
-        sys.stderr.write(f"\r{self._text}{bar if self._total else ''}")
+        drawn = f"  [{'#' * round(share * self._WIDTH):<{self._WIDTH}}] {share:4.0%}  {size(self._done)}"
+        sys.stderr.write(f"\r{self._text}{drawn if self._total else ''}")
         sys.stderr.flush()
         self._drawn = time.monotonic()
 

@@ -65,6 +65,7 @@ class Sqlite:
 
     def write_canary(self, canary: str) -> None:
         """Write the canary into a table of its own."""
+        # pylint: disable-next=confusing-with-statement  # closes the connection, and commits
         with _path_in_errors(self.path), _connect(self.path, "mode=rw", _CANARY_TIMEOUT) as database, database:
             if not _count_rows(database):
                 raise BackupError(f"{self.path}: the database has no tables yet, so no canary is written into it")
