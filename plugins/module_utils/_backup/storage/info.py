@@ -49,7 +49,7 @@ def check(path: Path, summary: Summary, keys: Keyring) -> None:
     """
     with open_file(path, NotAuthenticError(f"{path}: the file is missing")) as stream:
         content = stream.read(_MAX)
-    text, _separator, _signature = content.rpartition(_SIGNATURE)
+    text, _separator, _line = content.rpartition(_SIGNATURE)
     # Only at the beginning of a line: a warning may quote the name of a file, which others can choose.
     complete = all(f"\n{line}\n".encode() in text for line in (f"Name: {summary.name}", f"SHA256: {summary.sha256}"))
     if not complete or not hmac.compare_digest(content, text + _signature(text, summary, keys)):
