@@ -26,7 +26,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible is not typed
     _supports_async = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the module, again if another operation of this controller has died."""
+        """Run the module; repeat it if an earlier run on this controller was interrupted."""
         super().run(tmp, task_vars)
         # This is a worker process; its parent is the run of the playbook.
         here = controller(os.getppid())

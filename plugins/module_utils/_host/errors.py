@@ -10,4 +10,4 @@ from __future__ import annotations
 
 
 class HostError(Exception):
-    """The host cannot do what was asked; each package turns this into its own documented error."""
+    """A step on the host failed; each package turns this into its own documented error."""

@@ -46,7 +46,7 @@ def read(file: Path | str, below: int | None = None) -> int:
 def make(file: Path | str, below: int | None = None) -> int:
     """Create a file with mode 0600, and return its descriptor.
 
-    :param below: as of `read`.
+    :param below: see `read`.
     :raises OSError: it cannot be created, or the name exists.
     """
     return os.open(file, _MAKE, 0o600, dir_fd=below)

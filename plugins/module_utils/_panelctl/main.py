@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""The command panelctl: `panelctl backup` is the command line of one package, all other commands that of another."""
+"""The command panelctl. `_backup.cli` has the commands of `panelctl backup`, `_panelctl.traffic` all others."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from .settings import Settings
 RETIRE = "retire"
 #: States in which the target may have traffic without a confirmation.
 UNCONFIRMED = ("switching", "verified", "reverting")
-#: States that a process of this host passes through without its controller.
+#: States that a process on this host completes without the controller.
 _LOCAL = ("switching", "reverting", "confirmed")
 #: States in which the target slot is still untouched.
 _UNTOUCHED = ("locked", "building", "built")

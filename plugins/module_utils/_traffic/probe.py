@@ -77,7 +77,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock = self._peer = self._connect()
 
     def cut_off(self) -> None:
-        """Shut the socket down while it is being read; http.client no longer refers to it by then."""
+        """Shut the socket down while it is being read; http.client has no reference to it at that time."""
         self.timed_out = True
         if self._peer is not None:
             with contextlib.suppress(OSError):

@@ -46,7 +46,7 @@ class Settings:
     # How long the previous slot stays started, and how long after the switch open connections may keep it.
     safety_seconds: float = 30.0
     drain_seconds: float = 300.0
-    # How long a controller counts as alive after its last step.
+    # Seconds after its last step until a controller is considered lost.
     lease_seconds: float = 300.0
     textfile_dir: Path | None = None
     # Whether to notify the URL in `webhook_file`; a disabled webhook leaves the file behind.

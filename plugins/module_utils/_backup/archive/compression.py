@@ -24,13 +24,13 @@ from typing import BinaryIO, Protocol
 from ..errors import BackupError
 from .hashing import HashThread
 
-_CHUNK = 1 << 20  # bytes of a read, and size of a pipe
+_CHUNK = 1 << 20  # bytes to read at once, and size of a pipe
 _SMALL = 64 << 10  # bytes; smaller pieces are collected, because each handover costs a context switch
 _OUTPUT = 256 << 10  # bytes of output to collect before they are written; a program returns a tenth of that at once
 _BLOCK_MAX = 0xFFFF  # bytes in a stored block
 _SAMPLE = 1024  # bytes of a piece that are examined
 _RANDOM = 240  # distinct values in a sample; random bytes have 251 on average; code, text and databases have fewer
-_INCOMPRESSIBLE_RUN = 8 << 20  # bytes in a row after which data is stored: to end a program costs time
+_INCOMPRESSIBLE_RUN = 8 << 20  # bytes in a row after which data is stored, because ending a program takes time
 _LEVEL = 2  # as fast as 1 in igzip; the best level is a few percent smaller, and takes several times as long
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's value for a gzip header and trailer
 _COMPRESSORS = (("igzip", f"-{_LEVEL}", "--stdout"), ("pigz", f"-{_LEVEL}", "--stdout"))
@@ -55,7 +55,7 @@ class Compressor(Protocol):
         """Compress bytes.
 
         :raises OSError: the archive cannot be written.
-        :raises BackupError: the compression program died.
+        :raises BackupError: the compression program failed.
         """
 
     def close(self) -> None:
@@ -68,8 +68,8 @@ class Compressor(Protocol):
 class GzipWriter:
     """Writes a gzip file: compresses and hashes in one pass.
 
-    The file has one or more gzip members (RFC 1952, section 2.2), which every reader takes for one stream. Pictures and
-    other compressed files would take as much time as data that shrinks, so they are stored in a member of their own.
+    The file has one or more gzip members (RFC 1952, section 2.2), which readers treat as one stream. Pictures and
+    other compressed files would take as much time as compressible data, so they are stored in a member of their own.
 
     :param descriptor: the file; it stays open.
     :param tools: compression programs, the best one first; zlib is used if none is installed.
@@ -100,7 +100,7 @@ class GzipWriter:
             self._compress(data)
 
     def close(self) -> Digest:
-        """End the file; return its size and digest. Raises as `Compressor.write` does."""
+        """Complete the file; return its size and digest. Raises the errors of `Compressor.write`."""
         self._flush()
         self._close()
         self._end()

@@ -47,7 +47,7 @@ class HashThread:
         self._thread.join()
 
     def _put(self, job: _Job, size: int, *, wait: bool) -> int:
-        """Submit a job; return the number of its batch, or 0 if that would have to wait and must not."""
+        """Submit a job; return the number of its batch, or 0 if the queue is full and `wait` is false."""
         self._batch.append(job)
         self._size += size
         if self._size >= _BATCH and not self._flush(wait=wait):
@@ -94,7 +94,7 @@ class HashThread:
 
 @cache
 def _direct_max() -> int:
-    """Measure how many bytes are hashed in the time of a handover: many, if the processor has SHA instructions."""
+    """Measure how many bytes are hashed in the time that passing them to a thread takes."""
     data, seconds = bytes(_BATCH), []
     for _round in range(3):
         began = time.perf_counter()

@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""The keyring: the keys that backups are signed with. All verify, and one signs.
+"""The keyring: the keys that sign backups. One of them signs new backups; all of them verify.
 
 Each purpose has a key of its own, derived from a master key by HKDF-SHA256 (RFC 5869), so that a signature for one
 purpose is not valid for another.
@@ -40,7 +40,7 @@ _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 class Keyring:
     """Master keys by ID.
 
-    :param signer: ID of the key that signs; the others only verify what they have signed before.
+    :param signer: ID of the key that signs; the others only verify older backups.
     :param file: the file that it was read from, which may have more keys by now.
     """
 

@@ -21,7 +21,7 @@ QUARANTINED = ".aside-"
 FULL = "full"
 #: The set of the snapshots that are made just before a restore.
 BEFORE_RESTORE = "before-restore"
-#: How far the clock may be off, or be corrected, without a warning.
+#: Clock error or correction that is accepted without a warning.
 CLOCK_TOLERANCE = timedelta(minutes=5)
 _SET = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _NAME = re.compile(r"backup_([0-9]{8}T[0-9]{6}Z)_([0-9]{6,12})")
@@ -45,7 +45,7 @@ def timestamp(moment: datetime) -> str:
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Parse what `timestamp` returns.
+    """Parse a timestamp in the format of `timestamp`.
 
     :raises ValueError: it is not such a time.
     """
@@ -53,7 +53,7 @@ def parse_timestamp(text: str) -> datetime:
 
 
 def is_in_future(age: float) -> bool:
-    """Tell whether an age in seconds is negative beyond the tolerance: the clock is wrong now, or was wrong then."""
+    """Tell whether an age in seconds is negative beyond the tolerance: the clock is, or was, wrong."""
     return age < -CLOCK_TOLERANCE.total_seconds()
 
 

@@ -84,7 +84,7 @@ class RemoteFile:
 class UploadState:
     """The files that this host has sent or begun to send to the remote.
 
-    :param time: when a push last left nothing to send, in UTC.
+    :param time: end of the last push that sent all missing backups, in UTC.
     :param newest: name of the newest backup at that time.
     :param files: the files by their names on the remote.
     """

@@ -135,7 +135,7 @@ class Files:
         check_loaded(self.name, record, rows, _read_canary(folder) if record.canary else "")
 
     def swap(self, staging: Path) -> None:
-        """Swap the two folders, in one step if possible; then move what is excluded into the restored one."""
+        """Swap the two folders, in one step if possible; then move excluded files into the restored one."""
         try:
             loaded = self._loaded(staging)
             # `swap_back` must not move these into the previous folder.
@@ -198,7 +198,7 @@ def _mounts(folder: Path) -> list[str]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Tell whether nobody else can rename or replace what this process creates in a folder."""
+    """Tell whether no other account can rename or replace files that this process creates in a folder."""
     status = folder.stat()
     # Without root, the group counts as trusted: it is usually the user's own.
     others = stat.S_IWOTH if os.geteuid() else stat.S_IWOTH | stat.S_IWGRP

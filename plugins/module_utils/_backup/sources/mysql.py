@@ -223,7 +223,7 @@ def _is_complete(spool: BinaryIO) -> bool:
 
 
 def _count(spool: BinaryIO) -> dict[str, int]:
-    """Return the number of rows by table that has any, from the lines of the dump."""
+    """Return the number of rows of each table that is not empty, from the lines of the dump."""
     rows: dict[str, int] = {}
     table = ""
     for piece in _pieces(spool):

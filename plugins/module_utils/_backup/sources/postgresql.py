@@ -148,8 +148,8 @@ class Postgresql:
     :param owner: role that owns the database and its content; empty for the user.
     :param host: folder of a socket, or host name; empty for Debian's folder.
     :param passfile: password file of libpq; empty if the server asks for no password.
-    :param ca: CA certificate of the server, which then must use TLS and prove its name; empty to use TLS only if the
-        server offers it.
+    :param ca: CA certificate of the server; TLS is then required, and the server's name is verified. Empty to use TLS
+        only if the server offers it.
     """
 
     name: str

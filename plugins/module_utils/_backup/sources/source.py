@@ -4,7 +4,7 @@
 
 # Private to this collection: may change in any release.
 
-"""Sources: what is backed up and restored. A folder, or a database that its own tools dump."""
+"""Sources of backups: folders, and databases dumped by their own tools."""
 
 from __future__ import annotations
 

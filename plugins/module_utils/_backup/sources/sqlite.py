@@ -113,7 +113,7 @@ class Sqlite:
             _copy_over(staging / SQLITE / f"{self.name}.sqlite3", self.path)
 
     def swap_back(self, staging: Path) -> list[str]:
-        """Copy the previous database over the live one; move aside whatever else is in its place."""
+        """Copy the previous database over the live one; quarantine any other file at its path."""
         with _path_in_errors(self.path):
             file, broken = self._kept(staging), self._broken(staging)
             if file.exists():

@@ -52,7 +52,7 @@ class State(enum.Enum):
     OLD = "old"
 
 
-#: States of the backups whose manifests are those in the catalog.
+#: States of backups with the manifest that the catalog lists.
 SIGNED = (State.GOOD, State.BROKEN)
 
 
@@ -215,7 +215,7 @@ class Store:
             self._unlink(backup.name)
 
     def remove_leftovers(self, catalog: Catalog) -> list[str]:
-        """Remove the leftovers of backups and prunes that died; return the files. The caller holds the lock."""
+        """Remove the leftovers of interrupted backups and prunes; return the files. The caller holds the lock."""
         existing, left = catalog.existing(), []
         for file in _files(self.folder):
             name = names.stem(file)
@@ -354,7 +354,7 @@ class Store:
 
 @contextlib.contextmanager
 def lock(state_dir: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a store, of which there may be no key yet; see `Store.locked`.
+    """Hold the lock of a store that may have no keyring yet; see `Store.locked`.
 
     :raises BusyError: another operation holds the lock.
     """
