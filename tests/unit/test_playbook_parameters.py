@@ -27,18 +27,20 @@ PARAMETERS = {
     },
     "rollback": {"reason": "panel_rollback_reason", "force": "panel_rollback_force"},
 }
-RENAMED = {old: new for names in PARAMETERS.values() for old, new in names.items()}
 
 
 @pytest.fixture
 def run(tmp_path):
     """Run a playbook, which must fail, on a host that does not exist: no module can run there."""
-    inventory = {"panel": {"hosts": {"nowhere.invalid": {}}, "vars": dict.fromkeys(RENAMED, "from the inventory")}}
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
 
-    def run_playbook(playbook: str, **variables: object) -> str:
+    def write_inventory(**variables: object) -> Path:
+        file = tmp_path / "hosts.yml"
+        file.write_text(yaml.safe_dump({"panel": {"hosts": {"nowhere.invalid": {}}, "vars": variables}}))
+        return file
+
+    def run_playbook(playbook: str, inventory: dict[str, object] | None = None, **variables: object) -> str:
         program = Path(sys.executable).with_name("ansible-playbook")
-        command = [program, PLAYBOOKS / f"{playbook}.yml", "--inventory", tmp_path / "hosts.yml"]
+        command = [program, PLAYBOOKS / f"{playbook}.yml", "--inventory", write_inventory(**inventory or {})]
         done = subprocess.run(
             [*command, "--extra-vars", json.dumps(variables)],
             cwd=ROOT,
@@ -54,27 +56,26 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("playbook", PARAMETERS)
-def test_old_names_fail_and_the_message_names_the_new_ones(run, playbook):
-    output = run(playbook, **dict.fromkeys(PARAMETERS[playbook], "x"))
+@pytest.mark.parametrize("source", ["extra variables", "inventory"])
+def test_old_names_fail_and_the_message_names_the_new_ones(run, playbook, source):
+    old_names = dict.fromkeys(PARAMETERS[playbook], "")
+    output = run(playbook, inventory=old_names) if source == "inventory" else run(playbook, **old_names)
     for old, new in PARAMETERS[playbook].items():
-        assert f"-e {old}=… is called {new} now." in output
+        assert f"The parameter {old} is called {new} now." in output
     assert output.count("TASK [") == 1
 
 
-def test_an_old_name_with_an_empty_value_fails_too(run):
-    assert "-e to=… is called panel_restore_to now." in run("restore", to="")
-
-
-def test_variables_of_the_inventory_and_new_names_pass(run):
-    output = run("rollback", panel_rollback_reason="x")
+def test_new_names_and_old_names_of_other_playbooks_pass(run):
+    output = run("rollback", panel_rollback_reason="x", to="y", set="z")
     assert "is called" not in output
     assert "TASK [Switch to the previous slot]" in output
 
 
-def test_the_table_has_every_old_name():
-    (task,) = yaml.safe_load((PLAYBOOKS / "tasks/parameters.yml").read_text(encoding="utf-8"))
-    assert task["vars"]["parameters_renamed"] == RENAMED
-    assert {name for name, value in task["vars"].items() if value is None} == set(RENAMED)
+def test_site_accepts_parameters_of_playbooks():
+    """They are named like settings, so a user may put them into the inventory."""
+    facts = yaml.safe_load((ROOT / "roles/panel/vars/main.yml").read_text(encoding="utf-8"))
+    names = {new for renamed in PARAMETERS.values() for new in renamed.values()}
+    assert set(facts["__panel_parameters"]) == names
 
 
 @pytest.mark.parametrize("playbook", PARAMETERS)
