@@ -171,7 +171,7 @@ def test_a_contract_migration_needs_permission(hosts: list[PanelHost]) -> None:
     create = "op.create_index('ix_items_created_at', 'items', ['created_at'])"
     (place / "migrations/versions/story.py").write_text(ADDITION.format(upgrade=drop, downgrade=create))
     tried = deploy_refused(hosts, panel_source=str(place))
-    assert "The old release may rely on the index." in tried.output
+    assert "The previous release may rely on the index." in tried.output
     assert "panel_migrations_contract" in tried.output
     with visited(hosts):
         deploy(panel_source=str(place), panel_migrations_contract=True)
