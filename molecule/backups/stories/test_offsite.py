@@ -104,7 +104,7 @@ def test_a_stopped_store_blocks_no_backup(server: BackupHost) -> None:
     """The backup is good, the push unit fails, and the next push sends both backups."""
     name = str(server.back_up("databases")["name"])
     wait_until(lambda: server.unit(PUSH, "ActiveState") == "failed", 300.0, "a push that fails")
-    server.panelctl("remote", status=3)
+    server.panelctl("remote", status=1)
     STORE.run("systemctl", "start", "ssh")
     assert back_up_and_push(server) > name
     assert is_stored(server, name)
