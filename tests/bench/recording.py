@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from rich.text import Text
 
 HOST = "panel1"
 IMAGE = ROOT / "docs/images/deploy.svg"
-COLUMNS = 110
+COLUMNS = 145
 PLAYBACK = 12.0  # seconds
 NEW_VERSION = "1.1.0"
 
@@ -64,21 +65,36 @@ class Recorder:
             "ANSIBLE_FORCE_COLOR": "1",
             "ANSIBLE_HOST_KEY_CHECKING": "False",
             "ANSIBLE_STDOUT_CALLBACK": "community.general.unixy",
+            # Changes only.
+            "ANSIBLE_DISPLAY_OK_HOSTS": "false",
+            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false",
             "COLUMNS": str(COLUMNS),
             "PYTHONUNBUFFERED": "1",
         }
         with subprocess.Popen(
-            command, cwd=self._folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, cwd=self._folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                self._add(line.rstrip("\n"))
+                # A file of the role, by a temporary path.
+                if "included: " not in line:
+                    self._add(line.rstrip("\n").replace(socket.gethostname(), "controller"))
         if process.returncode:
             sys.exit("\n".join(line.text for line in self.lines))
         self._add("")
 
     def _add(self, text: str) -> None:
         self.lines.append(Line(text, time.monotonic() - self._began))
+
+
+def only_changes(lines: list[Line]) -> list[Line]:
+    """Leave out the names of tasks that changed nothing, which have no line of a host below them."""
+    plain = [Text.from_ansi(line.text).plain for line in lines]
+    return [
+        line
+        for line, text, following in zip(lines, plain, [*plain[1:], ""], strict=True)
+        if not text.endswith("...") or following.startswith("  ")
+    ]
 
 
 def render(lines: list[Line]) -> str:
@@ -129,7 +145,7 @@ def record(scratch: Path) -> None:
     recorder.run(deploy, *deploy.split())
     for command in ("panelctl status", "panelctl rollback", "panelctl history"):
         recorder.run(f"ssh root@{HOST} {command}", *ssh, f"root@{address}", command)
-    IMAGE.write_text(render(recorder.lines), encoding="utf-8")
+    IMAGE.write_text(render(only_changes(recorder.lines)), encoding="utf-8")
     print(f"{IMAGE.relative_to(ROOT)}: {len(recorder.lines)} lines, {recorder.lines[-1].seconds:.1f} s")
 
 
